@@ -1,0 +1,238 @@
+"""What a backend is: a protocol of a few members over plain values, public and versioned.
+
+A backend renders the model into one kernel interface. It never decides what to change: ``reconcile`` asks it what is
+there, makes a plan of model terms, and gives the plan back to be compiled and committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import Any, Final, Protocol, runtime_checkable
+
+import msgspec
+
+from meshfw.extensions.language import Language
+from meshfw.model import Family, Ruleset, SetKey
+from meshfw.plan import Plan
+from meshfw.snapshot import ListKey, Snapshot
+
+API_VERSION: Final = 1
+"""The version of this protocol; a backend made for another one is refused."""
+
+
+class Atomicity(StrEnum):
+    """How much of a transaction takes effect together."""
+
+    RULESET = "ruleset"
+    """Both families and all tables at once."""
+    TABLE = "table"
+    """Each table of each family by itself; the backend puts back what it committed before an error."""
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend can do; callers and laws ask this, never its name."""
+
+    families: frozenset[Family] = frozenset(Family)
+    atomicity: Atomicity = Atomicity.RULESET
+    foreign_accept_wins: bool = True
+    """An accept of anybody's on a hook ends that hook (iptables), rather than only its own chain (nft)."""
+    opaque: bool = False
+    """Matches and targets without a typed value can be stored."""
+    native_sets: bool = True
+    """A set is one object whose elements change one by one."""
+    counters: bool = True
+    """Rules count packets and bytes, and keep their numbers over changes elsewhere."""
+    kernel: bool = True
+    """It writes to a kernel, so packets meet its rules."""
+    processes_per_family: int = 0
+    """The most processes that a commit to one family may spawn."""
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """A cheap value that changes whenever the kernel state may have changed; compared, never read."""
+
+    value: tuple[Any, ...]
+
+
+class Unsupported(msgspec.Struct, frozen=True):
+    """A finding of ``check``: the place in the ruleset, its rule in canonical text, and the reason.
+
+    One that doesn't refuse is a warning.
+    """
+
+    where: str
+    reason: str
+    rule: str = ""
+    refuses: bool = True
+
+    def __str__(self) -> str:
+        shown = f" ({self.rule})" if self.rule else ""
+        return f"{self.where}{shown}: {self.reason}"
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """A snapshot and the fingerprint it is true for; None where the backend can't tell."""
+
+    snapshot: Snapshot
+    fingerprint: Fingerprint | None = None
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One thing a transaction does: the command line (or the in-process call named like one) and its input."""
+
+    command: tuple[str, ...]
+    input: str = ""
+
+
+class Transaction(msgspec.Struct, frozen=True, weakref=True):
+    """What a backend will commit; its text is exactly what runs.
+
+    ``texts`` has, for each changed list, the backend's own writing of each rule it will then hold.
+    """
+
+    backend: str
+    steps: tuple[Step, ...]
+    plan: Plan
+    texts: Mapping[ListKey, tuple[str, ...]] = {}
+
+    def __str__(self) -> str:
+        return "".join(f"# {' '.join(step.command)}\n{step.input}" for step in self.steps)
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What a commit knows: the fingerprint after it, and whether nobody else wrote since the one it was based on."""
+
+    fingerprint: Fingerprint | None
+    exclusive: bool
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something was written: by which process, as far as the kernel tells."""
+
+    pid: int = 0
+    command: str = ""
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Foreign writes as they happen: a file descriptor to poll, and the events behind it."""
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable."""
+        ...
+
+    def events(self) -> tuple[Event, ...]:
+        """The events since the last call; never blocks."""
+        ...
+
+
+class Cache:
+    """What is known about a kernel until its fingerprint moves; one for each backend instance, filled by reconcile."""
+
+    __slots__ = ("fingerprint", "reason", "report", "ruleset", "snapshot")
+
+    def __init__(self) -> None:
+        self.fingerprint: Fingerprint | None = None
+        self.snapshot: Snapshot | None = None
+        self.ruleset: Ruleset | None = None
+        self.report: Report | None = None
+        self.reason = "nothing read yet"
+
+    def drop(self, reason: str) -> None:
+        """Forget everything; ``reason`` goes into the next report."""
+        self.fingerprint = self.snapshot = self.ruleset = self.report = None
+        self.reason = reason
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One way to keep a ruleset in a kernel."""
+
+    @property
+    def api_version(self) -> int:
+        """The :data:`API_VERSION` it was written for."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name in configuration."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do here."""
+        ...
+
+    @property
+    def cache(self) -> Cache:
+        """A :class:`Cache` of its own, kept for ``reconcile``."""
+        ...
+
+    def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
+        """What of the ruleset it can't express here, before any write; reads little and changes nothing."""
+        ...
+
+    def fingerprint(self) -> Fingerprint | None:
+        """The fingerprint of now, cheaply; None where it can't tell."""
+        ...
+
+    def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
+        """What the kernel holds of the owner's: everything, or at least the lists and sets named."""
+        ...
+
+    def compile(self, plan: Plan) -> Transaction:
+        """The transaction that carries out a plan; pure."""
+        ...
+
+    def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
+        """Carry it out.
+
+        Raises:
+            ConcurrentChangeError: somebody wrote since ``based_on``; nothing was written.
+            BackendError: it failed, and what its atomicity promises holds.
+        """
+        ...
+
+    def watch(self) -> Watch | None:
+        """Foreign writes as events, where the kernel tells of them."""
+        ...
+
+    def close(self) -> None:
+        """Give back sockets and memory; nothing in the kernel changes."""
+        ...
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and as whom a backend works: what every factory gets.
+
+    ``netns`` is the name or path of a network namespace, None for the caller's; ``options`` is the backend's own
+    table of the configuration.
+    """
+
+    owner: str
+    language: Language
+    netns: str | None = None
+    options: Mapping[str, Any] = {}
+
+
+class Outcome(StrEnum):
+    """How a reconcile ended."""
+
+    IDLE = "idle"
+    """The fingerprint was the one of our last commit: nothing was read."""
+    CLEAN = "clean"
+    """The kernel was read and held what is wanted."""
+    CHANGED = "changed"
+    """Changes were committed and proven."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What one reconcile did; ``cache`` is ``hit`` or why it was dropped, ``commits`` how many transactions it took."""
+
+    outcome: Outcome
+    backend: str
+    cache: str
+    plan: Plan = Plan()
+    commits: int = 0
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,117 @@
+"""The physical layout: under which names the model's objects stand in a kernel. An upgrade contract.
+
+nft (since 0.1.0), for owner ``meshfw``:
+
+* tables ``ip meshfw`` and ``ip6 meshfw``, one for each family that holds anything;
+* chain ``a`` of iptables' table filter is the regular chain ``filter-a``;
+* the dispatcher of one hook and place is the base chain ``filter.input.first``: type filter (nat for table nat, route
+  for mangle's output hook), at the iptables table's priority - 5 (first) or + 5 (last), with the policy;
+* set ``a`` is ``set-a``.
+
+A character that nft's identifiers can't hold is written as a dot and two hexadecimal digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from meshfw.languages.nft import Names
+from meshfw.model import DispatcherKey, Family, Hook, Place, Table
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+_ESCAPED: Final = re.compile(r"\.([0-9a-f]{2})")
+_SET_PREFIX: Final = "set-"
+
+PRIORITIES: Final[Mapping[Table, int]] = {
+    Table.RAW: -300,
+    Table.MANGLE: -150,
+    Table.FILTER: 0,
+    Table.SECURITY: 50,
+}
+"""Priorities of iptables' tables (linux/netfilter_ipv4.h, enum nf_ip_hook_priorities); nat has two."""
+_NAT: Final = {Hook.PREROUTING: -100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100, Hook.INPUT: 100}
+_OFFSET: Final = {Place.FIRST: -5, Place.LAST: 5}
+
+
+class BaseChain(msgspec.Struct, frozen=True):
+    """What makes an nft base chain: type, hook and priority (nft(8), CHAINS)."""
+
+    type: str
+    hook: str
+    priority: int
+
+    def __str__(self) -> str:
+        return f"type {self.type} hook {self.hook} priority {self.priority};"
+
+
+def base_chain(key: DispatcherKey) -> BaseChain:
+    """The base chain of a dispatcher."""
+    kind = "filter"
+    if key.table is Table.NAT:
+        kind = "nat"
+    elif key.table is Table.MANGLE and key.hook is Hook.OUTPUT:
+        kind = "route"
+    priority = _NAT[key.hook] if key.table is Table.NAT else PRIORITIES[key.table]
+    return BaseChain(kind, key.hook.value, priority + _OFFSET[key.place])
+
+
+def nft_name(name: str) -> str:
+    """A logical name as an nft identifier."""
+    if _PLAIN.match(name):
+        return name
+    return "".join(char if _PLAIN.match(char) else f".{ord(char):02x}" for char in name)
+
+
+def logical_name(name: str) -> str | None:
+    """The logical name of an identifier that :func:`nft_name` made; None for any other."""
+    logical = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
+    return logical if nft_name(logical) == name else None
+
+
+def nft_chain(table: Table, name: str) -> str:
+    """The nft chain of a logical one."""
+    return f"{table.value}-{nft_name(name)}"
+
+
+def nft_dispatcher(key: DispatcherKey) -> str:
+    """The nft base chain of a dispatcher."""
+    return f"{key.table.value}.{key.hook.value}.{key.place.value}"
+
+
+def logical_chain(name: str) -> tuple[Table, str] | None:
+    """Table and logical name of an nft chain; None for one that isn't ours."""
+    table, dash, rest = name.partition("-")
+    logical = logical_name(rest) if dash and rest and table in set(Table) else None
+    return None if logical is None else (Table(table), logical)
+
+
+def dispatcher_of(family: Family, name: str) -> DispatcherKey | None:
+    """The dispatcher whose base chain has the name; None for any other chain."""
+    parts = name.split(".")
+    if len(parts) != 3 or parts[0] not in set(Table) or parts[1] not in set(Hook) or parts[2] not in set(Place):
+        return None
+    return DispatcherKey(family, Table(parts[0]), Hook(parts[1]), Place(parts[2]))
+
+
+def nft_set(name: str) -> str:
+    """The nft set of a logical one."""
+    return f"{_SET_PREFIX}{nft_name(name)}"
+
+
+def logical_set(name: str) -> str | None:
+    """The logical name of an nft set; None for one that isn't ours."""
+    return logical_name(name[len(_SET_PREFIX) :]) if name.startswith(_SET_PREFIX) else None
+
+
+def names_in(table: Table) -> Names:
+    """How names are written in rules of one iptables table."""
+
+    def chain_of(name: str) -> str | None:
+        found = logical_chain(name)
+        return found[1] if found is not None and found[0] is table else None
+
+    return Names(chain=lambda name: nft_chain(table, name), set=nft_set, chain_of=chain_of, set_of=logical_set)

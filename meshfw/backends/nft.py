@@ -1,0 +1,423 @@
+"""The nft backend: native nf_tables through libnftables in process, both families in one transaction, no process.
+
+The generation of nf_tables, read over netlink in microseconds, is the fingerprint: while it stands nothing is read. After a commit
+of ours that nobody interleaved, the touched chains are listed as text and compared with what was written; whenever somebody
+else wrote, our own two tables are read as JSON and compared by meaning. Foreign tables are never loaded: an older
+libnftables can crash on what a newer one wrote.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+
+from meshfw import model
+from meshfw.backend import (
+    API_VERSION,
+    Atomicity,
+    Cache,
+    Capabilities,
+    Committed,
+    Fingerprint,
+    Observed,
+    Place,
+    Step,
+    Transaction,
+    Unsupported,
+    Watch,
+)
+from meshfw.backends.layout import names_in, nft_set
+from meshfw.backends.nft_listing import (
+    Expected,
+    JsonReader,
+    Listing,
+    chain_bodies,
+    chain_state,
+    prove,
+)
+from meshfw.backends.nft_text import chain_name, rule_texts, transaction_text
+from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
+from meshfw.kernel.libnftables import Libnftables, Numeric
+from meshfw.kernel.netlink import Nfnetlink
+from meshfw.kernel.netns import Namespace, entered
+from meshfw.languages.iptables import format_rule
+from meshfw.languages.nft import FAMILIES, NftText, render_rule
+from meshfw.model import (
+    Attachment,
+    Chain,
+    ChainKey,
+    Drop,
+    Family,
+    Goto,
+    Jump,
+    Policy,
+    Rule,
+    Ruleset,
+    SetKey,
+)
+from meshfw.plan import Plan
+from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
+
+NAME: Final = "nft"
+_NUMERIC: Final = Numeric.PROTOCOL | Numeric.PRIORITY
+_DORMANT: Final = 1  # linux/netfilter/nf_tables.h, NFT_TABLE_F_DORMANT
+_READS: Final = 5
+_FEW: Final = 32
+"""Up to so many changed chains of a family are listed one by one; more, by listing the table."""
+_TRIM: Final = 2000
+"""Rules beyond which the memory of a call is worth giving back (facts of the C library's heap, not of ours)."""
+
+
+class NftBackend:
+    """Keeps a ruleset in the tables ``ip OWNER`` and ``ip6 OWNER`` of one network namespace.
+
+    Option ``isolated`` (bool): foreign base chains don't matter, so a dropping ``last`` attachment is allowed.
+
+    Raises:
+        BackendError: no libnftables. KernelError: no CAP_NET_ADMIN in the namespace.
+    """
+
+    api_version = API_VERSION
+    name = NAME
+
+    def __init__(self, place: Place) -> None:
+        self._owner = place.owner
+        self._language = place.language
+        self._isolated = _option(place, "isolated")
+        self.cache = Cache()
+        with entered(place.netns):
+            self._namespace = Namespace.current()
+        self._netlink = Nfnetlink(place.netns)
+        try:
+            self._nft = Libnftables(place.netns)
+        except BaseException:
+            self._netlink.close()
+            raise
+        self._texts: dict[ListKey, tuple[Chain, tuple[NftText, ...]]] = {}
+        self._expected: dict[ListKey, Expected] = {}
+        self._own_generation = -1
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """One transaction for everything; an accept ends only our own chain."""
+        return Capabilities(atomicity=Atomicity.RULESET, foreign_accept_wins=False)
+
+    def close(self) -> None:
+        """Close the socket and the library's context; the rules stay."""
+        self._netlink.close()
+        self._nft.close()
+
+    def watch(self) -> Watch | None:
+        """No events yet: the generation is cheap enough to ask."""
+        return None
+
+    # --- reading ---
+
+    def fingerprint(self) -> Fingerprint:
+        """The generation of nf_tables in this namespace and boot."""
+        return self._fingerprint(self._netlink.generation())
+
+    def _fingerprint(self, generation: int) -> Fingerprint:
+        return Fingerprint((generation, self._namespace))
+
+    def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
+        """Our tables as they are now; ``keys`` narrows the reading of rules and elements."""
+        error: BackendError | None = None
+        snapshot: Snapshot | None = None
+        for _ in range(_READS):
+            before = self._netlink.generation()
+            try:
+                snapshot = self._read(keys, proven=before == self._own_generation)
+            except KernelError as refused:
+                if refused.errno != errno.ENOENT:
+                    raise
+                error = refused  # a chain that went while we read
+                continue
+            if self._netlink.generation() == before:
+                return Observed(snapshot, self._fingerprint(before))
+        if snapshot is None and error is not None:
+            raise error
+        return Observed(snapshot or Snapshot(), None)
+
+    def _read(self, keys: Collection[ListKey | SetKey] | None, *, proven: bool) -> Snapshot:
+        listing = Listing()
+        present = self._present(listing)
+        policies = self._chains(listing, present)
+        reader = JsonReader(listing, language=self._language, owner=self._owner)
+        rules: dict[ListKey, tuple[ObservedRule, ...]] = {}
+        if keys is None:
+            for family in present:
+                text = self._list(f"list table {FAMILIES[family]} {self._owner}")
+                rules.update(reader.rules(text))
+                held = any(key.family is family for key in policies) or any(key[0] is family for key in listing.sets)
+                if not held:
+                    listing.broken.setdefault(family, "an empty table was left behind")
+        else:
+            wanted = [key for key in keys if not isinstance(key, tuple) and key in policies]
+            if proven:
+                rules.update(self._prove(wanted))
+            for key in wanted:
+                if key not in rules:
+                    table = f"{FAMILIES[key.family]} {self._owner}"
+                    rules.update(reader.rules(self._list(f"list chain {table} {chain_name(key)}")))
+            self._read_sets(keys, present, reader)
+            policies = {key: policies[key] for key in wanted}
+        for key, allowed in policies.items():
+            listing.lists[key] = ObservedList(key, rules.get(key, ()), allowed)
+        return Snapshot(listing.lists, listing.sets, listing.broken)
+
+    def _present(self, listing: Listing) -> tuple[Family, ...]:
+        """The families whose table of ours stands."""
+        present = []
+        for table in self._netlink.tables():
+            family = _families.get(table.family)
+            if table.name == self._owner and family is not None:
+                present.append(family)
+                if table.flags & _DORMANT:
+                    listing.broken[family] = "the table was made dormant"
+        return tuple(present)
+
+    def _chains(self, listing: Listing, present: Collection[Family]) -> dict[ListKey, frozenset[Policy]]:
+        policies = {}
+        for family in present:
+            for chain in self._netlink.chains(FAMILIES[family]):
+                if chain.table != self._owner:
+                    continue
+                state = chain_state(chain, family)
+                if isinstance(state, str):
+                    listing.broken.setdefault(family, state)
+                else:
+                    policies[state[0]] = state[1]
+        return policies
+
+    def _list(self, command: str) -> str:
+        return self._nft.run(command, json_output=True, numeric=_NUMERIC)
+
+    def _prove(self, keys: Iterable[ListKey]) -> dict[ListKey, tuple[ObservedRule, ...]]:
+        """The lists whose text is what our own last commit left; the others are left to be read by meaning."""
+        found: dict[ListKey, tuple[ObservedRule, ...]] = {}
+        for family in Family:
+            mine = [key for key in keys if key.family is family and key in self._expected]
+            table = f"{FAMILIES[family]} {self._owner}"
+            bodies: dict[str, str] = {}
+            if len(mine) > _FEW:
+                bodies = chain_bodies(self._nft.run(f"list table {table}", numeric=_NUMERIC))
+            for key in mine:
+                name = chain_name(key)
+                if name not in bodies:
+                    bodies |= chain_bodies(self._nft.run(f"list chain {table} {name}", numeric=_NUMERIC))
+                rules = prove(bodies.get(name, ""), self._expected[key])
+                if rules is not None:
+                    found[key] = rules
+        return found
+
+    def _read_sets(
+        self, keys: Collection[ListKey | SetKey], present: Collection[Family], reader: JsonReader
+    ) -> None:
+        for key in keys:
+            if isinstance(key, tuple) and key[0] in present:
+                try:
+                    text = self._list(f"list set {FAMILIES[key[0]]} {self._owner} {nft_set(key[1])}")
+                except KernelError:  # ENOENT: it is gone, which is what the caller learns
+                    continue
+                reader.rules(text)
+
+    # --- writing ---
+
+    def _render_chain(self, chain: Chain) -> tuple[NftText, ...]:
+        """The texts of a chain's rules, those of rules that an earlier chain of that name had reused."""
+        known = self._texts.get(chain.key)
+        if known is not None and known[0] is chain:
+            return known[1]
+        memo: dict[int, NftText] = {}
+        if known is not None:
+            memo = {id(rule): text for rule, text in zip(known[0].rules, known[1], strict=True)}
+        names = names_in(chain.table)
+        texts = []
+        for index, rule in enumerate(chain.rules, 1):
+            text = memo.get(id(rule))
+            if text is None:
+                try:
+                    text = render_rule(rule, family=chain.family, language=self._language, names=names)
+                except InexpressibleError as error:
+                    raise _RuleRefused(index, rule, error) from None
+            texts.append(text)
+        self._texts[chain.key] = (chain, tuple(texts))
+        return self._texts[chain.key][1]
+
+    def _renderer(self, plan: Plan) -> Callable[[ListKey, Rule], NftText]:
+        known: dict[ListKey, dict[int, NftText]] = {}
+        for change in plan.lists:
+            if isinstance(change.new, Chain):
+                texts = self._render_chain(change.new)
+                known[change.key] = {id(rule): text for rule, text in zip(change.new.rules, texts, strict=True)}
+
+        def render(key: ListKey, rule: Rule) -> NftText:
+            text = known.get(key, {}).get(id(rule))
+            if text is None:
+                text = render_rule(rule, family=key.family, language=self._language, names=names_in(key.table))
+            return text
+
+        return render
+
+    def compile(self, plan: Plan) -> Transaction:
+        """One text for libnftables, which is one transaction of the kernel."""
+        render = self._renderer(plan)
+        present = self._tables_of(plan)
+        text = transaction_text(plan, render, owner=self._owner, present=present)
+        steps = (Step(("nft", "-f", "-"), text),) if text else ()
+        return Transaction(NAME, steps, plan, rule_texts(plan, render))
+
+    @staticmethod
+    def _tables_of(plan: Plan) -> frozenset[Family]:
+        """The families whose table stands, as the plan saw it."""
+        seen = {change.key.family for change in plan.lists if change.old is not None}
+        seen |= {change.key[0] for change in plan.sets if change.old is not None}
+        return frozenset(seen | set(plan.rebuilt))
+
+    def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
+        """Run the transaction; the kernel takes all of it or nothing."""
+        before = self._netlink.generation()
+        if based_on is not None and based_on != self._fingerprint(before):
+            raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=NAME)
+        self._own_generation = -1
+        for step in transaction.steps:
+            try:
+                self._nft.run(step.input, handles=False)
+            except BackendError as error:
+                raise _explained(error) from None
+        after = self._netlink.generation()
+        exclusive = after == before + len(transaction.steps)
+        self._expected = {}
+        if exclusive:
+            self._own_generation = after
+            self._expected = {
+                change.key: Expected(transaction.texts[change.key], change.rules) for change in transaction.plan.lists
+            }
+        if sum(len(change.rules) for change in transaction.plan.lists) > _TRIM:
+            self._nft.trim()
+        return Committed(self._fingerprint(after), exclusive)
+
+    # --- what can't be said ---
+
+    def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
+        """Rules that nft can't express, and hooks where foreign chains would be overruled or overrule us."""
+        findings: list[Unsupported] = []
+        for chain in ruleset.chains:
+            findings.extend(self._check_chain(chain))
+        for attachment in ruleset.attachments:
+            try:
+                render_rule(
+                    attachment.rule, family=attachment.family, language=self._language, names=names_in(attachment.table)
+                )
+            except InexpressibleError as error:
+                findings.append(Unsupported(f"attachment to {attachment.dispatcher}", error.reason))
+        if not self._isolated and ruleset.attachments:
+            findings.extend(self._check_neighbours(ruleset))
+        wanted = {chain.key for chain in ruleset.chains}
+        self._texts = {key: held for key, held in self._texts.items() if key in wanted}
+        return tuple(findings)
+
+    def _check_chain(self, chain: Chain) -> Iterable[Unsupported]:
+        name = chain_name(chain.key)
+        if len(name) > _NAME_MAX:
+            yield Unsupported(str(chain.key), f"its nft name has {len(name)} characters; {_NAME_MAX} are allowed")
+        try:
+            self._render_chain(chain)
+        except _RuleRefused:
+            names = names_in(chain.table)
+            for index, rule in enumerate(chain.rules, 1):
+                try:
+                    render_rule(rule, family=chain.family, language=self._language, names=names)
+                except InexpressibleError as error:
+                    text = format_rule(rule, family=chain.family, language=self._language)
+                    yield Unsupported(f"{chain.key}, rule {index}", error.reason, text)
+
+    def _check_neighbours(self, ruleset: Ruleset) -> Iterable[Unsupported]:
+        foreign: dict[tuple[Family, str], list[tuple[str, str]]] = {}
+        for chain in self._netlink.chains():
+            if chain.hook_name is None or chain.table == self._owner or chain.type == "nat":
+                continue
+            place = (f"{chain.family} {chain.table} {chain.name}", chain.policy or "accept")
+            for family in _reached.get(chain.family, ()):
+                foreign.setdefault((family, chain.hook_name), []).append(place)
+        seen: set[tuple[Family, str, bool]] = set()
+        for attachment in ruleset.attachments:
+            others = foreign.get((attachment.family, attachment.hook.value), [])
+            drops = attachment.place is model.Place.LAST and others and _drops(attachment, ruleset)
+            mark = (attachment.family, attachment.hook.value, bool(drops))
+            if mark in seen:
+                continue
+            seen.add(mark)
+            yield from _neighbour_findings(attachment, others, drops=bool(drops))
+
+
+_NAME_MAX: Final = 255  # linux/netfilter/nf_tables.h, NFT_NAME_MAXLEN with the final NUL
+_families: Final = {name: family for family, name in FAMILIES.items()}
+_reached: Final = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": (Family.IPV4, Family.IPV6)}
+
+
+class _RuleRefused(Exception):
+    """Where in a chain something can't be expressed."""
+
+    def __init__(self, index: int, rule: Rule, error: InexpressibleError) -> None:
+        super().__init__(index, rule, error)
+
+
+def _neighbour_findings(
+    attachment: Attachment, others: Collection[tuple[str, str]], *, drops: bool
+) -> Iterable[Unsupported]:
+    where = f"attachment of {attachment.chain} to {attachment.dispatcher}"
+    if drops:
+        names = ", ".join(name for name, _ in others)
+        yield Unsupported(
+            where,
+            f"it drops behind foreign base chains ({names}), and in nft that overrules their accept: "
+            'attach it at place "first", or say isolated = true under [backend.nft]',
+        )
+    dropping = ", ".join(name for name, policy in others if policy == "drop")
+    if dropping:
+        yield Unsupported(
+            where, f"the policy of {dropping} is drop, and in nft an accept of ours can't overrule it", refuses=False
+        )
+
+
+def _drops(attachment: Attachment, ruleset: Ruleset) -> bool:
+    """Whether a packet can end here: by policy, or by a rule of a chain that it reaches."""
+    if attachment.policy is Policy.DROP:
+        return True
+    chains = {chain.key: chain for chain in ruleset.chains}
+    todo = [ChainKey(attachment.family, attachment.table, attachment.chain)]
+    seen: set[ChainKey] = set()
+    while todo:
+        key = todo.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        for rule in chains[key].rules:
+            target = rule.target
+            if isinstance(target, Drop) or (target is not None and target.label == "REJECT"):
+                return True
+            if isinstance(target, Jump | Goto):
+                todo.append(ChainKey(key.family, key.table, target.chain))
+    return False
+
+
+def _option(place: Place, name: str) -> bool:
+    unknown = sorted(set(place.options) - {name})
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]!r}", key=f"backend.{NAME}", expected=name)
+    value = place.options.get(name, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{value!r} is not true or false", key=f"backend.{NAME}.{name}", expected="true or false")
+    return value
+
+
+def _explained(error: BackendError) -> BackendError:
+    """The library's refusal as ours, with the state the kernel is in."""
+    if isinstance(error, KernelError):
+        return KernelError(
+            f"{error.reason}\nnothing was changed", errno=error.errno, backend=NAME, remedy=error.remedy
+        )
+    return BackendError(f"{error.reason}\nnothing was changed", backend=NAME, remedy=error.remedy)

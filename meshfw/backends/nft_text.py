@@ -1,0 +1,193 @@
+"""A plan as one nft transaction: the text that libnftables gets, for both families together.
+
+nft 1.0.6 puts a rule at the end or at the head of a chain, and deletes one by handle, at a cost that doesn't grow with
+the ruleset; for a place in the middle it would load every rule of every table. So the longest run of rules that may
+stay is left alone, and what belongs before and behind it is written at the head and at the tail; rules that are
+written again take their counters along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from meshfw.backends.layout import base_chain, nft_chain, nft_dispatcher, nft_set
+from meshfw.languages.nft import FAMILIES, NftText
+from meshfw.model import ChainKey, Dispatcher, DispatcherKey, ElementType, Family, Policy, Rule, Set
+from meshfw.plan import ListChange, Plan, SetChange
+from meshfw.snapshot import ListKey
+
+Renderer = Callable[[ListKey, Rule], NftText]
+"""The text of one rule of one list."""
+
+_POLICY: Final = {Policy.ACCEPT: "accept", Policy.RETURN: "accept", Policy.DROP: "drop"}
+
+
+def chain_name(key: ListKey) -> str:
+    """The nft chain of a list."""
+    return nft_dispatcher(key) if isinstance(key, DispatcherKey) else nft_chain(key.table, key.name)
+
+
+def set_type(entry: Set) -> str:
+    """The nft type of a set's elements (nft(8), DATA TYPES)."""
+    if entry.type is ElementType.PORT:
+        return "inet_service"
+    return "ipv4_addr" if entry.family is Family.IPV4 else "ipv6_addr"
+
+
+def transaction_text(plan: Plan, render: Renderer, *, owner: str, present: frozenset[Family]) -> str:
+    """The whole transaction.
+
+    ``present`` are the families whose table stands already. A family that wants nothing any more loses its table.
+    """
+    parts: list[str] = []
+    for family in Family:
+        table = f"{FAMILIES[family]} {owner}"
+        wanted = family in plan.desired.families
+        if not wanted:
+            if family in present:
+                parts.append(f"delete table {table}\n")
+            continue
+        lists = [change for change in plan.lists if change.key.family is family]
+        sets = [change for change in plan.sets if change.key[0] is family]
+        rebuilt = family in plan.rebuilt
+        if lists or sets or rebuilt:
+            parts.extend(_family_text(table, lists, sets, render, rebuilt=rebuilt and family in present))
+    return "".join(parts)
+
+
+def _family_text(
+    table: str, lists: Sequence[ListChange], sets: Sequence[SetChange], render: Renderer, *, rebuilt: bool
+) -> Iterator[str]:
+    edits = [_ListText(table, change, render, fresh=rebuilt) for change in lists]
+    if rebuilt:
+        yield f"delete table {table}\n"
+    for edit in edits:
+        yield from edit.removals()
+    for change in sets:
+        yield from _element_lines(table, change)
+    yield f"table {table} {{\n"
+    for change in sets:
+        if change.old is None and change.new is not None:
+            yield from _set_block(change.new)
+    for edit in edits:
+        yield from edit.block()
+    yield "}\n"
+    for edit in edits:
+        yield from edit.insertions()
+    gone = sorted((edit for edit in edits if edit.gone), key=lambda edit: isinstance(edit.key, ChainKey))
+    for edit in gone:
+        yield f"delete chain {table} {edit.name}\n"
+    for change in sets:
+        if change.new is None:
+            yield f"delete set {table} {nft_set(change.key[1])}\n"
+
+
+# --- sets --------------------------------------------------------------------------------------------------
+
+
+def _element_lines(table: str, change: SetChange) -> Iterator[str]:
+    if change.old is None or change.new is None:
+        return
+    name = nft_set(change.key[1])
+    for verb, elements in (("delete", change.removed), ("add", change.added)):
+        if elements:
+            yield f"{verb} element {table} {name} {{ {_elements(change.new, elements)} }}\n"
+
+
+def _elements(entry: Set, elements: Iterable[tuple[int, int]]) -> str:
+    return ", ".join(entry.text(low, high) for low, high in elements)
+
+
+def _set_block(entry: Set) -> Iterator[str]:
+    yield f"\tset {nft_set(entry.name)} {{\n\t\ttype {set_type(entry)}\n"
+    if entry.intervals:
+        yield "\t\tflags interval\n"
+    if entry.elements:
+        yield f"\t\telements = {{ {_elements(entry, entry.elements)} }}\n"
+    yield "\t}\n"
+
+
+# --- chains and dispatchers --------------------------------------------------------------------------------
+
+
+def longest_run(kept: Sequence[int]) -> tuple[int, int]:
+    """Start and end of the longest run of rules that stay, the later of two equals: appending is the cheaper edit."""
+    best = (0, 0)
+    start = 0
+    for index, old in enumerate((*kept, -1)):
+        if old >= 0:
+            continue
+        if index - start >= best[1] - best[0] and index > start:
+            best = (start, index)
+        start = index + 1
+    return best
+
+
+class _ListText:
+    """The lines that edit one chain or dispatcher."""
+
+    def __init__(self, table: str, change: ListChange, render: Renderer, *, fresh: bool) -> None:
+        self.key = change.key
+        self.name = chain_name(change.key)
+        self.gone = change.new is None
+        self._table = table
+        self._change = change
+        self._render = render
+        self._fresh = fresh or change.old is None
+        self._start, self._end = (0, 0) if self._fresh else longest_run(change.kept)
+
+    def removals(self) -> Iterator[str]:
+        """Whatever doesn't stay where it is, by handle; all of it at once where nothing stays."""
+        if self._fresh or self._change.old is None:
+            return
+        rules = self._change.old.rules
+        staying = set(self._change.kept[self._start : self._end])
+        if not staying:
+            if rules:
+                yield f"flush chain {self._table} {self.name}\n"
+            return
+        for index, held in enumerate(rules):
+            if index not in staying:
+                yield f"delete rule {self._table} {self.name} handle {held.handle}\n"
+
+    def block(self) -> Iterator[str]:
+        """The chain itself where it is new, its policy, and the rules behind those that stay."""
+        if self.gone:
+            return
+        lines = [self._line(index) for index in range(self._end, len(self._change.rules))]
+        new = self._change.new
+        header = isinstance(new, Dispatcher) and (self._fresh or self._change.policy is not None)
+        if not lines and not header and not self._fresh:
+            return
+        yield f"\tchain {self.name} {{\n"
+        if header and isinstance(new, Dispatcher):
+            yield f"\t\t{base_chain(new.key)} policy {_POLICY[new.policy]};\n"
+        yield from (f"\t\t{line}\n" for line in lines)
+        yield "\t}\n"
+
+    def insertions(self) -> Iterator[str]:
+        """The rules before those that stay, the last one first, since each goes to the head."""
+        for index in reversed(range(self._start)):
+            yield f"insert rule {self._table} {self.name} {self._line(index)}\n"
+
+    def _line(self, index: int) -> str:
+        change = self._change
+        text = self._render(self.key, change.rules[index])
+        source = change.source[index]
+        if source < 0 or change.old is None:
+            return str(text)
+        held = change.old.rules[source]
+        return text.counting_from(held.packets, held.bytes) if held.packets else str(text)
+
+
+def rule_texts(plan: Plan, render: Renderer) -> Mapping[ListKey, tuple[str, ...]]:
+    """For each changed list, the text of every rule it will hold; a rule that stays keeps the text it was listed with."""
+    found: dict[ListKey, tuple[str, ...]] = {}
+    for change in plan.lists:
+        old = change.old.rules if change.old is not None else ()
+        found[change.key] = tuple(
+            (old[kept].text if kept >= 0 else "") or str(render(change.key, rule))
+            for rule, kept in zip(change.rules, change.kept, strict=True)
+        )
+    return found

@@ -1,0 +1,188 @@
+"""The errors of meshfw: one base, one concept each, data on the object, text made in ``__str__``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MeshfwError(Exception):
+    """Anything meshfw refuses or fails at; the command line prints it as one message and exits with 1."""
+
+
+class ModelError(MeshfwError):
+    """A value of the model that can't be: what is wrong, and the chain and rule (counted from 1) where it stands."""
+
+    def __init__(self, reason: str, *, where: str = "") -> None:
+        super().__init__(reason, where)
+        self.reason = reason
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}" if self.where else self.reason
+
+    def at(self, where: str) -> ModelError:
+        """The same refusal with its place said, unless it has one already."""
+        return self if self.where else type(self)(self.reason, where=where)
+
+
+class FamilyError(ModelError):
+    """A value of one address family where the other is asked for."""
+
+
+class ParseError(MeshfwError):
+    """Text that isn't the language it should be: line and column are counted from 1, 0 where there is none."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        text: str = "",
+        source: str = "",
+        line: int = 0,
+        column: int = 0,
+        expected: str = "",
+    ) -> None:
+        super().__init__(reason, text, source, line, column, expected)
+        self.reason = reason
+        self.text = text
+        self.source = source
+        self.line = line
+        self.column = column
+        self.expected = expected
+
+    def __str__(self) -> str:
+        place = [self.source] if self.source else []
+        if self.line:
+            place.append(f"line {self.line}")
+        if self.column:
+            place.append(f"column {self.column}")
+        head = f"{', '.join(place)}: " if place else ""
+        tail = f"; expected {self.expected}" if self.expected else ""
+        shown = ""
+        if self.text and self.column:
+            shown = f"\n  {self.text}\n  {' ' * (self.column - 1)}^"
+        return f"{head}{self.reason}{tail}{shown}"
+
+
+class FamilyParseError(ParseError):
+    """A word of one address family in a rule of the other: a dual-stack source leaves the rule out there."""
+
+
+class InexpressibleError(MeshfwError):
+    """Something that one rule language can't say; ``reason`` names it and, where there is one, the way round."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class ConfigError(MeshfwError):
+    """A configuration that can't be used: the file, the key path and what was expected."""
+
+    def __init__(self, reason: str, *, file: str = "", key: str = "", expected: str = "") -> None:
+        super().__init__(reason, file, key, expected)
+        self.reason = reason
+        self.file = file
+        self.key = key
+        self.expected = expected
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.file, self.key) if part)
+        tail = f"; expected {self.expected}" if self.expected else ""
+        return f"{place}: {self.reason}{tail}" if place else f"{self.reason}{tail}"
+
+
+class PluginError(MeshfwError):
+    """A plugin that can't be used: its name, the distribution it came from, and why."""
+
+    def __init__(self, reason: str, *, plugin: str = "", distribution: str = "") -> None:
+        super().__init__(reason, plugin, distribution)
+        self.reason = reason
+        self.plugin = plugin
+        self.distribution = distribution
+
+    def __str__(self) -> str:
+        origin = f" (from {self.distribution})" if self.distribution else ""
+        return f"plugin {self.plugin}{origin}: {self.reason}" if self.plugin else self.reason
+
+
+class UnsupportedError(MeshfwError):
+    """Rules that a backend can't express; nothing was written. One line each in ``items``."""
+
+    def __init__(self, backend: str, items: Sequence[object]) -> None:
+        super().__init__(backend, items)
+        self.backend = backend
+        self.items = tuple(items)
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  {item}" for item in self.items)
+        return f"backend {self.backend} can't express this ruleset:{lines}"
+
+
+class BackendError(MeshfwError):
+    """A backend that failed: what it did, what the kernel or the tool said, and what to do."""
+
+    def __init__(self, reason: str, *, backend: str = "", remedy: str = "") -> None:
+        super().__init__(reason, backend, remedy)
+        self.reason = reason
+        self.backend = backend
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        head = f"{self.backend}: " if self.backend else ""
+        return f"{head}{self.reason}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class KernelError(BackendError):
+    """A system call or netlink message the kernel refused; ``errno`` is its number."""
+
+    def __init__(self, reason: str, *, errno: int = 0, backend: str = "", remedy: str = "") -> None:
+        super().__init__(reason, backend=backend, remedy=remedy)
+        self.errno = errno
+
+
+class CommandError(BackendError):
+    """A process that failed: its argument list, exit code (negative for a signal) and standard error."""
+
+    def __init__(self, command: Sequence[str], *, returncode: int, stderr: str = "", remedy: str = "") -> None:
+        super().__init__("", remedy=remedy)
+        self.command = tuple(command)
+        self.returncode = returncode
+        self.stderr = stderr
+
+    def __str__(self) -> str:
+        end = f"was killed by signal {-self.returncode}" if self.returncode < 0 else f"exited with {self.returncode}"
+        said = f": {self.stderr.strip()}" if self.stderr.strip() else ""
+        return f"{self.command[0]} {end}{said}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class ConcurrentChangeError(BackendError):
+    """Somebody else wrote between the reading and the commit; nothing of ours was written."""
+
+
+class VerifyError(BackendError):
+    """The kernel doesn't hold what was committed: ``differences`` is the transaction still needed, a line each."""
+
+    def __init__(self, differences: Sequence[str], *, backend: str = "") -> None:
+        super().__init__("the kernel does not hold what was committed; still needed:", backend=backend)
+        self.differences = tuple(differences)
+
+    def __str__(self) -> str:
+        return super().__str__() + "".join(f"\n  {line}" for line in self.differences)
+
+
+class LockError(MeshfwError):
+    """Another meshfw holds the instance lock of this owner and namespace."""
+
+    def __init__(self, path: str, *, waited: float, holder: int | None = None) -> None:
+        super().__init__(path, waited, holder)
+        self.path = path
+        self.waited = waited
+        self.holder = holder
+
+    def __str__(self) -> str:
+        who = f" by process {self.holder}" if self.holder else ""
+        return f"{self.path} is held{who} for more than {self.waited:g} s; try again, or end that process"

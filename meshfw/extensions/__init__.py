@@ -1,0 +1,64 @@
+"""The xtables extensions: one file each, holding its value, its iptables options and its nft expression."""
+
+from __future__ import annotations
+
+from meshfw.extensions import (
+    addrtype,
+    comment,
+    conntrack,
+    icmp,
+    iprange,
+    limit,
+    log,
+    mac,
+    mark,
+    multiport,
+    nat,
+    reject,
+    sctp,
+    tcp,
+    udp,
+)
+from meshfw.extensions.extension import (
+    Codec,
+    Extension,
+    HostTables,
+    NftMatch,
+    Option,
+    ParseContext,
+)
+from meshfw.extensions.language import Language
+
+__all__ = [
+    "Codec",
+    "Extension",
+    "HostTables",
+    "Language",
+    "NftMatch",
+    "Option",
+    "ParseContext",
+    "builtin_extensions",
+]
+
+_MODULES = (
+    addrtype,
+    comment,
+    conntrack,
+    icmp,
+    iprange,
+    limit,
+    log,
+    mac,
+    mark,
+    multiport,
+    nat,
+    reject,
+    sctp,
+    tcp,
+    udp,
+)
+
+
+def builtin_extensions() -> tuple[Extension, ...]:
+    """Every extension that meshfw knows by itself."""
+    return tuple(extension for module in _MODULES for extension in module.EXTENSIONS)

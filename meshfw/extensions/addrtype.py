@@ -1,0 +1,99 @@
+"""The addrtype match: what an address is to this host's routing (iptables-extensions(8), addrtype)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntFlag
+from typing import Any, Final
+
+from meshfw.errors import ModelError
+from meshfw.extensions.codecs import mapped, sign
+from meshfw.extensions.extension import Extension, Option
+from meshfw.model import Family, Match, Not, Rule
+
+
+class AddressType(IntFlag):
+    """Address types; the number of each bit is the kernel's (linux/rtnetlink.h, RTN_*)."""
+
+    UNSPEC = 1 << 0
+    UNICAST = 1 << 1
+    LOCAL = 1 << 2
+    BROADCAST = 1 << 3
+    ANYCAST = 1 << 4
+    MULTICAST = 1 << 5
+    BLACKHOLE = 1 << 6
+    UNREACHABLE = 1 << 7
+    PROHIBIT = 1 << 8
+    THROW = 1 << 9
+    NAT = 1 << 10
+    XRESOLVE = 1 << 11
+
+
+_IPV6: Final = int(
+    AddressType.UNSPEC
+    | AddressType.UNICAST
+    | AddressType.LOCAL
+    | AddressType.ANYCAST
+    | AddressType.MULTICAST
+    | AddressType.UNREACHABLE
+)
+
+
+class AddrType(Match, frozen=True):
+    """The type of the source and destination address, looked up on any interface or on the packet's own.
+
+    ``interface`` is None, ``in`` or ``out``: the interface whose addresses count.
+    """
+
+    source: int | Not[int] | None = None
+    destination: int | Not[int] | None = None
+    interface: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.source is None and self.destination is None:
+            raise ModelError("addrtype needs --src-type or --dst-type")
+        if self.interface not in (None, "in", "out"):
+            raise ModelError(f"{self.interface!r} is neither in nor out")
+
+    def atoms(self) -> Iterable[Any]:
+        """One part for each address."""
+        for field, held in (("saddr", self.source), ("daddr", self.destination)):
+            if held is not None:
+                negated, mask = sign(held)
+                yield (f"{field} type", self.interface, negated, int(mask))
+
+    def problem(self, rule: Rule, family: Family) -> str | None:
+        """A type that IPv6 doesn't know (xt_addrtype.c, addrtype_mt_checkentry_v1)."""
+        mask = (sign(self.source)[1] or 0) | (sign(self.destination)[1] or 0)
+        if family is Family.IPV6 and mask & ~_IPV6:
+            return f"addrtype: {_TYPES.format(mask & ~_IPV6)} does not exist for ipv6"
+        return None
+
+
+_TYPES: Final = mapped({kind.name or "": int(kind) for kind in AddressType}, "address type")
+
+
+def _save(value: AddrType, family: Family) -> Iterable[str]:
+    for name, held in (("--src-type", value.source), ("--dst-type", value.destination)):
+        if held is not None:
+            negated, mask = sign(held)
+            yield from (("!",) if negated else ())
+            yield name
+            yield _TYPES.format(mask)
+    if value.interface is not None:
+        yield f"--limit-iface-{value.interface}"
+
+
+EXTENSIONS: Final = (
+    Extension(
+        name="addrtype",
+        value=AddrType,
+        options=(
+            Option("--src-type", "source", _TYPES, invertible=True),
+            Option("--dst-type", "destination", _TYPES, invertible=True),
+            Option("--limit-iface-in", "interface", words=0, preset="in"),
+            Option("--limit-iface-out", "interface", words=0, preset="out"),
+        ),
+        save=_save,
+    ),
+)

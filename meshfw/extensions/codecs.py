@@ -1,0 +1,256 @@
+"""Kinds of values that several extensions share: ports, numbers, marks, names out of a list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from meshfw.errors import InexpressibleError, ModelError
+from meshfw.extensions.extension import Codec, NftMatch, ParseContext
+from meshfw.model import Not, SetRef, merge_ranges
+
+PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {
+    "ip": 0,
+    "icmp": 1,
+    "igmp": 2,
+    "ggp": 3,
+    "ipencap": 4,
+    "ipip": 4,
+    "tcp": 6,
+    "udp": 17,
+    "ipv6": 41,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "ipv6-icmp": 58,
+    "icmpv6": 58,
+    "icmp6": 58,
+    "ospf": 89,
+    "pim": 103,
+    "ipcomp": 108,
+    "vrrp": 112,
+    "sctp": 132,
+    "ipv6-mh": 135,
+    "mh": 135,
+    "mobility-header": 135,
+    "udplite": 136,
+    "dccp": 33,
+}
+"""Protocols that iptables knows without asking the host (xtables.c, xtables_chain_protos) and common others."""
+
+PROTOCOL_NAMES: Final[Mapping[int, str]] = {number: name for name, number in reversed(list(PROTOCOL_NUMBERS.items()))}
+
+
+def number(text: str, *, low: int = 0, high: int = 0xFFFFFFFF) -> int:
+    """A number as iptables reads it: decimal, 0x hex or 0 octal (strtoul(3)), within bounds."""
+    digits = text.strip()
+    try:
+        if not digits or digits[0] in "+-" or "_" in digits:
+            raise ValueError
+        octal = len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()
+        value = int(digits, 8 if octal else 0)
+    except ValueError:
+        raise ModelError(f"{text!r} is not a number") from None
+    if not low <= value <= high:
+        raise ModelError(f"{text} is not between {low} and {high}")
+    return value
+
+
+# --- ports ----------------------------------------------------------------------------------------------
+
+
+class Ports(msgspec.Struct, frozen=True, gc=False, order=True):
+    """One port or a range of ports, both ends included."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 0xFFFF:
+            raise ModelError(f"ports {self.low}:{self.high}: two numbers from 0 to 65535 in ascending order")
+
+    def __str__(self) -> str:
+        return str(self.low) if self.low == self.high else f"{self.low}:{self.high}"
+
+    def nft(self) -> str:
+        """The range as nft writes it."""
+        return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
+
+
+ALL_PORTS: Final = Ports(0, 0xFFFF)
+
+
+def useful_ports(value: Any) -> Any:
+    """The port condition, or None for the one that every segment meets, which iptables doesn't store.
+
+    ``ModelError`` for its negation: no packet meets it, and iptables 1.8.9 stores it as met by every packet.
+    """
+    if value == ALL_PORTS:
+        return None
+    if type(value) is Not and value.value == ALL_PORTS:
+        raise ModelError("! 0:65535 matches no packet, and iptables would store it as a match of every packet")
+    return value
+
+
+def port(text: str, context: ParseContext) -> int:
+    """A port by number or by the host's service name for the rule's protocol."""
+    if text.isascii() and text.isdigit():
+        return number(text.lstrip("0") or "0", high=0xFFFF)
+    protocol = PROTOCOL_NAMES.get(context.protocol or -1, "")
+    for name in (protocol, "tcp", "udp"):
+        found = context.hosts.services.get((text, name))
+        if found is not None:
+            return found
+    raise ModelError(f"{text!r} is neither a port from 0 to 65535 nor a known service")
+
+
+def parse_ports(text: str, context: ParseContext) -> Ports | SetRef:
+    """``PORT``, ``FIRST:LAST`` with either end left out, or ``@SET``."""
+    if text.startswith("@"):
+        return SetRef(text[1:])
+    first, colon, last = text.partition(":")
+    low = port(first, context) if first or not colon else 0
+    high = low if not colon else port(last, context) if last else 0xFFFF
+    return Ports(low, high)
+
+
+def ports_atom(field: str, negated: bool, ranges: Iterable[Ports]) -> tuple[Any, ...]:
+    """The meaning of a port condition, the same for one option and for a list."""
+    joined: list[tuple[int, int]] = []
+    for low, high in merge_ranges((item.low, item.high) for item in ranges):
+        if joined and low == joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], high)
+        else:
+            joined.append((low, high))
+    return (field, negated, tuple(joined))
+
+
+def read_ports(right: Any) -> Ports | SetRef:
+    """One port or range of nft's JSON."""
+    if isinstance(right, dict):
+        low, high = right["range"]
+        return Ports(int(low), int(high))
+    if isinstance(right, str) and right.startswith("@"):
+        return SetRef(right[1:])
+    return Ports(int(right), int(right))
+
+
+def set_nft(left: str, text: str, negated: bool) -> str:
+    """A plain nft condition."""
+    return f"{left} != {text}" if negated else f"{left} {text}"
+
+
+def _ports_nft(left: str, value: Ports | SetRef, negated: bool) -> str:
+    return set_nft(left, str(value) if isinstance(value, SetRef) else value.nft(), negated)
+
+
+PORTS: Final = Codec(
+    parse=parse_ports,
+    format=str,
+    expected="a port, FIRST:LAST or a service name",
+    nft=_ports_nft,
+    read=lambda match: read_ports(match.right),
+)
+
+
+# --- marks ----------------------------------------------------------------------------------------------
+
+
+class MarkValue(msgspec.Struct, frozen=True, gc=False, order=True):
+    """A 32-bit mark under a mask: the bits of ``mask`` must equal those of ``value``."""
+
+    value: int
+    mask: int = 0xFFFFFFFF
+
+    def __str__(self) -> str:
+        return f"{self.value:#x}" if self.mask == 0xFFFFFFFF else f"{self.value:#x}/{self.mask:#x}"
+
+
+def parse_mark(text: str, context: ParseContext) -> MarkValue:
+    """``VALUE`` or ``VALUE/MASK``."""
+    value, slash, mask = text.partition("/")
+    return MarkValue(number(value), number(mask) if slash else 0xFFFFFFFF)
+
+
+def _mark_nft(left: str, value: MarkValue, negated: bool) -> str:
+    if value.value & ~value.mask:
+        raise InexpressibleError(f"mark {value}: bits outside the mask never match")
+    sign = "!=" if negated else "=="
+    if value.mask == 0xFFFFFFFF:
+        return set_nft(left, f"{value.value:#010x}", negated)
+    return f"{left} & {value.mask:#010x} {sign} {value.value:#010x}"
+
+
+def _read_mark(match: NftMatch) -> MarkValue:
+    mask = 0xFFFFFFFF if match.mask is None else int(match.mask)
+    return MarkValue(int(match.right), mask)
+
+
+MARK: Final = Codec(
+    parse=parse_mark, format=str, expected="VALUE or VALUE/MASK, each of 32 bits", nft=_mark_nft, read=_read_mark
+)
+
+
+def sign(value: Any) -> tuple[bool, Any]:
+    """Whether a field's value is negated, and the value itself."""
+    return (True, value.value) if type(value) is Not else (False, value)
+
+
+def mapped(names: Mapping[str, int], what: str) -> Codec:
+    """Names of bits, joined by commas: in any order and case, or cut short; printed whole and in the table's order."""
+
+    def bit(word: str) -> int:
+        upper = word.upper()
+        if upper in names:
+            return names[upper]
+        found = [held for name, held in names.items() if upper and name.startswith(upper)]
+        if len(found) != 1:
+            raise ModelError(f"{word!r} is no {what}")
+        return found[0]
+
+    def parse(text: str, context: ParseContext) -> int:
+        mask = 0
+        for word in text.split(","):
+            mask |= bit(word)
+        return mask
+
+    def text(mask: int) -> str:
+        return ",".join(name for name, bit in names.items() if mask & bit) or "NONE"
+
+    return Codec(parse=parse, format=text, expected=f"a list of {', '.join(names)}")
+
+
+def protocol_number(text: str, context: ParseContext) -> int:
+    """An IP protocol by number or name; ``all`` is 0."""
+    if text.isascii() and text.isdigit():
+        return number(text, high=0xFF)
+    name = text.lower()
+    if name == "all":
+        return 0
+    found = PROTOCOL_NUMBERS.get(name, context.hosts.protocols.get(name))
+    if found is None:
+        raise ModelError(f"{text!r} is neither a protocol's number from 0 to 255 nor its name")
+    return found
+
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+def quoted(text: str) -> str:
+    """Free text as iptables-save prints it: in quotes unless it is one plain word (xtables.c, xtables_save_string)."""
+    if _BARE.match(text):
+        return text
+    return '"' + re.sub(r"""(["'\\])""", r"\\\1", text) + '"'
+
+
+def plain(expected: str) -> Codec:
+    """Free text that stands as it is."""
+    return Codec(parse=lambda text, context: text, format=quoted, expected=expected)
+
+
+def integer(expected: str, *, low: int = 0, high: int = 0xFFFFFFFF) -> Codec:
+    """A number within bounds, printed in decimal."""
+    return Codec(parse=lambda text, context: number(text, low=low, high=high), format=str, expected=expected)

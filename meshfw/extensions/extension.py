@@ -1,0 +1,192 @@
+"""What an extension is: one match or target, its iptables options and its nft expression, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from meshfw.errors import ModelError
+from meshfw.model import Family, Match, Not, Rule, Target
+
+
+class HostTables(msgspec.Struct, frozen=True):
+    """Names that a host gives to numbers (services(5), protocols(5)); passed in, never looked up."""
+
+    services: Mapping[tuple[str, str], int] = {}
+    """(service or alias, protocol name) to port."""
+    protocols: Mapping[str, int] = {}
+    """Protocol name or alias, lower case, to number."""
+
+
+class ParseContext(msgspec.Struct, frozen=True):
+    """What the meaning of a word depends on: the family, the rule's protocol so far, and the host's names."""
+
+    family: Family
+    protocol: int | None = None
+    hosts: HostTables = HostTables()
+
+
+class NftMatch(msgspec.Struct, frozen=True):
+    """One ``match`` statement of nft's JSON (libnftables-json(5)), taken apart.
+
+    ``key`` is the left side as nft writes it (``tcp dport``, ``ct state``), ``mask`` what it is and-ed with.
+    """
+
+    key: str
+    right: Any
+    family: Family
+    negated: bool = False
+    op: str = "=="
+    mask: Any = None
+
+
+class Codec(msgspec.Struct, frozen=True):
+    """How one kind of value is read and written in both languages.
+
+    ``parse`` raises :class:`~meshfw.errors.ModelError`; ``nft`` gives a whole condition from left side, value
+    and sign, and raises :class:`~meshfw.errors.InexpressibleError`; ``read`` is its way back.
+    """
+
+    parse: Callable[[str, ParseContext], Any]
+    format: Callable[[Any], str]
+    expected: str
+    nft: Callable[[str, Any, bool], str] | None = None
+    read: Callable[[NftMatch], Any] | None = None
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One option of an extension: its name in iptables, the field it fills, and how its value is written.
+
+    ``words`` is how many words follow it; more than one are given to the codec joined by a space, and with none the
+    field becomes ``preset``. A second option that fills the same field is another spelling, read but never printed.
+    ``nft`` is the left side of nft's condition, where the table alone is enough to translate it.
+    """
+
+    name: str
+    field: str
+    codec: Codec | None = None
+    aliases: tuple[str, ...] = ()
+    words: int = 1
+    invertible: bool = False
+    preset: Any = True
+    nft: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every spelling."""
+        return (self.name, *self.aliases)
+
+
+Fields = dict[str, Any]
+
+
+class Extension(msgspec.Struct, frozen=True, kw_only=True):
+    """One match or target of iptables: a row in a :class:`Language`.
+
+    The callables are for what a table of options can't say; left out, the options drive everything:
+
+    * ``build`` makes the value from the fields that the options filled (default: ``value(**fields)``).
+    * ``save`` gives the words after ``-m NAME`` or ``-j NAME``, in the order the kernel tools print.
+    * ``to_nft`` gives the nft statements of a match or target; it sees the rule, whose protocol names the header.
+    * ``from_nft`` reads back: by left side of a match statement, or by name of any other statement.
+    """
+
+    name: str
+    value: type[Match] | type[Target]
+    options: tuple[Option, ...] = ()
+    aliases: tuple[str, ...] = ()
+    implied_by: int | None = None
+    """The protocol number that loads the match when one of its options is met (iptables(8), --protocol)."""
+    build: Callable[[Fields, ParseContext], Match | Target] | None = None
+    save: Callable[[Any, Family], Iterable[str]] | None = None
+    to_nft: Callable[[Any, Family, Rule], Iterable[str]] | None = None
+    from_nft: Mapping[str, Callable[[Any, Family], Match | Target | None]] = {}
+
+    @property
+    def _printed(self) -> tuple[Option, ...]:
+        fields: dict[str, Option] = {}
+        for option in self.options:
+            fields.setdefault(option.field, option)
+        return tuple(fields.values())
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it is a target rather than a match."""
+        return issubclass(self.value, Target)
+
+    def make(self, fields: Fields, context: ParseContext) -> Match | Target:
+        """The value of the fields; ``ModelError`` where they make none."""
+        if self.build is not None:
+            return self.build(fields, context)
+        required = [
+            option.name
+            for option in self.options
+            if option.field not in fields and _required(self.value, option.field)
+        ]
+        if required:
+            raise ModelError(f"{self.name} needs {' or '.join(required)}")
+        return self.value(**fields)
+
+    def words(self, value: Match | Target, family: Family) -> list[str]:
+        """The words of its options in iptables' canonical form."""
+        if self.save is not None:
+            return list(self.save(value, family))
+        words: list[str] = []
+        for option in self._printed:
+            held = getattr(value, option.field)
+            if held is None or held is False:
+                continue
+            if type(held) is Not:
+                words.append("!")
+                held = held.value
+            words.append(option.name)
+            if option.codec is not None and option.words:
+                text = option.codec.format(held)
+                words.extend(text.split(" ", option.words - 1) if option.words > 1 else (text,))
+        return words
+
+    def nft_statements(self, value: Match | Target, family: Family, rule: Rule) -> tuple[str, ...] | None:
+        """Its nft statements in the order of evaluation; None where nft has no way to say it."""
+        if self.to_nft is not None:
+            return tuple(self.to_nft(value, family, rule))
+        statements = []
+        for option in self._printed:
+            held = getattr(value, option.field)
+            if held is None or held is False:
+                continue
+            if not option.nft or option.codec is None or option.codec.nft is None:
+                return None
+            negated = type(held) is Not
+            statements.append(option.codec.nft(option.nft, held.value if negated else held, negated))
+        return tuple(statements)
+
+    def nft_readers(self) -> dict[str, Callable[[Any, Family], Match | Target | None]]:
+        """Its readers of nft's JSON by key, those of its options first."""
+        readers: dict[str, Callable[[Any, Family], Match | Target | None]] = {}
+        for option in self.options:
+            if option.nft and option.codec is not None and option.codec.read is not None:
+                readers[option.nft] = _OptionReader(self.value, option.field, option.codec.read)
+        readers.update(self.from_nft)
+        return readers
+
+
+class _OptionReader:
+    """A reader that fills one field of a value from one nft condition."""
+
+    def __init__(self, value: type[Match] | type[Target], field: str, read: Callable[[NftMatch], Any]) -> None:
+        self._value = value
+        self._field = field
+        self._read = read
+
+    def __call__(self, match: NftMatch, family: Family) -> Match | Target | None:
+        held = self._read(match)
+        return self._value(**{self._field: Not(held) if match.negated else held})
+
+
+def _required(value: type[msgspec.Struct], field: str) -> bool:
+    return any(
+        info.name == field and info.default is msgspec.NODEFAULT and info.default_factory is msgspec.NODEFAULT
+        for info in msgspec.structs.fields(value)
+    )

@@ -1,0 +1,95 @@
+"""The iprange match: addresses from a first to a last (iptables-extensions(8), iprange)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from meshfw.errors import FamilyError, ModelError
+from meshfw.extensions.codecs import sign
+from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.model import Family, Match, Not, Rule, format_address, parse_address
+
+
+class AddressRange(msgspec.Struct, frozen=True, gc=False, order=True):
+    """Addresses from a first to a last, both included."""
+
+    family: Family
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high < 1 << self.family.bits:
+            raise ModelError(f"range {self}: two {self.family} addresses in ascending order")
+
+    @classmethod
+    def parse(cls, text: str) -> AddressRange:
+        """The range of ``FIRST-LAST`` or of one address."""
+        first, dash, last = text.partition("-")
+        family, low = parse_address(first)
+        other, high = parse_address(last) if dash else (family, low)
+        if other is not family:
+            raise ModelError(f"{text!r}: the ends are of different families")
+        return cls(family, low, high)
+
+    def __str__(self) -> str:
+        return f"{format_address(self.low, self.family)}-{format_address(self.high, self.family)}"
+
+    def short(self) -> str:
+        """The range, or the address alone where it is one."""
+        return format_address(self.low, self.family) if self.low == self.high else str(self)
+
+    def atom(self) -> tuple[Any, ...]:
+        """The same as that of a network of these addresses."""
+        return (self.family.bits, self.low, self.high)
+
+
+class IpRange(Match, frozen=True):
+    """Source and destination addresses in ranges."""
+
+    source: AddressRange | Not[AddressRange] | None = None
+    destination: AddressRange | Not[AddressRange] | None = None
+
+    def __post_init__(self) -> None:
+        if self.source is None and self.destination is None:
+            raise ModelError("iprange needs --src-range or --dst-range")
+
+    def atoms(self) -> Iterable[Any]:
+        """The same as those of -s and -d; nothing for a range of all addresses."""
+        for field, held in (("saddr", self.source), ("daddr", self.destination)):
+            if held is None:
+                continue
+            negated, value = sign(held)
+            if negated or value.high - value.low + 1 < 1 << value.family.bits:
+                yield (field, negated, value.atom())
+
+    def problem(self, rule: Rule, family: Family) -> str | None:
+        """An address of the other family."""
+        for held in (self.source, self.destination):
+            value = sign(held)[1]
+            if value is not None and value.family is not family:
+                return f"iprange: {value} is an {value.family} address range in an {family} chain"
+        return None
+
+
+def _parse(text: str, context: ParseContext) -> AddressRange:
+    value = AddressRange.parse(text)
+    if value.family is not context.family:
+        raise FamilyError(f"{text!r} is not an {context.family} address range")
+    return value
+
+
+_RANGE: Final = Codec(parse=_parse, format=str, expected="FIRST-LAST, two addresses")
+
+EXTENSIONS: Final = (
+    Extension(
+        name="iprange",
+        value=IpRange,
+        options=(
+            Option("--src-range", "source", _RANGE, invertible=True),
+            Option("--dst-range", "destination", _RANGE, invertible=True),
+        ),
+    ),
+)

@@ -1,0 +1,185 @@
+"""The mark and connmark matches and the MARK and CONNMARK targets: numbers that packets and connections carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from meshfw.errors import ModelError
+from meshfw.extensions.codecs import MARK, MarkValue, integer, number, parse_mark, sign
+from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.model import Family, Match, Not, Target
+
+FULL: Final = 0xFFFFFFFF
+
+
+def _mark_atoms(field: str, mark: Any, *, always: bool) -> Iterable[Any]:
+    negated, value = sign(mark)
+    if not (always and not negated and value == MarkValue(0, 0)):
+        yield (field, negated, value)
+
+
+class Mark(Match, frozen=True):
+    """The mark of a packet (iptables-extensions(8), mark)."""
+
+    mark: MarkValue | Not[MarkValue]
+
+    def atoms(self) -> Iterable[Any]:
+        """Value, mask and sign; nothing for a mask of no bits, which every packet meets."""
+        return _mark_atoms("mark", self.mark, always=True)
+
+
+class ConnMark(Match, frozen=True):
+    """The mark of a packet's connection; a packet without one never matches (iptables-extensions(8), connmark)."""
+
+    mark: MarkValue | Not[MarkValue]
+
+    def atoms(self) -> Iterable[Any]:
+        """Value, mask and sign."""
+        return _mark_atoms("ct mark", self.mark, always=False)
+
+
+class MarkChange(msgspec.Struct, frozen=True, gc=False, order=True):
+    """A change of a mark: the bits of ``mask`` are cleared, then those of ``value`` are turned over."""
+
+    value: int
+    mask: int = FULL
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value <= FULL or not 0 <= self.mask <= FULL:
+            raise ModelError("value and mask of a mark are numbers of 32 bits")
+
+    def __str__(self) -> str:
+        return f"{self.value:#x}/{self.mask:#x}"
+
+
+class SetMark(Target, frozen=True):
+    """MARK: changes the packet's mark (iptables-extensions(8), MARK; every table since Linux 2.6.36)."""
+
+    final: ClassVar[bool] = False
+    change: MarkChange
+
+    @property
+    def label(self) -> str:
+        """The target's own name."""
+        return "MARK"
+
+
+class SetConnMark(Target, frozen=True):
+    """CONNMARK: changes the connection's mark, or copies between it and the packet's (iptables-extensions(8)).
+
+    With ``change`` it sets; otherwise ``copy`` is ``save`` (packet to connection) or ``restore`` (back), of the
+    bits of ``nfmask`` (packet) and ``ctmask`` (connection). ``shift`` moves the bits to the left, below 0 to the right.
+    """
+
+    final: ClassVar[bool] = False
+    change: MarkChange | None = None
+    copy: str | None = None
+    nfmask: int = FULL
+    ctmask: int = FULL
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.change is None) == (self.copy is None):
+            raise ModelError("CONNMARK needs one of --set-xmark, --save-mark and --restore-mark")
+        if self.copy not in (None, "save", "restore"):
+            raise ModelError(f"{self.copy!r} is neither save nor restore")
+        if not -32 <= self.shift <= 32:
+            raise ModelError("a mark is shifted by 0 to 32 bits")
+
+    @property
+    def label(self) -> str:
+        """The target's own name."""
+        return "CONNMARK"
+
+
+def _change(text: str, context: ParseContext) -> MarkChange:
+    held = parse_mark(text, context)
+    return MarkChange(held.value, held.mask)
+
+
+def _set(text: str, context: ParseContext) -> MarkChange:
+    held = parse_mark(text, context)
+    return MarkChange(held.value, held.value | held.mask)
+
+
+_EXPECTED: Final = "a number of 32 bits"
+_CHANGE: Final = Codec(parse=_change, format=str, expected="VALUE or VALUE/MASK, each of 32 bits")
+_SET: Final = Codec(parse=_set, format=str, expected="VALUE or VALUE/MASK, each of 32 bits")
+_AND: Final = Codec(
+    parse=lambda text, context: MarkChange(0, ~number(text) & FULL), format=str, expected=_EXPECTED
+)
+_OR: Final = Codec(
+    parse=lambda text, context: MarkChange(number(text), number(text)), format=str, expected=_EXPECTED
+)
+_XOR: Final = Codec(parse=lambda text, context: MarkChange(number(text), 0), format=str, expected=_EXPECTED)
+_MASK: Final = Codec(parse=lambda text, context: number(text), format=hex, expected=_EXPECTED)
+_BITS: Final = integer("a number of bits from 0 to 32", high=32)
+
+_CHANGES: Final = (
+    Option("--set-xmark", "change", _CHANGE),
+    Option("--set-mark", "change", _SET),
+    Option("--and-mark", "change", _AND),
+    Option("--or-mark", "change", _OR),
+    Option("--xor-mark", "change", _XOR),
+)
+
+
+def _build_connmark(fields: dict[str, Any], context: ParseContext) -> SetConnMark:
+    if "left" in fields and "right" in fields:
+        raise ModelError("--left-shift-mark can't stand beside --right-shift-mark")
+    fields["shift"] = fields.pop("left", 0) - fields.pop("right", 0)
+    mask = fields.pop("mask", None)
+    if mask is None:
+        pass
+    elif "nfmask" in fields or "ctmask" in fields:
+        raise ModelError("--mask can't stand beside --nfmask or --ctmask")
+    elif "change" in fields:
+        fields["change"] = MarkChange(fields["change"].value, mask)
+    else:
+        fields.update(nfmask=mask, ctmask=mask)
+    if "change" in fields:  # iptables reads the masks of a copy here as well, and forgets them
+        fields.pop("nfmask", None)
+        fields.pop("ctmask", None)
+    return SetConnMark(**fields)
+
+
+def _save_connmark(value: SetConnMark, family: Family) -> Sequence[str]:
+    shift = ("--left-shift-mark", str(value.shift)) if value.shift > 0 else ("--right-shift-mark", str(-value.shift))
+    tail = shift if value.shift else ()
+    if value.change is not None:
+        return ("--set-xmark", str(value.change), *tail)
+    return (f"--{value.copy}-mark", "--nfmask", hex(value.nfmask), "--ctmask", hex(value.ctmask), *tail)
+
+
+EXTENSIONS: Final = (
+    Extension(
+        name="mark",
+        value=Mark,
+        options=(Option("--mark", "mark", MARK, invertible=True, nft="meta mark"),),
+    ),
+    Extension(
+        name="connmark",
+        value=ConnMark,
+        options=(Option("--mark", "mark", MARK, invertible=True, nft="ct mark"),),
+    ),
+    Extension(name="MARK", value=SetMark, options=_CHANGES),
+    Extension(
+        name="CONNMARK",
+        value=SetConnMark,
+        options=(
+            *_CHANGES,
+            Option("--save-mark", "copy", words=0, preset="save"),
+            Option("--restore-mark", "copy", words=0, preset="restore"),
+            Option("--nfmask", "nfmask", _MASK),
+            Option("--ctmask", "ctmask", _MASK),
+            Option("--mask", "mask", _MASK),
+            Option("--left-shift-mark", "left", _BITS),
+            Option("--right-shift-mark", "right", _BITS),
+        ),
+        build=_build_connmark,
+        save=_save_connmark,
+    ),
+)

@@ -1,0 +1,174 @@
+"""The SNAT, DNAT, MASQUERADE and REDIRECT targets: address and port translation (iptables-extensions(8))."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import msgspec
+
+from meshfw.errors import FamilyError, ModelError
+from meshfw.extensions.codecs import Ports, port
+from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.extensions.iprange import AddressRange
+from meshfw.model import Family, Hook, Rule, Table, Target
+
+PORT_PROTOCOLS: Final = frozenset({1, 6, 17, 33, 132})
+"""Protocols one of which a rule that translates ports must state (libxt_NAT.c: ICMP's identifier counts as a port)."""
+
+
+class To(msgspec.Struct, frozen=True, gc=False):
+    """Where a packet is translated to: addresses, ports, or both.
+
+    With ``base`` the new port is ``ports.low`` plus the old one's distance from ``base``.
+    """
+
+    addresses: AddressRange | None = None
+    ports: Ports | None = None
+    base: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.addresses is None and self.ports is None:
+            raise ModelError("address translation needs an address or a port")
+        if self.base is not None and (self.ports is None or not 1 <= self.base <= 0xFFFF):
+            raise ModelError("a base port is from 1 to 65535 and needs a range of ports")
+
+    def __str__(self) -> str:
+        ports = "" if self.ports is None else f":{self.ports.nft()}"
+        if self.base is not None:
+            ports += f"/{self.base}"
+        if self.addresses is None:
+            return ports
+        text = self.addresses.short()
+        return f"[{text}]{ports}" if ports and self.addresses.family is Family.IPV6 else f"{text}{ports}"
+
+    def problem(self, label: str, rule: Rule, family: Family) -> str | None:
+        """An address of the other family, or ports without a protocol that has them."""
+        if self.addresses is not None and self.addresses.family is not family:
+            return f"{label}: {self.addresses.short()} is an {self.addresses.family} address in an {family} chain"
+        return _ports_problem(self.ports, label, rule)
+
+
+def _ports_problem(ports: Ports | None, label: str, rule: Rule) -> str | None:
+    if ports is not None and rule.protocol not in PORT_PROTOCOLS:
+        return f"{label} with ports needs the rule to state tcp, udp, sctp or dccp"
+    return None
+
+
+class Snat(Target, frozen=True, kw_only=True):
+    """SNAT: the source becomes ``to``."""
+
+    tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
+    hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.POSTROUTING, Hook.INPUT})
+    to: To
+    random: bool = False
+    fully_random: bool = False
+    persistent: bool = False
+
+    def __post_init__(self) -> None:
+        if self.to.base is not None:
+            raise ModelError("SNAT can't shift ports")
+
+    def problem(self, rule: Rule, family: Family) -> str | None:
+        """An address of the other family, or ports without a protocol that has them."""
+        return self.to.problem(self.label, rule, family)
+
+
+class Dnat(Target, frozen=True, kw_only=True):
+    """DNAT: the destination becomes ``to``."""
+
+    tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
+    hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.PREROUTING, Hook.OUTPUT})
+    to: To
+    random: bool = False
+    persistent: bool = False
+
+    def problem(self, rule: Rule, family: Family) -> str | None:
+        """An address of the other family, or ports without a protocol that has them."""
+        return self.to.problem(self.label, rule, family)
+
+
+class Masquerade(Target, frozen=True, kw_only=True):
+    """MASQUERADE: the source becomes the outgoing interface's address."""
+
+    tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
+    hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.POSTROUTING})
+    ports: Ports | None = None
+    random: bool = False
+    fully_random: bool = False
+
+    def problem(self, rule: Rule, family: Family) -> str | None:
+        """Ports without a protocol that has them."""
+        return _ports_problem(self.ports, self.label, rule)
+
+
+class Redirect(Target, frozen=True, kw_only=True):
+    """REDIRECT: the destination becomes this host."""
+
+    tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
+    hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.PREROUTING, Hook.OUTPUT})
+    ports: Ports | None = None
+    random: bool = False
+
+    def problem(self, rule: Rule, family: Family) -> str | None:
+        """Ports without a protocol that has them."""
+        return _ports_problem(self.ports, self.label, rule)
+
+
+# --- iptables -------------------------------------------------------------------------------------------
+
+
+def _parse_ports(text: str, context: ParseContext) -> Ports:
+    """``PORT``, ``FIRST-LAST`` or a service name, which may hold a dash itself."""
+    first, dash, last = text.partition("-")
+    if dash and first.isascii() and first.isdigit():
+        if not (last.isascii() and last.isdigit()):
+            raise ModelError(f"{text!r}: a range ends with a number")
+        return Ports(port(first, context), port(last, context))
+    held = port(text, context)
+    return Ports(held, held)
+
+
+def _parse_to(text: str, context: ParseContext) -> To:
+    addresses, colon, ports = text.partition(":")
+    if context.family is Family.IPV6 or text.startswith("["):
+        addresses, colon, ports = _split_bracketed(text)
+    held = AddressRange.parse(addresses) if addresses else None
+    if held is not None and held.family is not context.family:
+        raise FamilyError(f"{text!r} is not an {context.family} address")
+    if not colon:
+        return To(held)
+    ports, slash, base = ports.partition("/")
+    return To(held, _parse_ports(ports, context), port(base, context) if slash else None)
+
+
+def _split_bracketed(text: str) -> tuple[str, str, str]:
+    """Addresses, colon and ports of an IPv6 form: ``A``, ``A-B``, ``:PORTS``, ``[A]:PORTS`` or ``[A-B]:PORTS``."""
+    if not text.startswith("["):
+        return ("", ":", text[1:]) if text.startswith(":") and not text.startswith("::") else (text, "", "")
+    addresses, closed, rest = text[1:].partition("]")
+    if not closed or (rest and not rest.startswith(":")):
+        raise ModelError(f"{text!r}: after the brackets comes nothing or a colon and ports")
+    return addresses, rest[:1], rest[1:]
+
+
+_PORTS: Final = Codec(parse=_parse_ports, format=lambda ports: ports.nft(), expected="a port or FIRST-LAST")
+_TO: Final = Codec(parse=_parse_to, format=str, expected="ADDRESS[-ADDRESS][:PORT[-PORT]], IPv6 with ports in brackets")
+_RANDOM: Final = Option("--random", "random", words=0)
+_FULLY: Final = Option("--random-fully", "fully_random", words=0)
+_PERSISTENT: Final = Option("--persistent", "persistent", words=0)
+_TO_PORTS: Final = Option("--to-ports", "ports", _PORTS, aliases=("--to-port",))
+
+EXTENSIONS: Final = (
+    Extension(
+        name="SNAT",
+        value=Snat,
+        options=(Option("--to-source", "to", _TO, aliases=("--to",)), _RANDOM, _FULLY, _PERSISTENT),
+    ),
+    Extension(
+        name="DNAT",
+        value=Dnat,
+        options=(Option("--to-destination", "to", _TO, aliases=("--to",)), _RANDOM, _PERSISTENT),
+    ),
+    Extension(name="MASQUERADE", value=Masquerade, options=(_TO_PORTS, _RANDOM, _FULLY)),
+    Extension(name="REDIRECT", value=Redirect, options=(_TO_PORTS, _RANDOM)),
+)

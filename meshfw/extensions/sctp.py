@@ -1,0 +1,139 @@
+"""The sctp match: ports and chunks of SCTP (iptables-extensions(8), sctp)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from meshfw.errors import InexpressibleError, ModelError
+from meshfw.extensions.codecs import Ports, sign
+from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.extensions.tcp import port_atoms, port_options
+from meshfw.model import Match, Not, SetRef
+
+SCTP: Final = 132
+CHUNKS: Final = {
+    "DATA": 0,
+    "INIT": 1,
+    "INIT_ACK": 2,
+    "SACK": 3,
+    "HEARTBEAT": 4,
+    "HEARTBEAT_ACK": 5,
+    "ABORT": 6,
+    "SHUTDOWN": 7,
+    "SHUTDOWN_ACK": 8,
+    "ERROR": 9,
+    "COOKIE_ECHO": 10,
+    "COOKIE_ACK": 11,
+    "ECN_ECNE": 12,
+    "ECN_CWR": 13,
+    "SHUTDOWN_COMPLETE": 14,
+    "I_DATA": 64,
+    "ASCONF_ACK": 128,
+    "RE_CONFIG": 130,
+    "PAD": 132,
+    "FORWARD_TSN": 192,
+    "ASCONF": 193,
+    "I_FORWARD_TSN": 194,
+}
+"""Chunk types by name, in the order of their numbers, which is the order iptables prints (RFC 9260, section 3.2)."""
+_FLAGS: Final = {0: "----IUBE", 64: "----IUBE", 6: "-------T", 14: "-------T"}
+"""The letters of a chunk's flag bits, highest bit first (libxt_sctp.c)."""
+_SCOPES: Final = ("all", "any", "only")
+
+
+class Chunk(msgspec.Struct, frozen=True, gc=False, order=True):
+    """One chunk type; of its flag bits in ``mask``, exactly those in ``flags`` are on."""
+
+    type: int
+    mask: int = 0
+    flags: int = 0
+
+    def __str__(self) -> str:
+        name = next(name for name, number in CHUNKS.items() if number == self.type)
+        letters = ""
+        for place, letter in enumerate(_FLAGS.get(self.type, "")):
+            bit = 0x80 >> place
+            if self.mask & bit:
+                letters += letter if self.flags & bit else letter.lower()
+        return f"{name}:{letters}" if letters else name
+
+
+class Chunks(msgspec.Struct, frozen=True, gc=False):
+    """A condition on a packet's chunks: ``all``, ``any`` or ``only`` those listed; ALL is a list of every type."""
+
+    scope: str
+    chunks: tuple[Chunk, ...] = ()
+    every: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scope not in _SCOPES:
+            raise ModelError(f"{self.scope!r} is not one of {', '.join(_SCOPES)}")
+
+    def __str__(self) -> str:
+        return f"{self.scope} {'ALL' if self.every else ','.join(map(str, self.chunks)) or 'NONE'}"
+
+
+def _parse_chunk(text: str) -> Chunk:
+    name, _, letters = text.partition(":")
+    kind = CHUNKS.get(name.upper())
+    if kind is None:
+        raise ModelError(f"{name!r} is not a chunk type of SCTP")
+    known = _FLAGS.get(kind, "")
+    mask = flags = 0
+    for letter in letters:
+        place = known.find(letter.upper())
+        if letter == "-" or place < 0:
+            raise ModelError(f"chunk type {name} has no flag {letter!r}")
+        bit = 0x80 >> place
+        if mask & bit and bool(flags & bit) != letter.isupper():
+            raise ModelError(f"chunk type {name}: flag {letter!r} can't be both on and off")
+        mask |= bit
+        flags |= bit if letter.isupper() else 0
+    return Chunk(kind, mask, flags)
+
+
+def _parse(text: str, context: ParseContext) -> Chunks:
+    scope, _, names = text.partition(" ")
+    if names.upper() in ("ALL", "NONE"):
+        return Chunks(scope.lower(), every=names.upper() == "ALL")
+    chunks = sorted({_parse_chunk(name) for name in names.split(",")})
+    if len({chunk.type for chunk in chunks}) < len(chunks):
+        raise ModelError(f"{names!r} names one chunk type with different flags")
+    return Chunks(scope.lower(), tuple(chunks))
+
+
+def _nft(left: str, value: Chunks, negated: bool) -> str:
+    raise InexpressibleError(f"sctp --chunk-types {value}: nft sees one chunk, not which of them a packet holds")
+
+
+class Sctp(Match, frozen=True):
+    """Ports and chunks of an SCTP packet."""
+
+    protocols: ClassVar[frozenset[int] | None] = frozenset({SCTP})
+    sport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
+    dport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
+    chunks: Chunks | Not[Chunks] | None = None
+
+    def atoms(self) -> Iterable[Any]:
+        """One part for each field that is set."""
+        yield from port_atoms(self.sport, self.dport)
+        if self.chunks is not None:
+            yield ("sctp chunks", *sign(self.chunks))
+
+
+_CHUNKS: Final = Codec(parse=_parse, format=str, expected="all, any or only, and a list of chunk types", nft=_nft)
+
+EXTENSIONS: Final = (
+    Extension(
+        name="sctp",
+        value=Sctp,
+        implied_by=SCTP,
+        options=(
+            *port_options("sctp"),
+            Option("--chunk-types", "chunks", _CHUNKS, words=2, invertible=True, nft="sctp chunk"),
+        ),
+    ),
+)

@@ -1,0 +1,154 @@
+"""The tcp match: ports and flags of TCP (iptables-extensions(8), tcp)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from meshfw.errors import InexpressibleError, ModelError
+from meshfw.extensions.codecs import ALL_PORTS, PORTS, Ports, integer, ports_atom, sign, useful_ports
+from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
+from meshfw.model import Family, Match, Not, SetRef
+
+TCP: Final = 6
+FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
+"""Flag bits in the order iptables prints them (RFC 9293, section 3.1)."""
+_NFT_FLAGS: Final = {**{name.lower(): bit for name, bit in FLAGS.items()}, "ecn": 0x40, "cwr": 0x80}
+
+
+class TcpFlags(msgspec.Struct, frozen=True, gc=False, order=True):
+    """Of the flags in ``mask``, exactly those in ``set`` are on."""
+
+    mask: int
+    set: int
+
+    def __str__(self) -> str:
+        return f"{_names(self.mask)} {_names(self.set)}"
+
+
+SYN: Final = TcpFlags(FLAGS["FIN"] | FLAGS["SYN"] | FLAGS["RST"] | FLAGS["ACK"], FLAGS["SYN"])
+"""What --syn stands for: a segment that opens a connection."""
+
+
+def _names(bits: int) -> str:
+    return ",".join(name for name, bit in FLAGS.items() if bits & bit) or "NONE"
+
+
+def _bits(text: str) -> int:
+    bits = 0
+    for name in text.split(","):
+        upper = name.upper()
+        if upper == "ALL":
+            bits |= 0x3F
+        elif upper in FLAGS:
+            bits |= FLAGS[upper]
+        elif upper != "NONE":
+            raise ModelError(f"{name!r} is not a TCP flag")
+    return bits
+
+
+def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
+    mask, _, on = text.partition(" ")
+    return TcpFlags(_bits(mask), _bits(on))
+
+
+def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
+    names = {bit: name for name, bit in _NFT_FLAGS.items()}
+    mask = " | ".join(names[bit] for bit in names if value.mask & bit) or "0x0"
+    on = " | ".join(names[bit] for bit in names if value.set & bit) or "0x0"
+    if value.set & ~value.mask or not value.mask:
+        raise InexpressibleError(f"--tcp-flags {value}: flags outside the mask never match")
+    sign = "!=" if negated else "=="
+    return f"tcp flags & ({mask}) {sign} {on}"
+
+
+def _flag_bits(right: Any) -> int:
+    """The bits of a flag expression of nft's JSON: a number, a name, a list, or an or-expression."""
+    if isinstance(right, int):
+        return right
+    if isinstance(right, str):
+        return _NFT_FLAGS[right]
+    parts = right["|"] if isinstance(right, dict) else right
+    bits = 0
+    for part in parts:
+        bits |= _flag_bits(part)
+    return bits
+
+
+def _read_flags(match: NftMatch, family: Family) -> Tcp:
+    flags = TcpFlags(_flag_bits(match.mask), _flag_bits(match.right))
+    return Tcp(flags=Not(flags) if match.negated else flags)
+
+
+class Tcp(Match, frozen=True):
+    """Ports, flags and one option of a TCP segment."""
+
+    protocols: ClassVar[frozenset[int] | None] = frozenset({TCP})
+    sport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
+    dport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
+    flags: TcpFlags | Not[TcpFlags] | None = None
+    option: int | Not[int] | None = None
+
+    def __post_init__(self) -> None:
+        drop_idle_ports(self)
+        if self.flags == TcpFlags(0, 0):
+            msgspec.structs.force_setattr(self, "flags", None)
+
+    def atoms(self) -> Iterable[Any]:
+        """One part for each field that is set."""
+        yield from port_atoms(self.sport, self.dport)
+        if self.flags is not None:
+            yield ("tcp flags", self.flags)
+        if self.option is not None:
+            yield ("tcp option", self.option)
+
+
+def port_atoms(sport: Any, dport: Any) -> Iterable[Any]:
+    """The meaning of a source and a destination port condition."""
+    for field, held in (("sport", sport), ("dport", dport)):
+        if held is None:
+            continue
+        negated, value = sign(held)
+        if type(value) is SetRef:
+            yield (field, negated, value.atom())
+        elif negated or value != ALL_PORTS:
+            yield ports_atom(field, negated, (value,))
+
+
+def drop_idle_ports(match: Any) -> None:
+    """Sets a port field that every segment meets to None, in the making of a match; refuses its negation."""
+    for field in ("sport", "dport"):
+        held = getattr(match, field)
+        if held is not None:
+            msgspec.structs.force_setattr(match, field, useful_ports(held))
+
+
+def port_options(protocol: str) -> tuple[Option, ...]:
+    """The options --sport and --dport of a protocol's match."""
+    return (
+        Option("--sport", "sport", PORTS, aliases=("--source-port",), invertible=True, nft=f"{protocol} sport"),
+        Option("--dport", "dport", PORTS, aliases=("--destination-port",), invertible=True, nft=f"{protocol} dport"),
+    )
+
+
+_FLAGS: Final = Codec(
+    parse=_parse_flags, format=str, expected="MASK and the flags of it that are on, each FLAG,FLAG", nft=_flags_nft
+)
+
+
+EXTENSIONS: Final = (
+    Extension(
+        name="tcp",
+        value=Tcp,
+        implied_by=TCP,
+        options=(
+            *port_options("tcp"),
+            Option("--tcp-option", "option", integer("a TCP option's number", low=1, high=255), invertible=True),
+            Option("--tcp-flags", "flags", _FLAGS, words=2, invertible=True, nft="tcp flags"),
+            Option("--syn", "flags", words=0, invertible=True, preset=SYN),
+        ),
+        from_nft={"tcp flags &": _read_flags},
+    ),
+)

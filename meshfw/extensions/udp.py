@@ -1,0 +1,31 @@
+"""The udp match: ports of UDP (iptables-extensions(8), udp)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
+
+from meshfw.extensions.codecs import Ports
+from meshfw.extensions.extension import Extension
+from meshfw.extensions.tcp import drop_idle_ports, port_atoms, port_options
+from meshfw.model import Match, Not, SetRef
+
+UDP: Final = 17
+
+
+class Udp(Match, frozen=True):
+    """Ports of a UDP datagram."""
+
+    protocols: ClassVar[frozenset[int] | None] = frozenset({UDP})
+    sport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
+    dport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
+
+    def __post_init__(self) -> None:
+        drop_idle_ports(self)
+
+    def atoms(self) -> Iterable[Any]:
+        """One part for each field that is set."""
+        return port_atoms(self.sport, self.dport)
+
+
+EXTENSIONS: Final = (Extension(name="udp", value=Udp, implied_by=UDP, options=port_options("udp")),)

@@ -1,0 +1,151 @@
+"""The instance lock: one writer for each owner in each network namespace.
+
+A second apply, a cron job or a CNI call waits for the first, boundedly. The lock is flock(2) on a file of its
+own: the system frees it however its holder ends, and two threads of one process exclude each other too,
+since each opens the file for itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from meshfw.errors import BackendError, LockError
+from meshfw.kernel.netns import Namespace, refused
+
+_RUN = "/run/meshfw"
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two tries
+_REMEDY = "name a lock directory that this user can write"
+
+
+@contextmanager
+def instance_lock(owner: str, namespace: Namespace, *, timeout: float, directory: str | None = None) -> Iterator[str]:
+    """A block in which nobody else writes for ``owner`` in ``namespace``; gives the path of the lock file.
+
+    Waits at most ``timeout`` seconds (0: one try), then raises LockError. All writers of one owner must agree
+    on the directory: ``directory``, made when missing, or else /run/meshfw; where that can't be written (an
+    unprivileged user namespace) $XDG_RUNTIME_DIR/meshfw, or a directory of this user alone under the
+    temporary one. BackendError or KernelError when no lock file can be made.
+    """
+    name = f"{owner}-{namespace.device}-{namespace.inode}.lock"
+    if "/" in name or "\0" in name:
+        raise BackendError(f"{owner!r} can't be an owner")
+    place, folder = _lock_directory(directory)
+    path = os.path.join(place, name)
+    try:
+        descriptor = _acquire(folder, name, path, timeout)
+        try:
+            yield path
+        finally:
+            _release(descriptor, folder, name)
+    finally:
+        os.close(folder)
+
+
+def _acquire(folder: int, name: str, path: str, timeout: float) -> int:
+    """The descriptor that holds the lock; polls, since flock can't wait for a limited time."""
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while True:
+        descriptor = _open_file(folder, name, path)
+        try:
+            if _try_lock(descriptor, folder, name):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+                return descriptor
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise LockError(path, waited=timeout, holder=_holder(descriptor))
+        except OSError as error:
+            os.close(descriptor)
+            raise refused(error, f"take the lock {path}", remedy=_REMEDY) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _try_lock(descriptor: int, folder: int, name: str) -> bool:
+    """Whether the lock is ours, and of the file that has the name now: the last holder may have taken it away."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _release(descriptor: int, folder: int, name: str) -> None:
+    """Free the lock; its file goes while it's still held, or files would pile up with short-lived namespaces."""
+    try:
+        with suppress(OSError):  # a file that stays does no harm
+            os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(descriptor)
+
+
+def _open_file(folder: int, name: str, path: str) -> int:
+    try:
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        raise refused(error, f"open the lock file {path}", remedy=_REMEDY) from error
+
+
+def _holder(descriptor: int) -> int | None:
+    """The process that holds the lock, as it signed; None when it hasn't yet."""
+    text = os.pread(descriptor, 32, 0).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lock_directory(directory: str | None) -> tuple[str, int]:
+    """The directory of the lock files and a descriptor of it: the one given, or the first that can be written."""
+    if directory is not None:
+        return directory, _open_directory(directory)
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    for candidate in (_RUN, f"{runtime}/meshfw" if os.path.isabs(runtime) else ""):
+        try:
+            folder = _open_directory(candidate)
+        except BackendError:
+            continue
+        if os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+            return candidate, folder
+        os.close(folder)
+    return _private_directory()
+
+
+def _private_directory() -> tuple[str, int]:
+    """A directory of this user alone under the temporary one, where anybody may have put one of the same name."""
+    import tempfile
+
+    path = os.path.join(tempfile.gettempdir(), f"meshfw-{_outer_user()}")
+    folder = _open_directory(path)
+    status = os.fstat(folder)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        os.close(folder)
+        raise BackendError(f"{path} belongs to somebody else or is open to others", remedy=_REMEDY)
+    return path, folder
+
+
+def _outer_user() -> int:
+    """The user's number outside its user namespace, in which everybody may be 0 (user_namespaces(7))."""
+    user = os.geteuid()
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        for line in file:
+            inside, outside, count = map(int, line.split())
+            if inside <= user < inside + count:
+                return outside + user - inside
+    return user
+
+
+def _open_directory(path: str) -> int:
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise refused(error, f"open the lock directory {path}", remedy=_REMEDY) from error

@@ -1,0 +1,1 @@
+"""The rule languages: iptables' save and command-line language, and nft's."""

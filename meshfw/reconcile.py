@@ -1,0 +1,111 @@
+"""Plan and apply: the whole algorithm. Look, compare, commit, and prove by looking again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshfw.backend import Backend, Observed, Outcome, Report
+from meshfw.errors import ConcurrentChangeError, UnsupportedError, VerifyError
+from meshfw.model import Ruleset
+from meshfw.plan import Plan, diff
+
+ATTEMPTS: Final = 4
+"""Commits before giving up on a kernel that keeps differing (another writer, or a defect)."""
+
+
+def plan(backend: Backend, ruleset: Ruleset) -> Plan:
+    """What ``apply`` would change now; reads the kernel and writes nothing.
+
+    Raises:
+        UnsupportedError: the backend can't express the ruleset.
+    """
+    _warnings(backend, ruleset)
+    observed, _ = _look(backend)
+    return diff(observed.snapshot, ruleset)
+
+
+def apply(backend: Backend, ruleset: Ruleset) -> Report:
+    """Make the kernel hold the ruleset, and prove it.
+
+    Raises:
+        UnsupportedError: the backend can't express it; nothing was written.
+        BackendError: a commit failed; what the backend's atomicity promises holds, and the next call converges.
+        VerifyError: the kernel still differs after several commits.
+    """
+    cache = backend.cache
+    if ruleset is cache.ruleset and cache.report is not None:
+        fingerprint = backend.fingerprint()
+        if fingerprint is not None and fingerprint == cache.fingerprint:
+            return cache.report
+    warnings = _warnings(backend, ruleset)
+    observed, state = _look(backend)
+    first = todo = diff(observed.snapshot, ruleset)
+    for commits in range(ATTEMPTS + 1):
+        if not todo:
+            _settle(backend, observed, ruleset)
+            outcome = Outcome.CHANGED if commits else Outcome.CLEAN
+            return Report(
+                outcome=outcome,
+                backend=backend.name,
+                cache=state,
+                plan=first,
+                commits=commits,
+                warnings=warnings,
+            )
+        if commits < ATTEMPTS:
+            observed = _commit(backend, observed, todo, ruleset, cached=state == "hit" and commits == 0)
+            todo = diff(observed.snapshot, ruleset)
+    cache.drop("the kernel differed after a commit")
+    raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
+
+
+def _warnings(backend: Backend, ruleset: Ruleset) -> tuple[str, ...]:
+    """The backend's warnings about a ruleset; what it refuses is raised."""
+    findings = backend.check(ruleset)
+    refused = [finding for finding in findings if finding.refuses]
+    if refused:
+        raise UnsupportedError(backend.name, refused)
+    return tuple(str(finding) for finding in findings)
+
+
+def _look(backend: Backend) -> tuple[Observed, str]:
+    """What the kernel holds: from the cache while its fingerprint stands, else read; and ``hit`` or why not."""
+    cache = backend.cache
+    if cache.snapshot is not None and cache.fingerprint is not None:
+        fingerprint = backend.fingerprint()
+        if fingerprint == cache.fingerprint:
+            return Observed(cache.snapshot, fingerprint), "hit"
+        cache.drop("the kernel changed" if fingerprint is not None else "no fingerprint")
+    return backend.observe(), cache.reason
+
+
+def _commit(backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool) -> Observed:
+    """Commit a plan and read what came of it: the touched lists when nobody else wrote, else everything."""
+    if cached and todo.moves:
+        # Rules that are written again take their counters along, and a cached snapshot's are old.
+        part = backend.observe(todo.moves)
+        if part.fingerprint != observed.fingerprint:
+            return backend.observe()
+        observed = Observed(observed.snapshot.updated(part.snapshot, todo.moves), part.fingerprint)
+        todo = diff(observed.snapshot, ruleset)
+    backend.cache.drop("a commit did not finish")
+    try:
+        committed = backend.commit(backend.compile(todo), based_on=observed.fingerprint)
+    except ConcurrentChangeError:
+        return backend.observe()
+    if not committed.exclusive or todo.rebuilt:
+        return backend.observe()
+    part = backend.observe(todo.keys)
+    if part.fingerprint != committed.fingerprint:
+        return backend.observe()
+    return Observed(observed.snapshot.updated(part.snapshot, todo.keys), part.fingerprint)
+
+
+def _settle(backend: Backend, observed: Observed, ruleset: Ruleset) -> None:
+    """Remember what was proven: the snapshot, now known to equal the ruleset's own values."""
+    cache = backend.cache
+    cache.snapshot = observed.snapshot.adopted(ruleset)
+    cache.fingerprint = observed.fingerprint
+    cache.ruleset = ruleset
+    cache.reason = "hit"
+    cache.report = Report(outcome=Outcome.IDLE, backend=backend.name, cache="hit")

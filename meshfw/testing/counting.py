@@ -1,0 +1,399 @@
+"""Exact counts of the processes that a program, or a block of this process, starts.
+
+A tracer follows every task by ptrace(2) and takes down each new process and each exec as the kernel reports it.
+Nothing is sampled and nothing can be missed: a task stands still until its event was taken down. No privilege is
+needed, only what ptrace asks for (see REMEDY), so it works inside ``unshare -rn`` too. It can't be used on what
+is traced already or traces by itself, and a setuid program runs without its privileges when an ordinary user
+traces it. Followed processes run slower: count in one pass and measure time in another.
+
+A counted program must be the real one: a pyenv shim ``python3`` makes some 40 processes of its own, so give
+``sys.executable`` or a full path.
+
+The first half of this file is the tracer's program, the second half starts it. The tracer is a process of its own
+because its wait(2) for all tracees would take the exit codes of our own children, and it's spawned, not forked,
+because a fork beside threads can hang. It runs without site-packages, to start quickly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import math
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+
+_CONT, _DETACH, _GETEVENTMSG = 7, 17, 0x4201  # linux/ptrace.h
+_SEIZE, _INTERRUPT, _LISTEN = 0x4206, 0x4207, 0x4208
+_EVENT_EXEC, _EVENT_STOP = 4, 128
+# PTRACE_O_TRACEFORK, VFORK, CLONE and EXEC. Not EXITKILL: a tracer's death has to free its tracees, not end them.
+_OPTIONS = 0x02 | 0x04 | 0x08 | 0x10
+_WALL = 0x40000000  # linux/wait.h: tasks that were cloned without SIGCHLD, too
+_PEEK = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | _WALL
+_GROUP_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_LAST_CALL = 2.0  # seconds for tasks to stop once more; one that waits for its vfork child can't before that execs
+
+
+class _Tracer:
+    """What one count follows, and what it has taken down so far."""
+
+    def __init__(self, line: int) -> None:
+        self.line = line  # the socket to the one who counts; once tracing, its end or a byte on it means stop
+        self.tasks: set[int] = set()
+        self.forks = 0
+        self.commands: list[list[str]] = []
+        self.leaving = False
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        self.libc.ptrace.restype = ctypes.c_long
+        # SIGCHLD, of which there is one for each stop of a tracee, ends the poll for the line.
+        self.alarm, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # it may be blocked in who spawned this
+        self.poller = select.poll()
+        self.poller.register(line, select.POLLIN)
+        self.poller.register(self.alarm, select.POLLIN)
+
+    def watch(self, pid: int, tids: set[int]) -> dict[str, object]:
+        """Follow threads of a process (all, when none is named) until told to stop; the report of what was seen."""
+        if os.readlink("/proc/self") != str(os.getpid()):
+            raise OSError(errno.ESRCH, "/proc shows another pid namespace than the one we are in")
+        if not os.read(self.line, 1):  # sent when the process has allowed this one to trace it
+            raise OSError(errno.ECANCELED, "the counted process gave up")
+        self.seize(pid, tids)
+        _say(self.line, {"ready": True})
+        self.follow()
+        self.let_go()
+        return {"forks": self.forks, "commands": self.commands}
+
+    def seize(self, pid: int, tids: set[int]) -> None:
+        """Attach without stopping anything; to all threads means again until no new one was made meanwhile."""
+        seen: set[int] = set()
+        while fresh := (tids or {int(name) for name in os.listdir(f"/proc/{pid}/task")}) - seen:
+            seen |= fresh
+            for tid in fresh:
+                try:
+                    self.ask(_SEIZE, tid, _OPTIONS)
+                    self.tasks.add(tid)
+                except ProcessLookupError:
+                    pass
+                except PermissionError as error:
+                    self.excuse(tid, error)
+
+    def excuse(self, tid: int, error: OSError) -> None:
+        """Pass over a thread that came with its maker, or that has ended; the error for any other."""
+        try:
+            holder, state = int(_field(tid, b"TracerPid")), _field(tid, b"State")
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if holder not in {0, os.getpid()}:
+            raise OSError(error.errno, f"process {holder} traces this one already") from error
+        if not holder and state not in {b"Z", b"X"}:
+            raise error
+
+    def follow(self, deadline: float = math.inf) -> None:
+        """Take down and continue until no task is left, or until told to stop or out of time."""
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                # Seen, but not yet taken: a task that was killed before its first stop is still in /proc.
+                change = os.waitid(os.P_ALL, 0, _PEEK)
+            except ChildProcessError:
+                return
+            if change is not None:
+                self.step(change.si_pid)
+                left = 0  # no waiting, but a busy block must be able to end, too
+            for descriptor, _ in self.poller.poll(None if left == math.inf else math.ceil(left * 1000)):
+                if descriptor == self.line:
+                    return
+                os.read(self.alarm, 4096)
+
+    def step(self, tid: int) -> None:
+        """Take one change of a task: count the task if it's new, continue it if it stopped."""
+        if tid not in self.tasks:
+            # A new task stops once or dies, whatever becomes of its maker: so it's counted when it appears
+            # itself, and the maker's event says nothing more.
+            self.tasks.add(tid)
+            self.forks += int(_field(tid, b"Tgid")) == tid  # else it's a thread
+        found, status = os.waitpid(tid, _WALL | os.WNOHANG)
+        if found and os.WIFSTOPPED(status):
+            with suppress(ProcessLookupError):  # killed meanwhile: its end is the next change
+                self.pass_on(tid, status >> 16, os.WSTOPSIG(status))
+        elif found:
+            self.tasks.discard(tid)
+
+    def pass_on(self, tid: int, event: int, number: int) -> None:
+        """Let a stopped task go on as if it had not been traced: with its signal, or stopped if it's to be."""
+        if event == _EVENT_EXEC:
+            self.note_exec(tid)
+        delivered = 0 if event else number
+        if self.leaving:
+            self.ask(_DETACH, tid, delivered)
+            self.tasks.discard(tid)  # only now: the end of one that was killed instead must not count as a new task
+        elif event == _EVENT_STOP and number in _GROUP_STOPS:
+            self.ask(_LISTEN, tid)
+        else:
+            self.ask(_CONT, tid, delivered)
+
+    def note_exec(self, tid: int) -> None:
+        """Take down an exec's arguments, as the new program has them."""
+        former = ctypes.c_ulong(tid)
+        with suppress(ProcessLookupError):  # killed this moment: nothing to ask, but it did exec
+            self.ask(_GETEVENTMSG, tid, ctypes.addressof(former))
+        if former.value != tid:  # a later thread of the process: it goes on under the number of the first
+            self.tasks.discard(former.value)
+        with open(f"/proc/{tid}/cmdline", "rb") as file:
+            self.commands.append([os.fsdecode(word) for word in file.read().split(b"\0")[:-1]])
+
+    def let_go(self) -> None:
+        """Stop each task once more and detach from it, in the state in which it would be without us."""
+        self.poller.unregister(self.line)
+        self.leaving = True
+        for tid in tuple(self.tasks):
+            with suppress(ProcessLookupError):
+                self.ask(_INTERRUPT, tid)
+        # An exec on its way reports before it stops for the interrupt, and a new process that is still unknown
+        # stops by itself: what has begun is counted before it goes free.
+        self.follow(time.monotonic() + _LAST_CALL)
+
+    def ask(self, request: int, tid: int, data: int = 0) -> None:
+        """One ptrace(2) request without an address; OSError as the kernel refuses it."""
+        if self.libc.ptrace(request, tid, None, data) == -1:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+
+def _field(tid: int, name: bytes) -> bytes:
+    """One of the first fields of /proc/TID/status (proc_pid_status(5)): Tgid is the process a task is part of."""
+    descriptor = os.open(f"/proc/{tid}/status", os.O_RDONLY)
+    try:
+        return os.read(descriptor, 4096).partition(b"\n" + name + b":")[2].split(None, 1)[0]
+    finally:
+        os.close(descriptor)
+
+
+def _say(line: int, message: dict[str, object]) -> None:
+    """Send a message: one line of JSON."""
+    rest = json.dumps(message).encode() + b"\n"
+    while rest:
+        rest = rest[os.write(line, rest) :]
+
+
+def _trace(line: int, pid: int, tids: set[int]) -> None:
+    """The tracer's life; its end, whatever the reason, frees every task that it still holds."""
+    try:
+        report = _Tracer(line).watch(pid, tids)
+    except Exception as error:  # noqa: BLE001 - told to the one who counts, whatever it is
+        number = error.errno if isinstance(error, OSError) else None
+        report = {"error": str(error), "errno": number or 0}
+    with suppress(OSError):  # nobody listens any more
+        _say(line, report)
+    os._exit(0)
+
+
+if __name__ == "__main__":  # the tracer ends here: what follows needs packages that it does without
+    _trace(int(sys.argv[1]), int(sys.argv[2]), {int(word) for word in sys.argv[3:]})
+
+import socket  # noqa: E402 - the tracer starts without what stands from here on
+import subprocess  # noqa: E402 - as above
+import threading  # noqa: E402 - as above
+from collections.abc import Mapping, Sequence  # noqa: E402 - as above
+from types import TracebackType  # noqa: E402 - as above
+from typing import Any  # noqa: E402 - as above
+
+import msgspec  # noqa: E402 - as above
+
+from meshfw.errors import BackendError, KernelError  # noqa: E402 - as above
+from meshfw.kernel.command import run  # noqa: E402 - as above
+
+REMEDY = (
+    "ptrace must be allowed: no debugger, strace or other counter on this process, kernel.yama.ptrace_scope below 2, "
+    "a container that permits ptrace"
+)
+_PR_SET_PTRACER = 0x59616D61  # linux/prctl.h
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Processes made (by fork, vfork or clone; threads are none), execs, and each exec's arguments, in order.
+
+    The arguments are those of /proc/PID/cmdline right after the exec: a script's begin with its interpreter.
+    """
+
+    forks: int
+    execs: int
+    commands: tuple[tuple[str, ...], ...]
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What a program left: the count of what it started, its exit code (negative: its signal), and its output.
+
+    Output and arguments that are not UTF-8 are kept with surrogate escapes.
+    """
+
+    count: Count
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_counted(
+    argv: Sequence[str],
+    *,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> Counted:
+    """A program's run, with the count of what it and its descendants started until it ended and closed its output.
+
+    The program's own process and its first exec are not counted. It is found and run as ``kernel.command.run``
+    does that: ``input`` is its standard input (nothing, not ours, when None), ``env`` is added to our own
+    environment, ``timeout`` is in seconds. Raises BackendError when it is not installed, CommandError when it was
+    killed at its time limit, and KernelError when it can't be started or followed.
+    """
+    # Only this thread is followed, so what other threads start meanwhile is not taken for the program's.
+    with ProcessCounter(everything=False) as counter:
+        done = run(argv, timeout=timeout, input=input, env=env, check=False)
+    whole = counter.count
+    if not (whole.forks and whole.execs):
+        raise KernelError(f"{argv[0]} was not seen to start", remedy=REMEDY)
+    own = Count(whole.forks - 1, whole.execs - 1, whole.commands[1:])
+    return Counted(own, done.returncode, done.stdout, done.stderr)
+
+
+class ProcessCounter:
+    """A block whose processes are counted: all that this process's threads start in it, and their descendants.
+
+    ::
+
+        with ProcessCounter() as counter:
+            backend.observe()
+        assert counter.count.forks == 0
+
+    Counted is each process whose start had returned when the block ended, and each exec that had begun by then;
+    what runs on is let go, so wait in the block for what is to be counted whole. A block can't wait for *any*
+    child until there is none, since the tracer is one; and a process can be in one block at a time.
+    ``everything=False`` follows the calling thread alone. ``timeout`` bounds, in seconds, the wait for the tracer
+    at each end of the block. Entering raises KernelError when this process can't be traced; leaving raises it
+    when the count was lost, unless the block raised: its own error goes first.
+    """
+
+    def __init__(self, *, everything: bool = True, timeout: float = 30.0) -> None:
+        self._everything = everything
+        self._timeout = timeout
+        self._owner = 0
+        self._tracing: _Tracing | None = None
+        self._count: Count | None = None
+
+    @property
+    def count(self) -> Count:
+        """What was counted; BackendError before the block has ended, or when the count was lost."""
+        if self._count is None:
+            raise BackendError("there is no count: the block has not ended, or its tracer was lost")
+        return self._count
+
+    def __enter__(self) -> ProcessCounter:
+        if self._tracing is not None:
+            raise BackendError("this counter is in a block already", remedy="make a ProcessCounter for each block")
+        self._owner, self._count = os.getpid(), None
+        tracing = _Tracing(() if self._everything else (threading.get_native_id(),))
+        try:
+            tracing.begin(self._timeout)
+        except BaseException:
+            tracing.close()
+            raise
+        self._tracing = tracing
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tracing, self._tracing = self._tracing, None
+        if tracing is None:
+            return
+        if os.getpid() != self._owner:  # a fork of the block that leaves it, too
+            tracing.abandon()
+            return
+        try:
+            self._count = tracing.finish(self._timeout)
+        except KernelError:
+            if error is None:
+                raise
+        finally:
+            tracing.close()
+
+
+class _Tracing:
+    """A tracer at work on this process, or on some threads of it, and the line to it."""
+
+    def __init__(self, tids: Sequence[int]) -> None:
+        self.line, theirs = socket.socketpair()
+        self.answers = self.line.makefile("rb")
+        program = (sys.executable, "-I", "-S", "-X", "utf8", os.path.abspath(__file__))
+        with theirs:
+            try:
+                self.process = subprocess.Popen(  # noqa: S603 - our own interpreter on this file
+                    (*program, *map(str, (theirs.fileno(), os.getpid(), *tids))),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # Ctrl-C is for the block, whose end then ends the tracer
+                )
+            except OSError as error:
+                self.hang_up()
+                raise KernelError(f"start a tracer: {error.strerror}", errno=error.errno or 0) from error
+
+    def begin(self, timeout: float) -> None:
+        """Let the tracer attach to this process, and wait until it has."""
+        # Under Yama a child may trace us only by our leave (PR_SET_PTRACER(2const)); elsewhere this is EINVAL.
+        prctl = ctypes.CDLL(None).prctl
+        prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+        prctl(_PR_SET_PTRACER, self.process.pid, 0, 0, 0)
+        self.ask(timeout)
+
+    def finish(self, timeout: float) -> Count:
+        """Stop the tracer, which lets this process go, and return what it has counted."""
+        report = self.ask(timeout)
+        commands = tuple(tuple(command) for command in report["commands"])
+        return Count(report["forks"], len(commands), commands)
+
+    def ask(self, timeout: float) -> dict[str, Any]:
+        """The tracer's next message; KernelError when it could not trace, or doesn't answer any more."""
+        self.line.settimeout(timeout)
+        try:
+            self.line.sendall(b".")
+            answer = self.answers.readline()
+        except TimeoutError as error:
+            self.process.kill()
+            raise KernelError(f"the tracer gave no answer in {timeout:g} s") from error
+        except OSError:  # it ended and our word was left unread
+            answer = b""
+        if not answer.endswith(b"\n"):
+            raise KernelError("the tracer ended without a report: it was killed, or could not start")
+        message: dict[str, Any] = json.loads(answer)
+        if "error" in message:
+            raise KernelError(f"count processes: {message['error']}", errno=message["errno"], remedy=REMEDY)
+        return message
+
+    def close(self) -> None:
+        """End the tracer, by force if need be: the kernel lets go what a dead tracer held."""
+        with suppress(OSError):
+            self.line.shutdown(socket.SHUT_RDWR)
+        try:
+            self.process.wait(2 * _LAST_CALL)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.hang_up()
+
+    def abandon(self) -> None:
+        """Drop a copy that came by fork: the tracer is no child of this process."""
+        self.process.returncode = 0  # nothing to wait for
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        self.answers.close()
+        self.line.close()

@@ -1,0 +1,84 @@
+"""What every test may ask for: tools that are there or a clear word, a network namespace, hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from meshfw.testing.netns import Netns
+
+IN_CI = os.environ.get("CI") == "true"
+
+# The Debian package of each tool that a test may ask for.
+PACKAGES = {
+    "ip": "iproute2",
+    "ip6tables-legacy-restore": "iptables",
+    "ip6tables-nft-restore": "iptables",
+    "iptables-legacy-restore": "iptables",
+    "iptables-nft-restore": "iptables",
+    "nft": "nftables",
+    "nsenter": "util-linux",
+    "strace": "strace",
+    "unshare": "util-linux",
+}
+
+# No deadline in any profile: a test that talks to the kernel shares its two cores with the others.
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "full", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if IN_CI else "quick"))
+
+
+def cannot_run(reason: str, remedy: str) -> NoReturn:
+    """The end of a test that lacks something: a failure in CI, where everything must be there, else a skip."""
+    message = f"{reason}; {remedy}"
+    if IN_CI:
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def requires() -> Callable[..., None]:
+    """Ends the test when one of the named tools is not in PATH: ``requires("nft", "ip")``."""
+
+    def check(*tools: str) -> None:
+        missing = [tool for tool in tools if shutil.which(tool) is None]
+        if missing:
+            packages = sorted({PACKAGES.get(tool, tool) for tool in missing})
+            cannot_run(f"not installed: {', '.join(missing)}", f"apt-get install {' '.join(packages)}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def kernel_room() -> Callable[[], Netns]:
+    """The maker of a network namespace; ends the test where none can be made."""
+    # Imported here: the tests of the pure rooms run where the kernel's rooms can't.
+    from meshfw.testing import netns as rooms
+
+    reason = rooms.available()
+    if reason is not None:
+        cannot_run(reason, "run the tests as root, or inside `unshare -rn`")
+    return rooms.Netns
+
+
+@pytest.fixture
+def netns(kernel_room: Callable[[], Netns]) -> Iterator[Netns]:
+    """A network namespace of the test's own, empty, and gone when the test ends."""
+    with kernel_room() as room:
+        yield room
+
+
+@pytest.fixture(autouse=True)
+def _kernel_tests_need_a_kernel(request: pytest.FixtureRequest) -> None:
+    """Ends each test marked ``kernel`` where no network namespace can be made."""
+    if request.node.get_closest_marker("kernel") is not None:
+        request.getfixturevalue("kernel_room")
