@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -66,11 +67,9 @@ class ListChange(msgspec.Struct, frozen=True):
 
     @property
     def moves(self) -> bool:
-        """Whether a rule may have to be written again with its counters: something changes before a rule that stays."""
-        first_new = next((at for at, old in enumerate(self.kept) if old < 0), len(self.kept))
-        return any(old >= 0 for old in self.kept[first_new:]) or any(
-            source >= 0 > kept for kept, source in zip(self.kept, self.source, strict=True)
-        )
+        """Whether a rule may be written again and must take its counters along: it moves, or stays behind a change."""
+        start, end = longest_run(self.kept)
+        return any(source >= 0 for source in (*self.source[:start], *self.source[end:]))
 
 
 class SetChange(msgspec.Struct, frozen=True):
@@ -133,9 +132,8 @@ class Plan(msgspec.Struct, frozen=True):
         for set_change in self.sets:
             yield from _set_edits(set_change)
         for change in self.lists:
-            if change.key.family in self.rebuilt:
-                change = _visible(change)
-            yield from _list_edits(change, lambda rule, key=change.key: formatter(rule, key.family))  # type: ignore[misc]  # mypy can't type a lambda with a default
+            seen = _visible(change) if change.key.family in self.rebuilt else change
+            yield from _list_edits(seen, partial(_of_family, formatter, change.key.family))
 
     def text(self, formatter: Formatter) -> str:
         """The plan for people, one line an edit."""
@@ -145,7 +143,10 @@ class Plan(msgspec.Struct, frozen=True):
         """The plan for programs: one JSON object an edit."""
         names = {"+": "add", "~": "change", "-": "remove"}
         return [
-            {"action": names[edit.symbol], **{k: v for k, v in msgspec.structs.asdict(edit).items() if k != "symbol" and v}}
+            {
+                "action": names[edit.symbol],
+                **{k: v for k, v in msgspec.structs.asdict(edit).items() if k != "symbol" and v},
+            }
             for edit in self.edits(formatter)
         ]
 
@@ -184,9 +185,7 @@ def _replaced_sets(observed: Snapshot, desired: Ruleset) -> dict[Family, str]:
     return found
 
 
-def _change(
-    key: ListKey, old: ObservedList | None, new: Chain | Dispatcher, *, rebuilt: bool
-) -> ListChange | None:
+def _change(key: ListKey, old: ObservedList | None, new: Chain | Dispatcher, *, rebuilt: bool) -> ListChange | None:
     count = len(new.rules)
     if old is None:
         return ListChange(key, None, new, (-1,) * count, (-1,) * count)
@@ -211,6 +210,19 @@ def _set_changes(observed: Snapshot, desired: Ruleset, broken: Collection[Family
     for key, old in observed.sets.items():
         if key not in wanted and key[0] not in broken:
             yield SetChange(key, old, None)
+
+
+def longest_run(kept: Sequence[int]) -> tuple[int, int]:
+    """Start and end of the longest run of rules that stay, the later of two equals: appending is the cheaper edit."""
+    best = (0, 0)
+    start = 0
+    for index, old in enumerate((*kept, -1)):
+        if old >= 0:
+            continue
+        if index - start >= best[1] - best[0] and index > start:
+            best = (start, index)
+        start = index + 1
+    return best
 
 
 def align(old: Sequence[Rule | None], new: Sequence[Rule]) -> tuple[int, ...]:
@@ -288,9 +300,7 @@ def _sources(old: Sequence[ObservedRule], new: Sequence[Rule], kept: Sequence[in
     for index, held in enumerate(old):
         if index not in stay and held.rule is not None:
             free.setdefault(held.rule.key(), []).append(index)
-    return tuple(
-        index if index >= 0 or not free else _take(free, rule) for index, rule in zip(kept, new, strict=True)
-    )
+    return tuple(index if index >= 0 or not free else _take(free, rule) for index, rule in zip(kept, new, strict=True))
 
 
 def _take(free: dict[Any, list[int]], rule: Rule) -> int:
@@ -299,6 +309,10 @@ def _take(free: dict[Any, list[int]], rule: Rule) -> int:
 
 
 # --- the lines of a plan -----------------------------------------------------------------------------------
+
+
+def _of_family(formatter: Formatter, family: Family, rule: Rule) -> str:
+    return formatter(rule, family)
 
 
 def _set_edits(change: SetChange) -> Iterator[Edit]:
@@ -377,9 +391,8 @@ def _removed(change: ListChange, index: int, where: str, formatter: Callable[[Ru
 
 
 def _observed_text(change: ListChange, index: int, formatter: Callable[[Rule], str]) -> str:
-    assert change.old is not None  # only an old list has dropped rules
-    held = change.old.rules[index]
+    held = cast("ObservedList", change.old).rules[index]  # only an old list has rules to drop
     return formatter(held.rule) if held.rule is not None else f"{held.text} (not a rule of meshfw)"
 
 
-__all__ = ["ChainKey", "DispatcherKey", "Edit", "ListChange", "Plan", "SetChange", "align", "diff"]
+__all__ = ["ChainKey", "DispatcherKey", "Edit", "ListChange", "Plan", "SetChange", "align", "diff", "longest_run"]

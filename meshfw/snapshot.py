@@ -81,9 +81,8 @@ class Snapshot(msgspec.Struct, frozen=True):
                 _replace(lists, key, part.lists.get(key))
         return Snapshot(lists, sets, part.broken)
 
-
     def adopted(self, ruleset: Ruleset) -> Snapshot:
-        """This snapshot, known to mean the ruleset, holding the ruleset's own values: later comparisons are by identity."""
+        """This snapshot, known to mean the ruleset, with the ruleset's own values: compared by identity from now on."""
         lists: dict[ListKey, ObservedList] = dict(self.lists)
         wanted: list[Chain | Dispatcher] = [*ruleset.chains, *ruleset.dispatchers()]
         for new in wanted:

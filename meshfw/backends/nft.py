@@ -1,9 +1,9 @@
 """The nft backend: native nf_tables through libnftables in process, both families in one transaction, no process.
 
-The generation of nf_tables, read over netlink in microseconds, is the fingerprint: while it stands nothing is read. After a commit
-of ours that nobody interleaved, the touched chains are listed as text and compared with what was written; whenever somebody
-else wrote, our own two tables are read as JSON and compared by meaning. Foreign tables are never loaded: an older
-libnftables can crash on what a newer one wrote.
+The generation of nf_tables, read over netlink in microseconds, is the fingerprint: while it stands nothing is read.
+After a commit of ours that nobody interleaved, the touched chains are listed as text and compared with what was
+written; whenever somebody else wrote, our own two tables are read as JSON and compared by meaning. Foreign tables are
+never loaded: an older libnftables can crash on what a newer one wrote.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import errno
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from meshfw import model
 from meshfw.backend import (
     API_VERSION,
     Atomicity,
@@ -36,6 +35,7 @@ from meshfw.backends.nft_listing import (
     chain_state,
     prove,
 )
+from meshfw.backends.nft_neighbours import neighbour_findings
 from meshfw.backends.nft_text import chain_name, rule_texts, transaction_text
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
@@ -44,13 +44,8 @@ from meshfw.kernel.netns import Namespace, entered
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft import FAMILIES, NftText, render_rule
 from meshfw.model import (
-    Attachment,
     Chain,
-    ChainKey,
-    Drop,
     Family,
-    Goto,
-    Jump,
     Policy,
     Rule,
     Ruleset,
@@ -212,9 +207,7 @@ class NftBackend:
                     found[key] = rules
         return found
 
-    def _read_sets(
-        self, keys: Collection[ListKey | SetKey], present: Collection[Family], reader: JsonReader
-    ) -> None:
+    def _read_sets(self, keys: Collection[ListKey | SetKey], present: Collection[Family], reader: JsonReader) -> None:
         for key in keys:
             if isinstance(key, tuple) and key[0] in present:
                 try:
@@ -241,7 +234,7 @@ class NftBackend:
                 try:
                     text = render_rule(rule, family=chain.family, language=self._language, names=names)
                 except InexpressibleError as error:
-                    raise _RuleRefused(index, rule, error) from None
+                    raise _RuleError(index, rule, error) from None
             texts.append(text)
         self._texts[chain.key] = (chain, tuple(texts))
         return self._texts[chain.key][1]
@@ -286,6 +279,8 @@ class NftBackend:
             try:
                 self._nft.run(step.input, handles=False)
             except BackendError as error:
+                if self._netlink.generation() != before:
+                    raise ConcurrentChangeError("somebody else wrote during the commit", backend=NAME) from None
                 raise _explained(error) from None
         after = self._netlink.generation()
         exclusive = after == before + len(transaction.steps)
@@ -314,7 +309,7 @@ class NftBackend:
             except InexpressibleError as error:
                 findings.append(Unsupported(f"attachment to {attachment.dispatcher}", error.reason))
         if not self._isolated and ruleset.attachments:
-            findings.extend(self._check_neighbours(ruleset))
+            findings.extend(neighbour_findings(ruleset, self._netlink.chains(), owner=self._owner))
         wanted = {chain.key for chain in ruleset.chains}
         self._texts = {key: held for key, held in self._texts.items() if key in wanted}
         return tuple(findings)
@@ -325,7 +320,7 @@ class NftBackend:
             yield Unsupported(str(chain.key), f"its nft name has {len(name)} characters; {_NAME_MAX} are allowed")
         try:
             self._render_chain(chain)
-        except _RuleRefused:
+        except _RuleError:
             names = names_in(chain.table)
             for index, rule in enumerate(chain.rules, 1):
                 try:
@@ -334,74 +329,16 @@ class NftBackend:
                     text = format_rule(rule, family=chain.family, language=self._language)
                     yield Unsupported(f"{chain.key}, rule {index}", error.reason, text)
 
-    def _check_neighbours(self, ruleset: Ruleset) -> Iterable[Unsupported]:
-        foreign: dict[tuple[Family, str], list[tuple[str, str]]] = {}
-        for chain in self._netlink.chains():
-            if chain.hook_name is None or chain.table == self._owner or chain.type == "nat":
-                continue
-            place = (f"{chain.family} {chain.table} {chain.name}", chain.policy or "accept")
-            for family in _reached.get(chain.family, ()):
-                foreign.setdefault((family, chain.hook_name), []).append(place)
-        seen: set[tuple[Family, str, bool]] = set()
-        for attachment in ruleset.attachments:
-            others = foreign.get((attachment.family, attachment.hook.value), [])
-            drops = attachment.place is model.Place.LAST and others and _drops(attachment, ruleset)
-            mark = (attachment.family, attachment.hook.value, bool(drops))
-            if mark in seen:
-                continue
-            seen.add(mark)
-            yield from _neighbour_findings(attachment, others, drops=bool(drops))
-
 
 _NAME_MAX: Final = 255  # linux/netfilter/nf_tables.h, NFT_NAME_MAXLEN with the final NUL
 _families: Final = {name: family for family, name in FAMILIES.items()}
-_reached: Final = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": (Family.IPV4, Family.IPV6)}
 
 
-class _RuleRefused(Exception):
+class _RuleError(Exception):
     """Where in a chain something can't be expressed."""
 
     def __init__(self, index: int, rule: Rule, error: InexpressibleError) -> None:
         super().__init__(index, rule, error)
-
-
-def _neighbour_findings(
-    attachment: Attachment, others: Collection[tuple[str, str]], *, drops: bool
-) -> Iterable[Unsupported]:
-    where = f"attachment of {attachment.chain} to {attachment.dispatcher}"
-    if drops:
-        names = ", ".join(name for name, _ in others)
-        yield Unsupported(
-            where,
-            f"it drops behind foreign base chains ({names}), and in nft that overrules their accept: "
-            'attach it at place "first", or say isolated = true under [backend.nft]',
-        )
-    dropping = ", ".join(name for name, policy in others if policy == "drop")
-    if dropping:
-        yield Unsupported(
-            where, f"the policy of {dropping} is drop, and in nft an accept of ours can't overrule it", refuses=False
-        )
-
-
-def _drops(attachment: Attachment, ruleset: Ruleset) -> bool:
-    """Whether a packet can end here: by policy, or by a rule of a chain that it reaches."""
-    if attachment.policy is Policy.DROP:
-        return True
-    chains = {chain.key: chain for chain in ruleset.chains}
-    todo = [ChainKey(attachment.family, attachment.table, attachment.chain)]
-    seen: set[ChainKey] = set()
-    while todo:
-        key = todo.pop()
-        if key in seen:
-            continue
-        seen.add(key)
-        for rule in chains[key].rules:
-            target = rule.target
-            if isinstance(target, Drop) or (target is not None and target.label == "REJECT"):
-                return True
-            if isinstance(target, Jump | Goto):
-                todo.append(ChainKey(key.family, key.table, target.chain))
-    return False
 
 
 def _option(place: Place, name: str) -> bool:
@@ -417,7 +354,5 @@ def _option(place: Place, name: str) -> bool:
 def _explained(error: BackendError) -> BackendError:
     """The library's refusal as ours, with the state the kernel is in."""
     if isinstance(error, KernelError):
-        return KernelError(
-            f"{error.reason}\nnothing was changed", errno=error.errno, backend=NAME, remedy=error.remedy
-        )
+        return KernelError(f"{error.reason}\nnothing was changed", errno=error.errno, backend=NAME, remedy=error.remedy)
     return BackendError(f"{error.reason}\nnothing was changed", backend=NAME, remedy=error.remedy)

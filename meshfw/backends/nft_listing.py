@@ -200,4 +200,3 @@ def _bounds(element: Any, kind: ElementType) -> tuple[int, int]:
 
 def _number(text: Any, kind: ElementType) -> int:
     return int(text) if kind is ElementType.PORT else parse_address(text)[1]
-

@@ -9,12 +9,13 @@ written again take their counters along.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from meshfw.backends.layout import base_chain, nft_chain, nft_dispatcher, nft_set
 from meshfw.languages.nft import FAMILIES, NftText
 from meshfw.model import ChainKey, Dispatcher, DispatcherKey, ElementType, Family, Policy, Rule, Set
-from meshfw.plan import ListChange, Plan, SetChange
+from meshfw.plan import ListChange, Plan, SetChange, longest_run
 from meshfw.snapshot import ListKey
 
 Renderer = Callable[[ListKey, Rule], NftText]
@@ -62,19 +63,13 @@ def _family_text(
     edits = [_ListText(table, change, render, fresh=rebuilt) for change in lists]
     if rebuilt:
         yield f"delete table {table}\n"
-    for edit in edits:
-        yield from edit.removals()
-    for change in sets:
-        yield from _element_lines(table, change)
+    yield from chain.from_iterable(edit.removals() for edit in edits)
+    yield from chain.from_iterable(_element_lines(table, change) for change in sets)
     yield f"table {table} {{\n"
-    for change in sets:
-        if change.old is None and change.new is not None:
-            yield from _set_block(change.new)
-    for edit in edits:
-        yield from edit.block()
+    yield from chain.from_iterable(_set_block(change.new) for change in sets if change.old is None and change.new)
+    yield from chain.from_iterable(edit.block() for edit in edits)
     yield "}\n"
-    for edit in edits:
-        yield from edit.insertions()
+    yield from chain.from_iterable(edit.insertions() for edit in edits)
     gone = sorted((edit for edit in edits if edit.gone), key=lambda edit: isinstance(edit.key, ChainKey))
     for edit in gone:
         yield f"delete chain {table} {edit.name}\n"
@@ -109,19 +104,6 @@ def _set_block(entry: Set) -> Iterator[str]:
 
 
 # --- chains and dispatchers --------------------------------------------------------------------------------
-
-
-def longest_run(kept: Sequence[int]) -> tuple[int, int]:
-    """Start and end of the longest run of rules that stay, the later of two equals: appending is the cheaper edit."""
-    best = (0, 0)
-    start = 0
-    for index, old in enumerate((*kept, -1)):
-        if old >= 0:
-            continue
-        if index - start >= best[1] - best[0] and index > start:
-            best = (start, index)
-        start = index + 1
-    return best
 
 
 class _ListText:
@@ -182,7 +164,7 @@ class _ListText:
 
 
 def rule_texts(plan: Plan, render: Renderer) -> Mapping[ListKey, tuple[str, ...]]:
-    """For each changed list, the text of every rule it will hold; a rule that stays keeps the text it was listed with."""
+    """For each changed list, the text of every rule it will hold; one that stays keeps the text it was listed with."""
     found: dict[ListKey, tuple[str, ...]] = {}
     for change in plan.lists:
         old = change.old.rules if change.old is not None else ()

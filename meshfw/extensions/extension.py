@@ -104,12 +104,14 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     to_nft: Callable[[Any, Family, Rule], Iterable[str]] | None = None
     from_nft: Mapping[str, Callable[[Any, Family], Match | Target | None]] = {}
 
-    @property
-    def _printed(self) -> tuple[Option, ...]:
+    printed: tuple[Option, ...] = ()
+    """The options that canonical text uses, one for each field; worked out from ``options``."""
+
+    def __post_init__(self) -> None:
         fields: dict[str, Option] = {}
         for option in self.options:
             fields.setdefault(option.field, option)
-        return tuple(fields.values())
+        msgspec.structs.force_setattr(self, "printed", tuple(fields.values()))
 
     @property
     def is_target(self) -> bool:
@@ -134,7 +136,7 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
         if self.save is not None:
             return list(self.save(value, family))
         words: list[str] = []
-        for option in self._printed:
+        for option in self.printed:
             held = getattr(value, option.field)
             if held is None or held is False:
                 continue
@@ -152,7 +154,7 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
         if self.to_nft is not None:
             return tuple(self.to_nft(value, family, rule))
         statements = []
-        for option in self._printed:
+        for option in self.printed:
             held = getattr(value, option.field)
             if held is None or held is False:
                 continue
@@ -186,7 +188,5 @@ class _OptionReader:
 
 
 def _required(value: type[msgspec.Struct], field: str) -> bool:
-    return any(
-        info.name == field and info.default is msgspec.NODEFAULT and info.default_factory is msgspec.NODEFAULT
-        for info in msgspec.structs.fields(value)
-    )
+    fields = value.__struct_fields__
+    return field in fields[: len(fields) - len(value.__struct_defaults__)]

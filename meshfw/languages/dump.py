@@ -104,12 +104,12 @@ class _DumpParser:
             return
         if stripped.startswith("*"):
             self._open(stripped[1:], number)
-        elif self._table is None:
+        elif (table := self._table) is None:
             raise ParseError(f"{stripped.split()[0]!r} outside a table", column=1, expected="*TABLE before it")
         elif stripped == "COMMIT":
-            self._commit()
+            self._commit(table)
         elif stripped.startswith(":"):
-            self._chain(split(line))
+            self._chain(split(line), table)
         else:
             self._rule(split(line), number)
 
@@ -122,19 +122,19 @@ class _DumpParser:
             raise ParseError(f"table {name} stands here twice", column=1)
         self._table, self._opened, self._chains = Table(name), number, {}
 
-    def _commit(self) -> None:
-        assert self._table is not None  # the caller has looked
+    def _commit(self, table: Table) -> None:
         chains = tuple(DumpChain(name, policy, tuple(rules)) for name, (policy, rules) in self._chains.items())
-        self._tables.append(DumpTable(self._table, chains))
+        self._tables.append(DumpTable(table, chains))
         self._table = None
 
-    def _chain(self, words: list[Word]) -> None:
+    def _chain(self, words: list[Word], table: Table) -> None:
         name = words[0].text[1:]
-        assert self._table is not None  # the caller has looked
         if len(words) < 2 or words[1].text not in _POLICIES:
-            raise ParseError(f"chain {name} has no policy", column=1, expected=":CHAIN ACCEPT, DROP or -, [PACKETS:BYTES]")
+            raise ParseError(
+                f"chain {name} has no policy", column=1, expected=":CHAIN ACCEPT, DROP or -, [PACKETS:BYTES]"
+            )
         policy = _POLICIES[words[1].text]
-        builtin = hook_of(name, self._table) is not None
+        builtin = hook_of(name, table) is not None
         if builtin != (policy is not None):
             wanted = "ACCEPT or DROP: it is a built-in chain" if builtin else "-: only built-in chains have a policy"
             raise ParseError(f"chain {name} has policy {words[1].text}", column=words[1].column, expected=wanted)
@@ -153,7 +153,9 @@ class _DumpParser:
         if len(words) < 2 or words[0].text not in ("-A", "--append"):
             column = words[0].column if words else 1
             found = words[0].text if words else "nothing"
-            raise ParseError(f"{found!r} is no line of a dump", column=column, expected=":CHAIN, -A CHAIN RULE or COMMIT")
+            raise ParseError(
+                f"{found!r} is no line of a dump", column=column, expected=":CHAIN, -A CHAIN RULE or COMMIT"
+            )
         name = words[1].text
         if name not in self._chains:
             raise ParseError(f"chain {name} is not declared", column=words[1].column, expected=f":{name} before it")
@@ -182,8 +184,7 @@ def format_dump(dump: Dump, *, language: Language) -> str:
     lines: list[str] = []
     for table in dump.tables:
         lines.append(f"*{table.table}")
-        for chain in table.chains:
-            lines.append(f":{chain.name} {chain.policy.upper() if chain.policy else '-'} [0:0]")
+        lines.extend(f":{chain.name} {chain.policy.upper() if chain.policy else '-'} [0:0]" for chain in table.chains)
         for chain in table.chains:
             for entry in chain.rules:
                 counted = f"[{entry.packets}:{entry.bytes}] " if entry.packets or entry.bytes else ""

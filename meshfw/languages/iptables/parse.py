@@ -1,26 +1,19 @@
-"""The iptables-save and iptables-restore language: rules and whole dumps, parsed and printed canonically.
-
-A rule is printed as iptables-save prints it: base options in the kernel's order, then the matches in the order
-written with each one's options in its own fixed order, then the target.
-"""
+"""Parsing of one rule's words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
-
+from typing import Any, Final, cast
 
 from meshfw.errors import FamilyError, FamilyParseError, ModelError, ParseError
-from meshfw.extensions.codecs import PROTOCOL_NAMES, PROTOCOL_NUMBERS, number
-from meshfw.extensions.extension import Extension, Option, ParseContext
+from meshfw.extensions.codecs import PROTOCOL_NUMBERS, number
+from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.language import Language
-from meshfw.languages.lexer import Word, quote, split
+from meshfw.languages.lexer import Word, split
 from meshfw.model import (
     ACCEPT,
     DROP,
     RETURN,
-    Accept,
-    Drop,
     Family,
     Goto,
     Interface,
@@ -30,11 +23,9 @@ from meshfw.model import (
     Not,
     OpaqueMatch,
     OpaqueTarget,
-    Return,
     Rule,
     SetRef,
     Target,
-    matches_any,
 )
 
 _BASE: Final[Mapping[str, str]] = {
@@ -288,12 +279,12 @@ class _RuleParser:
         value: Any = option.preset
         if option.words:
             values = [self._value(word) for _ in range(option.words)]
-            assert option.codec is not None  # an option with words has a codec: tested for every extension
+            codec = cast("Codec", option.codec)  # an option with words has one: tested for every extension
             context = ParseContext(self._family, self._protocol, self._language.hosts)
             try:
-                value = option.codec.parse(" ".join(item.text for item in values), context)
+                value = codec.parse(" ".join(item.text for item in values), context)
             except ModelError as error:
-                raise self._refused(error, values[0], option.codec.expected) from None
+                raise self._refused(error, values[0], codec.expected) from None
         loaded.fields[option.field] = Not(value) if negated else value
 
     def _find(self, name: str) -> tuple[_Loaded, Option] | None:
@@ -377,16 +368,12 @@ class _RuleParser:
     def _made_match(self, item: _Loaded | _Opaque) -> Match:
         if isinstance(item, _Opaque):
             return OpaqueMatch(item.name, tuple(item.words))
-        made = self._made(item)
-        assert isinstance(made, Match)  # Language keeps matches and targets apart
-        return made
+        return cast("Match", self._made(item))  # Language keeps matches and targets apart
 
     def _made_target(self, item: _Loaded | _Opaque) -> Target:
         if isinstance(item, _Opaque):
             return OpaqueTarget(item.name, tuple(item.words))
-        made = self._made(item)
-        assert isinstance(made, Target)  # Language keeps matches and targets apart
-        return made
+        return cast("Target", self._made(item))  # Language keeps matches and targets apart
 
 
 def parse_protocol(text: str, language: Language) -> int | None:
@@ -425,76 +412,3 @@ def _placed(error: ParseError, *, text: str, source: str, line: int) -> ParseErr
     return type(error)(
         error.reason, text=text or error.text, source=source, line=line, column=error.column, expected=error.expected
     )
-
-
-# --- printing ---------------------------------------------------------------------------------------------
-
-
-def format_rule(rule: Rule, *, family: Family, language: Language) -> str:
-    """The rule as iptables-save prints it, without ``-A CHAIN``."""
-    words: list[str] = []
-    for option, held in (("-s", rule.source), ("-d", rule.destination)):
-        _base_words(words, option, held)
-    for option, interface in (("-i", rule.in_interface), ("-o", rule.out_interface)):
-        _base_words(words, option, interface)
-    if rule.protocol is not None:
-        negated = isinstance(rule.protocol, Not)
-        value = rule.protocol.value if isinstance(rule.protocol, Not) else rule.protocol
-        words += ["!", "-p"] if negated else ["-p"]
-        words.append(protocol_name(value))
-    if rule.fragment is not None:
-        words += ["-f"] if rule.fragment else ["!", "-f"]
-    for match in rule.matches:
-        if isinstance(match, OpaqueMatch):
-            words += ["-m", match.name, *map(quote_opaque, match.words)]
-            continue
-        extension = language.by_value[type(match)]
-        words += ["-m", extension.name]
-        words += extension.words(match, family)
-    words += _target_words(rule.target, family, language)
-    return " ".join(words)
-
-
-def quote_opaque(word: str) -> str:
-    """A word of an opaque extension: quoted only where restore would split or change it."""
-    return quote(word) if not word or set(word) & set(' \t"\\') else word
-
-
-def protocol_name(value: int) -> str:
-    """The protocol as iptables-save prints it."""
-    return PROTOCOL_NAMES.get(value, str(value))
-
-
-def _base_words(words: list[str], option: str, held: Any) -> None:
-    if held is None or matches_any(held):
-        return
-    if isinstance(held, Not):
-        words.append("!")
-        held = held.value
-    words += [option, str(held)]
-
-
-def _target_words(target: Target | None, family: Family, language: Language) -> list[str]:
-    match target:
-        case None:
-            return []
-        case Jump(chain):
-            return ["-j", chain]
-        case Goto(chain):
-            return ["-g", chain]
-        case Accept() | Drop() | Return():
-            return ["-j", target.label]
-        case OpaqueTarget(name, held):
-            return ["-j", name, *map(quote_opaque, held)]
-        case _:
-            extension = language.by_value[type(target)]
-            return ["-j", extension.name, *extension.words(target, family)]
-
-
-__all__ = [
-    "OPAQUE_TARGETS",
-    "format_rule",
-    "parse_protocol",
-    "parse_rule",
-    "protocol_name",
-]

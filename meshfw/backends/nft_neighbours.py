@@ -1,0 +1,68 @@
+"""What foreign base chains mean for our attachments: in nft any drop wins, and an accept ends only its own chain."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+from meshfw.backend import Unsupported
+from meshfw.kernel.netlink import NfChain
+from meshfw.model import Attachment, ChainKey, Drop, Family, Goto, Jump, Place, Policy, Ruleset
+
+_REACHED: Final = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": (Family.IPV4, Family.IPV6)}
+
+
+def neighbour_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: str) -> Iterator[Unsupported]:
+    """Attachments at place ``last`` that drop behind foreign base chains, and foreign policies that overrule us."""
+    foreign: dict[tuple[Family, str], list[tuple[str, str]]] = {}
+    for chain in chains:
+        if chain.hook_name is None or chain.table == owner or chain.type == "nat":
+            continue
+        place = (f"{chain.family} {chain.table} {chain.name}", chain.policy or "accept")
+        for family in _REACHED.get(chain.family, ()):
+            foreign.setdefault((family, chain.hook_name), []).append(place)
+    seen: set[tuple[Family, str, bool]] = set()
+    for attachment in ruleset.attachments:
+        others = foreign.get((attachment.family, attachment.hook.value), [])
+        drops = attachment.place is Place.LAST and bool(others) and _drops(attachment, ruleset)
+        mark = (attachment.family, attachment.hook.value, drops)
+        if others and mark not in seen:
+            seen.add(mark)
+            yield from _findings(attachment, others, drops=drops)
+
+
+def _findings(attachment: Attachment, others: Collection[tuple[str, str]], *, drops: bool) -> Iterator[Unsupported]:
+    where = f"attachment of {attachment.chain} to {attachment.dispatcher}"
+    if drops:
+        names = ", ".join(name for name, _ in others)
+        yield Unsupported(
+            where,
+            f"it drops behind foreign base chains ({names}), and in nft that overrules their accept: "
+            'attach it at place "first", or say isolated = true under [backend.nft]',
+        )
+    dropping = ", ".join(name for name, policy in others if policy == "drop")
+    if dropping:
+        yield Unsupported(
+            where, f"the policy of {dropping} is drop, and in nft an accept of ours can't overrule it", refuses=False
+        )
+
+
+def _drops(attachment: Attachment, ruleset: Ruleset) -> bool:
+    """Whether a packet can end here: by policy, or by a rule of a chain that it reaches."""
+    if attachment.policy is Policy.DROP:
+        return True
+    chains = {chain.key: chain for chain in ruleset.chains}
+    todo = [ChainKey(attachment.family, attachment.table, attachment.chain)]
+    seen: set[ChainKey] = set()
+    while todo:
+        key = todo.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        for rule in chains[key].rules:
+            target = rule.target
+            if isinstance(target, Drop) or (target is not None and target.label == "REJECT"):
+                return True
+            if isinstance(target, Jump | Goto):
+                todo.append(ChainKey(key.family, key.table, target.chain))
+    return False

@@ -1,0 +1,12 @@
+"""The iptables-save and iptables-restore language: rules and whole dumps, parsed and printed canonically.
+
+A rule is printed as iptables-save prints it: base options in the kernel's order, then the matches in the order
+written with each one's options in its own fixed order, then the target.
+"""
+
+from __future__ import annotations
+
+from meshfw.languages.iptables.format import format_rule, protocol_name
+from meshfw.languages.iptables.parse import OPAQUE_TARGETS, parse_protocol, parse_rule
+
+__all__ = ["OPAQUE_TARGETS", "format_rule", "parse_protocol", "parse_rule", "protocol_name"]

@@ -1,0 +1,14 @@
+"""The nft language: a rule as nft text, in the very form nft itself lists it, and nft's JSON back to a rule.
+
+Because the text is the listed form, a commit can be proven by listing the chain and comparing lines; what
+somebody else may have written is always read through the JSON, by meaning. Every rule holds a counter, as every
+iptables rule does. Numbers stand where names would depend on the host's files (protocols, services).
+"""
+
+from __future__ import annotations
+
+from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, Names
+from meshfw.languages.nft.read import UnreadableError, read_rule
+from meshfw.languages.nft.render import NftText, render_rule
+
+__all__ = ["FAMILIES", "PLAIN_NAMES", "Names", "NftText", "UnreadableError", "read_rule", "render_rule"]

@@ -1,0 +1,173 @@
+"""A rule as nft text, in the very form in which nft lists it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from meshfw.errors import InexpressibleError
+from meshfw.extensions.language import Language
+from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
+from meshfw.model import (
+    Accept,
+    Comment,
+    Drop,
+    Family,
+    Goto,
+    Interface,
+    Jump,
+    Match,
+    Not,
+    OpaqueMatch,
+    OpaqueTarget,
+    Return,
+    Rule,
+    SetRef,
+    format_address,
+    matches_any,
+    stored_comment,
+)
+
+_FRAGMENT: Final = "ip frag-off & 8191"  # struct iphdr, IP_OFFSET
+
+
+class NftText(msgspec.Struct, frozen=True, gc=False):
+    """A rule's text in the halves between which its counter stands."""
+
+    head: str
+    tail: str
+
+    def __str__(self) -> str:
+        return f"{self.head}counter{self.tail}"
+
+    def counting_from(self, packets: int, octets: int) -> str:
+        """The text with a counter that goes on from these numbers."""
+        return f"{self.head}counter packets {packets} bytes {octets}{self.tail}"
+
+
+def render_rule(rule: Rule, *, family: Family, language: Language, names: Names = PLAIN_NAMES) -> NftText:
+    """The rule as nft lists it.
+
+    Raises:
+        InexpressibleError: where nft has no way to say it, with what and why.
+    """
+    base = _base_conditions(rule, family, names)
+    held, comment = _match_statements(rule, family, language, names)
+    if rule.protocol is not None:
+        if isinstance(rule.protocol, Not):
+            base.append(f"meta l4proto != {rule.protocol.value}")
+        elif not _implies_protocol(rule, held):
+            base.append(f"meta l4proto {rule.protocol}")
+    if rule.fragment is not None:
+        base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
+    base.extend(text for _, text in held)
+    tail = _target_text(rule, family, language, names)
+    if comment:
+        tail += f' comment "{comment}"'
+    return NftText(" ".join(base) + " " if base else "", tail)
+
+
+def _base_conditions(rule: Rule, family: Family, names: Names) -> list[str]:
+    words: list[str] = []
+    network = FAMILIES[family]
+    if rule.source is not None and not matches_any(rule.source):
+        words.append(_address_condition(f"{network} saddr", rule.source, names))
+    if rule.destination is not None and not matches_any(rule.destination):
+        words.append(_address_condition(f"{network} daddr", rule.destination, names))
+    if rule.in_interface is not None:
+        words.append(_interface_condition("iifname", rule.in_interface))
+    if rule.out_interface is not None:
+        words.append(_interface_condition("oifname", rule.out_interface))
+    return words
+
+
+def _address_condition(left: str, held: Any, names: Names) -> str:
+    negated = type(held) is Not
+    value = held.value if negated else held
+    sign = " != " if negated else " "
+    if type(value) is SetRef:
+        return f"{left}{sign}@{names.set(value.name)}"
+    prefix = value.prefix
+    address = format_address(value.address, value.family)
+    if prefix is None:
+        sign = "!=" if negated else "=="
+        return f"{left} & {format_address(value.mask, value.family)} {sign} {address}"
+    return f"{left}{sign}{address}" if prefix == value.family.bits else f"{left}{sign}{address}/{prefix}"
+
+
+def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
+    negated = isinstance(held, Not)
+    name = held.value.name if isinstance(held, Not) else held.name
+    if "*" in name or "\\" in name:
+        raise InexpressibleError(f"interface {name}: nft reads * and \\ as its own")
+    text = f"{name[:-1]}*" if name.endswith("+") else name
+    return f'{left} {"!= " if negated else ""}"{text}"'
+
+
+def _match_statements(
+    rule: Rule, family: Family, language: Language, names: Names
+) -> tuple[list[tuple[Match, str]], str]:
+    """The statements of the rule's matches with the match each comes from, and its comment."""
+    held: list[tuple[Match, str]] = []
+    comment = ""
+    for match in rule.matches:
+        if isinstance(match, Comment):
+            if comment and match.text:
+                raise InexpressibleError("two comments: an nft rule holds one")
+            comment = comment or stored_comment(match.text)
+            continue
+        if isinstance(match, OpaqueMatch):
+            raise InexpressibleError(f"match {match.name} has no typed value")
+        extension = language.by_value[type(match)]
+        statements = extension.nft_statements(match, family, rule)
+        if statements is None:
+            raise InexpressibleError(f"match {extension.name} has no nft expression in this form")
+        held.extend((match, _named_set(text, names)) for text in statements)
+    return held, comment
+
+
+_SET: Final = re.compile(r"@(\S+)\Z")
+
+
+def _named_set(text: str, names: Names) -> str:
+    return _SET.sub(lambda found: f"@{names.set(found[1])}", text) if "@" in text else text
+
+
+def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
+    """Whether nft tests the protocol by itself before anything that remembers: then a listing leaves the test out."""
+    keyword = KEYWORDS.get(rule.protocol) if isinstance(rule.protocol, int) else None
+    if keyword is None:
+        return False
+    for match, text in held:
+        if text.startswith(keyword):
+            return True
+        if match.stateful:
+            return False
+    return False
+
+
+def _target_text(rule: Rule, family: Family, language: Language, names: Names) -> str:
+    match rule.target:
+        case None:
+            return ""
+        case Accept():
+            return " accept"
+        case Drop():
+            return " drop"
+        case Return():
+            return " return"
+        case Jump(chain):
+            return f" jump {names.chain(chain)}"
+        case Goto(chain):
+            return f" goto {names.chain(chain)}"
+        case OpaqueTarget(name):
+            raise InexpressibleError(f"target {name} has no typed value")
+        case target:
+            extension = language.by_value[type(target)]
+            statements = extension.nft_statements(target, family, rule)
+            if statements is None:
+                raise InexpressibleError(f"target {extension.name} has no nft statement in this form")
+            return "".join(f" {text}" for text in statements)

@@ -1,0 +1,114 @@
+"""The model: frozen values for what an owner wants of a firewall, validated when they are built.
+
+A :class:`Ruleset` holds chains of rules, sets, and attachments of chains to hooks, for one or both
+address families. Nothing here knows how a backend lays it out in a kernel. Two rules are equal when a
+kernel would behave the same under both: :meth:`Rule.key` is that meaning, and text is never compared.
+"""
+
+from __future__ import annotations
+
+from meshfw.model.address import (
+    Addresses,
+    Interface,
+    Interfaces,
+    Network,
+    SetRef,
+    format_address,
+    parse_address,
+)
+from meshfw.model.chain import (
+    NAME_MAX,
+    Attachment,
+    Chain,
+    ChainKey,
+    Dispatcher,
+    DispatcherKey,
+    name_problem,
+)
+from meshfw.model.kinds import (
+    HOOKS,
+    Family,
+    Hook,
+    Not,
+    Place,
+    Policy,
+    Table,
+)
+from meshfw.model.rule import (
+    ACCEPT,
+    COMMENT_BYTES,
+    DROP,
+    RETURN,
+    Accept,
+    Comment,
+    Drop,
+    Goto,
+    Jump,
+    Match,
+    OpaqueMatch,
+    OpaqueTarget,
+    Return,
+    Rule,
+    Target,
+    matches_any,
+    stored_comment,
+)
+from meshfw.model.ruleset import (
+    Ruleset,
+    set_references,
+)
+from meshfw.model.sets import (
+    SET_NAME_MAX,
+    ElementType,
+    Set,
+    SetKey,
+    merge_ranges,
+)
+
+__all__ = [
+    "ACCEPT",
+    "COMMENT_BYTES",
+    "DROP",
+    "HOOKS",
+    "NAME_MAX",
+    "RETURN",
+    "SET_NAME_MAX",
+    "Accept",
+    "Addresses",
+    "Attachment",
+    "Chain",
+    "ChainKey",
+    "Comment",
+    "Dispatcher",
+    "DispatcherKey",
+    "Drop",
+    "ElementType",
+    "Family",
+    "Goto",
+    "Hook",
+    "Interface",
+    "Interfaces",
+    "Jump",
+    "Match",
+    "Network",
+    "Not",
+    "OpaqueMatch",
+    "OpaqueTarget",
+    "Place",
+    "Policy",
+    "Return",
+    "Rule",
+    "Ruleset",
+    "Set",
+    "SetKey",
+    "SetRef",
+    "Table",
+    "Target",
+    "format_address",
+    "matches_any",
+    "merge_ranges",
+    "name_problem",
+    "parse_address",
+    "set_references",
+    "stored_comment",
+]

@@ -1,0 +1,148 @@
+"""Addresses, networks and interfaces: the conditions that every rule may state (ip_tables.h, struct ipt_ip)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from meshfw.errors import ModelError
+from meshfw.model.kinds import Family, Not
+
+_OCTET: Final = re.compile(r"(?:0|[1-9][0-9]{0,2})\Z")
+_ZEROS: Final = re.compile(r"(?:(?<=:)|^)0(?::0)+(?=:|$)")
+
+
+def format_address(value: int, family: Family) -> str:
+    """The text of an address exactly as inet_ntop(3) writes it, which is what the kernel's tools print."""
+    if family is Family.IPV4:
+        return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
+    if value >> 32 == 0xFFFF:
+        return f"::ffff:{format_address(value & 0xFFFFFFFF, Family.IPV4)}"
+    if 0xFFFF < value <= 0xFFFFFFFF:
+        return f"::{format_address(value, Family.IPV4)}"
+    digits = f"{value:032x}"
+    text = ":".join([digits[at : at + 4].lstrip("0") or "0" for at in range(0, 32, 4)])
+    longest = max(_ZEROS.finditer(text), key=lambda run: len(run.group()), default=None)
+    if longest is None:
+        return text
+    return f"{text[: longest.start()].removesuffix(':')}::{text[longest.end() :].removeprefix(':')}"
+
+
+def parse_address(text: str) -> tuple[Family, int]:
+    """Family and integer of an address's text; ``ModelError`` for anything else, host names too."""
+    octets = text.split(".")
+    if len(octets) == 4 and all(
+        word.isdigit() and word.isascii() and (word[0] != "0" or word == "0") for word in octets
+    ):
+        one, two, three, four = map(int, octets)
+        if max(one, two, three, four) < 256:
+            return Family.IPV4, one << 24 | two << 16 | three << 8 | four
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ModelError(f"{text!r} is not an IPv4 or IPv6 address") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise ModelError(f"{text!r} has a scope, which a rule can't match")
+        return Family.IPV6, int(address)
+    return Family.IPV4, int(address)
+
+
+class Network(msgspec.Struct, frozen=True, gc=False, order=True):
+    """Addresses under a mask: one host, a prefix, or (iptables' speciality) a mask with gaps."""
+
+    family: Family
+    address: int
+    mask: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mask < 1 << self.family.bits or self.address & ~self.mask:
+            raise ModelError(f"host bits outside the mask in an {self.family} network")
+
+    @classmethod
+    def parse(cls, text: str) -> Network:
+        """The network of ``ADDRESS``, ``ADDRESS/LENGTH`` or ``ADDRESS/MASK``; host bits are masked off."""
+        head, slash, tail = text.partition("/")
+        family, address = parse_address(head)
+        mask = cls._mask(tail, family, text) if slash else (1 << family.bits) - 1
+        return cls(family, address & mask, mask)
+
+    @staticmethod
+    def _mask(text: str, family: Family, whole: str) -> int:
+        full = (1 << family.bits) - 1
+        if text.isascii() and text.isdigit():
+            if int(text) > family.bits:
+                raise ModelError(f"{whole!r}: prefix length {text} is more than {family.bits}")
+            return full ^ (full >> int(text))
+        try:
+            mask_family, mask = parse_address(text)
+        except ModelError:
+            raise ModelError(f"{whole!r}: {text!r} is neither a prefix length nor a mask") from None
+        if mask_family is not family:
+            raise ModelError(f"{whole!r}: the mask is of the other family")
+        return mask
+
+    @property
+    def prefix(self) -> int | None:
+        """The prefix length; None for a mask with gaps."""
+        length = self.mask.bit_count()
+        full = (1 << self.family.bits) - 1
+        return length if self.mask == full ^ (full >> length) else None
+
+    @property
+    def last(self) -> int:
+        """The highest address (of a prefix)."""
+        return self.address | (~self.mask & ((1 << self.family.bits) - 1))
+
+    def __str__(self) -> str:
+        prefix = self.prefix
+        tail = format_address(self.mask, self.family) if prefix is None else prefix
+        return f"{format_address(self.address, self.family)}/{tail}"
+
+    def atom(self) -> tuple[Any, ...]:
+        """Its part of a rule's meaning: the range of a prefix, or value and mask."""
+        if self.prefix is None:
+            return (self.family.bits, "mask", self.address, self.mask)
+        return (self.family.bits, self.address, self.last)
+
+
+class SetRef(msgspec.Struct, frozen=True, gc=False, order=True):
+    """A reference to a :class:`Set` of the same ruleset and family, written ``@name``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"@{self.name}"
+
+    def atom(self) -> tuple[Any, ...]:
+        """Its part of a rule's meaning."""
+        return ("set", self.name)
+
+
+Addresses = Network | SetRef | Not[Network] | Not[SetRef]
+
+_IFNAMSIZ: Final = 16  # linux/if.h, with the final NUL
+
+
+class Interface(msgspec.Struct, frozen=True, gc=False, order=True):
+    """A network interface by name; a final ``+`` stands for any ending (iptables(8), --in-interface)."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name.encode()) >= _IFNAMSIZ:
+            raise ModelError(f"interface name {self.name!r} must have 1 to {_IFNAMSIZ - 1} bytes")
+        if not self.name.isprintable() or set(self.name) & set('/ "'):
+            raise ModelError(f"interface name {self.name!r} holds a character that no interface can have")
+        if self.name == "+":
+            raise ModelError("interface '+' stands for every interface: leave it out")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Interfaces = Interface | Not[Interface]

@@ -1,0 +1,205 @@
+"""A ruleset: everything one owner wants, sorted by name and checked as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from meshfw.errors import ModelError
+from meshfw.model.address import SetRef
+from meshfw.model.chain import Attachment, Chain, ChainKey, Dispatcher, DispatcherKey
+from meshfw.model.kinds import Family, Hook, Not, Policy
+from meshfw.model.rule import Goto, Jump, Rule
+from meshfw.model.sets import ElementType, Set, SetKey
+
+
+class Ruleset(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
+    """Everything one owner wants: chains, sets and attachments, sorted by name and checked as a whole."""
+
+    chains: tuple[Chain, ...] = ()
+    sets: tuple[Set, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+
+    def __post_init__(self) -> None:
+        force = msgspec.structs.force_setattr
+        force(self, "chains", tuple(sorted(self.chains, key=lambda chain: (chain.family, chain.table, chain.name))))
+        force(self, "sets", tuple(sorted(self.sets, key=lambda entry: (entry.family, entry.name))))
+        order = sorted(self.attachments, key=lambda a: (a.dispatcher, a.rank, a.chain))
+        force(self, "attachments", tuple(order))
+        _check(self)
+
+    def __bool__(self) -> bool:
+        return bool(self.chains or self.sets)
+
+    def chain(self, key: ChainKey) -> Chain | None:
+        """The chain of that name; None where there is none."""
+        return next((chain for chain in self.chains if chain.key == key), None)
+
+    @property
+    def families(self) -> frozenset[Family]:
+        """The families it has chains or sets for."""
+        return frozenset(item.family for items in (self.chains, self.sets) for item in items)
+
+    def dispatchers(self) -> tuple[Dispatcher, ...]:
+        """The attachments grouped by hook and place, in order."""
+        groups: dict[DispatcherKey, list[Attachment]] = {}
+        for attachment in self.attachments:
+            groups.setdefault(attachment.dispatcher, []).append(attachment)
+        return tuple(
+            Dispatcher(key=key, policy=_policy(key, group), rules=tuple(item.rule for item in group))
+            for key, group in groups.items()
+        )
+
+
+def _policy(key: DispatcherKey, group: Iterable[Attachment]) -> Policy:
+    stated = {item.policy for item in group} - {Policy.RETURN}
+    if len(stated) > 1:
+        raise ModelError("attachments state different policies; one hook and place has one", where=str(key))
+    return stated.pop() if stated else Policy.RETURN
+
+
+# --- checks over a whole ruleset ---------------------------------------------------------------------------
+
+
+def _check(ruleset: Ruleset) -> None:
+    chains = _unique((chain.key, chain) for chain in ruleset.chains)
+    sets = _unique(((entry.family, entry.name), entry) for entry in ruleset.sets)
+    jumps: dict[ChainKey, tuple[ChainKey, ...]] = {}
+    for key, chain in chains.items():
+        jumps[key] = _references(chain, chains, sets)
+    _check_loops(jumps)
+    reached = _reach(ruleset, chains, jumps)
+    for key, hooks in reached.items():
+        _check_hooks(chains[key], hooks)
+    _check_interfaces(ruleset, chains)
+    for attachment in ruleset.attachments:
+        _check_sets(attachment.when, attachment.family, sets, f"attachment of {attachment.chain}")
+    ruleset.dispatchers()
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _unique(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
+    found: dict[K, V] = {}
+    for key, value in pairs:
+        if key in found:
+            name = " ".join(key) if isinstance(key, tuple) else str(key)
+            raise ModelError(f"{type(value).__name__.lower()} {name} is declared twice")
+        found[key] = value
+    return found
+
+
+def _references(chain: Chain, chains: Mapping[ChainKey, Chain], sets: Mapping[SetKey, Set]) -> tuple[ChainKey, ...]:
+    """The chains it jumps or goes to, each once; every chain and set it names must exist."""
+    found: dict[str, ChainKey] = {}
+    for index, rule in enumerate(chain.rules, 1):
+        target = rule.target
+        if isinstance(target, Jump | Goto) and target.chain not in found:
+            key = ChainKey(chain.family, chain.table, target.chain)
+            if key not in chains:
+                raise ModelError(
+                    f"{target.label}: there is no such chain in {chain.family} {chain.table}",
+                    where=f"{chain.key}, rule {index}",
+                )
+            found[target.chain] = key
+        _check_sets(rule, chain.family, sets, chain.key, index)
+    return tuple(found.values())
+
+
+def set_references(rule: Rule) -> Iterator[tuple[SetRef, ElementType]]:
+    """The sets a rule names and what each must hold."""
+    for addresses in (rule.source, rule.destination):
+        value = addresses.value if isinstance(addresses, Not) else addresses
+        if type(value) is SetRef:
+            yield value, ElementType.ADDRESS
+    for match in rule.matches:
+        for field in match.__struct_fields__:
+            value = getattr(match, field)
+            value = value.value if type(value) is Not else value
+            if type(value) is SetRef:
+                yield value, ElementType.PORT
+
+
+def _check_sets(
+    rule: Rule, family: Family, sets: Mapping[SetKey, Set], place: object, index: int | None = None
+) -> None:
+    for reference, kind in set_references(rule):
+        where = f"{place}, rule {index}" if index else str(place)
+        entry = sets.get((family, reference.name))
+        if entry is None:
+            raise ModelError(f"there is no {family} set {reference.name}", where=where)
+        if entry.type is not kind:
+            raise ModelError(f"set {reference.name} holds {entry.type} elements, not {kind}", where=where)
+
+
+def _check_loops(jumps: Mapping[ChainKey, tuple[ChainKey, ...]]) -> None:
+    """Refuse chains that lead back to themselves, as the kernel would (ELOOP)."""
+    done: set[ChainKey] = set()
+    for start in jumps:
+        path: dict[ChainKey, Iterator[ChainKey]] = {start: iter(jumps[start])} if start not in done else {}
+        while path:
+            here = next(reversed(path))
+            step = next(path[here], None)
+            if step is None:
+                done.add(here)
+                del path[here]
+            elif step in path:
+                names = [key.name for key in path]
+                loop = " -> ".join([*names[names.index(step.name) :], step.name])
+                raise ModelError(f"chains jump in a loop: {loop}", where=f"{step.family} {step.table}")
+            elif step not in done:
+                path[step] = iter(jumps[step])
+
+
+def _reach(
+    ruleset: Ruleset, chains: Mapping[ChainKey, Chain], jumps: Mapping[ChainKey, tuple[ChainKey, ...]]
+) -> dict[ChainKey, set[Hook]]:
+    """The hooks from which packets can come to each chain."""
+    reached: dict[ChainKey, set[Hook]] = {}
+    for attachment in ruleset.attachments:
+        key = ChainKey(attachment.family, attachment.table, attachment.chain)
+        if key not in chains:
+            raise ModelError(
+                f"there is no chain {attachment.chain} in {attachment.family} {attachment.table}",
+                where=f"attachment to {attachment.dispatcher}",
+            )
+        todo = [key]
+        while todo:
+            here = todo.pop()
+            hooks = reached.setdefault(here, set())
+            if attachment.hook not in hooks:
+                hooks.add(attachment.hook)
+                todo.extend(jumps[here])
+    return reached
+
+
+def _check_hooks(chain: Chain, hooks: set[Hook]) -> None:
+    for index, rule in enumerate(chain.rules, 1):
+        target = rule.target
+        if target is not None and target.hooks is not None and not hooks <= target.hooks:
+            wrong = ", ".join(sorted(hooks - target.hooks))
+            allowed = ", ".join(hook for hook in Hook if hook in target.hooks)
+            raise ModelError(
+                f"{target.label} is allowed on {allowed} only, and packets come here from {wrong}",
+                where=f"{chain.key}, rule {index}",
+            )
+
+
+_NO_INPUT: Final = frozenset({Hook.OUTPUT, Hook.POSTROUTING})
+_NO_OUTPUT: Final = frozenset({Hook.INPUT, Hook.PREROUTING})
+
+
+def _check_interfaces(ruleset: Ruleset, chains: Mapping[ChainKey, Chain]) -> None:
+    """Refuse an interface that a hook never knows, in attached chains, as iptables does for built-in ones."""
+    for attachment in ruleset.attachments:
+        chain = chains[ChainKey(attachment.family, attachment.table, attachment.chain)]
+        for index, rule in enumerate(chain.rules, 1):
+            where = f"{chain.key}, rule {index}"
+            if rule.in_interface is not None and attachment.hook in _NO_INPUT:
+                raise ModelError(f"a packet on {attachment.hook} has no input interface", where=where)
+            if rule.out_interface is not None and attachment.hook in _NO_OUTPUT:
+                raise ModelError(f"a packet on {attachment.hook} has no output interface", where=where)
