@@ -213,13 +213,13 @@ def _set_changes(observed: Snapshot, desired: Ruleset, broken: Collection[Family
 
 
 def longest_run(kept: Sequence[int]) -> tuple[int, int]:
-    """Start and end of the longest run of rules that stay, the later of two equals: appending is the cheaper edit."""
+    """Start and end of the longest run of rules that stay in place, the first of equals."""
     best = (0, 0)
     start = 0
     for index, old in enumerate((*kept, -1)):
         if old >= 0:
             continue
-        if index - start >= best[1] - best[0] and index > start:
+        if index - start > best[1] - best[0]:
             best = (start, index)
         start = index + 1
     return best

@@ -62,8 +62,13 @@ class Set(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         elements: Iterable[str],
         *,
         type: ElementType = ElementType.ADDRESS,  # noqa: A002 - the field's own name
+        intervals: bool | None = None,
     ) -> Set:
-        """The set of elements given as text: an address, a prefix, ``first-last``, or a port."""
+        """The set of elements given as text: an address, a prefix, ``first-last``, or a port.
+
+        ``intervals`` left out means: where an element is a range. A set that changes its kind is built anew with all
+        rules of its family, so say True where ranges may come later.
+        """
         pairs = []
         for text in elements:
             try:
@@ -71,7 +76,8 @@ class Set(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             except ModelError as error:
                 raise error.at(f"set {name}") from None
         merged = merge_ranges(pairs)
-        return cls(family=family, name=name, type=type, intervals=any(a != b for a, b in merged), elements=merged)
+        ranges = any(low != high for low, high in merged) if intervals is None else intervals
+        return cls(family=family, name=name, type=type, intervals=ranges, elements=merged)
 
     def text(self, low: int, high: int) -> str:
         """One element as text: the shortest of host, prefix and range."""
