@@ -1,303 +1,315 @@
 """The memory backend: the executable specification of the protocol, over a kernel of text in this process.
 
 What it holds is text and nothing else: every observation parses it back, and a commit runs the transaction's own
-lines on a copy, which then takes the original's place. The language is that of iptables-restore(8) and ipset(8),
-so the text that is stored is itself the script that would make it. For owner ``meshfw`` chain ``a`` is
-``meshfw:a``, the dispatcher of one hook and place is ``meshfw/input/first`` (its policy stands in its ``:`` line),
-and set ``a`` is ``meshfw:a``, in a rule ``@meshfw:a``.
+lines on a copy, which then takes the original's place. For owner ``meshfw`` chain ``a`` is stored as ``meshfw:a``,
+the dispatcher of one hook and place as ``meshfw/input/first`` with its policy in its ``:`` line, and set ``a`` as
+``meshfw:a``, which a rule calls ``@meshfw:a``.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
 
 from meshfw.backend import (
-    Event,
+    API_VERSION,
+    Cache,
+    Capabilities,
+    Committed,
+    Fingerprint,
+    Observed,
+    Place,
+    Step,
+    Transaction,
+    Unsupported,
 )
-from meshfw.errors import BackendError, ConcurrentChangeError
-from meshfw.languages.lexer import split
+from meshfw.backends.memory_kernel import NAME, Document, MemoryKernel, MemoryWatch, StoredRule, owned
+from meshfw.errors import BackendError, ConfigError, ModelError, ParseError
+from meshfw.extensions.language import Language
+from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.model import (
+    ChainKey,
+    Dispatcher,
+    DispatcherKey,
+    ElementType,
     Family,
+    Goto,
+    Hook,
+    Jump,
+    Match,
+    Not,
+    OpaqueTarget,
+    Policy,
+    Rule,
+    Ruleset,
+    Set,
+    SetKey,
+    SetRef,
     Table,
+    set_references,
 )
+from meshfw.model import Place as HookPlace
+from meshfw.plan import ListChange, Plan, SetChange
+from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
-NAME: Final = "memory"
 RESTORE: Final = "memory-restore"
-"""The command of a step, with the family as its argument."""
-
-_COUNTED: Final = re.compile(r"(?:\[(\d+):(\d+)\] )?(-[AI]) (\S+)(?: (.*))?\Z")
-_OWNED: Final = re.compile(r"[a-z][a-z0-9]*[:/]")
-_Line = tuple[int, int, str]
-"""A stored rule: packets, bytes, text."""
+"""The command of a step; its argument is the family whose text the lines run on."""
 
 
-class _Chain:
-    """A stored chain: its policy word (``-`` for none) and its rules."""
+class Names(msgspec.Struct, frozen=True):
+    """How an owner's chains, dispatchers and sets are called in the stored text."""
 
-    __slots__ = ("policy", "rules")
+    owner: str
 
-    def __init__(self, policy: str, rules: list[_Line] | None = None) -> None:
-        self.policy = policy
-        self.rules = rules or []
+    def stored(self, key: ListKey | str) -> str:
+        """The stored name of a chain or dispatcher, or of a chain or set by its logical name."""
+        if isinstance(key, DispatcherKey):
+            return f"{self.owner}/{key.hook}/{key.place}"
+        return f"{self.owner}:{key.name if isinstance(key, ChainKey) else key}"
 
+    def logical(self, stored: str) -> str | None:
+        """The logical name of a stored chain or set; None for one that isn't the owner's."""
+        return stored.removeprefix(f"{self.owner}:") if stored.startswith(f"{self.owner}:") else None
 
-class Document:
-    """What one family's text says: sets, and tables of chains. Running lines on it is the only way to change it."""
+    def key(self, family: Family, table: Table, stored: str) -> ListKey:
+        """The key of a stored chain of the owner; ValueError where the name is none that is written here."""
+        logical = self.logical(stored)
+        if logical is not None:
+            return ChainKey(family, table, logical)
+        _, hook, place = stored.split("/")
+        return DispatcherKey(family, table, Hook(hook), HookPlace(place))
 
-    __slots__ = ("_table", "sets", "tables")
+    def to_stored(self, rule: Rule) -> Rule:
+        """The rule with stored names."""
+        return _renamed(rule, self.stored)
 
-    def __init__(self, text: str = "") -> None:
-        self.sets: dict[str, tuple[str, list[str]]] = {}
-        self.tables: dict[str, dict[str, _Chain]] = {}
-        self._table: str | None = None
-        self.run(text)
-
-    def __str__(self) -> str:
-        lines: list[str] = []
-        for name, (kind, elements) in self.sets.items():
-            lines += [f"create {name} {kind}", *(f"add {name} {element}" for element in elements)]
-        for table, chains in self.tables.items():
-            lines += [f"*{table}", *(f":{name} {chain.policy} [0:0]" for name, chain in chains.items())]
-            for name, chain in chains.items():
-                for packets, octets, text in chain.rules:
-                    counted = f"[{packets}:{octets}] " if packets or octets else ""
-                    lines.append(f"{counted}-A {name} {text}".rstrip())
-            lines.append("COMMIT")
-        return "".join(f"{line}\n" for line in lines)
-
-    def run(self, text: str) -> None:
-        """Carry out lines; BackendError names the line that can't be, and then the document is worth nothing."""
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                if line and not line.startswith("#"):
-                    self._run(line)
-            except (BackendError, ValueError, KeyError) as error:
-                reason = error.reason if isinstance(error, BackendError) else "it can't be understood"
-                raise BackendError(f"line {number}, {line!r}: {reason}", backend=NAME) from None
-        if self._table is not None:
-            raise BackendError(f"table {self._table} has no COMMIT", backend=NAME)
-
-    def _run(self, line: str) -> None:
-        word, _, rest = line.partition(" ")
-        if self._table is None:
-            if line.startswith("*"):
-                self._table = Table(line[1:]).value
-                self.tables.setdefault(self._table, {})
-            else:
-                self._outside[word](self, *rest.split(" "))
-        elif line == "COMMIT":
-            if not self.tables[self._table]:
-                del self.tables[self._table]
-            self._table = None
-        elif counted := _COUNTED.match(line):
-            self._put(counted, self.tables[self._table])
-        elif line.startswith(":"):
-            self._declare(*line[1:].split(" "))
-        else:
-            self._inside[word](self, self.tables[self._table], *rest.split(" "))
-
-    # --- sets ---
-
-    def _create(self, name: str, *kind: str) -> None:
-        _refuse(name in self.sets, f"set {name} is there already")
-        self.sets[name] = (" ".join(kind), [])
-
-    def _add(self, name: str, element: str) -> None:
-        _refuse(name not in self.sets, f"there is no set {name}")
-        _refuse(element in self.sets[name][1], f"{element} is in the set already")
-        self.sets[name][1].append(element)
-
-    def _del(self, name: str, element: str) -> None:
-        _refuse(name not in self.sets or element not in self.sets[name][1], f"{element} is not in set {name}")
-        self.sets[name][1].remove(element)
-
-    def _destroy(self, name: str) -> None:
-        _refuse(name not in self.sets, f"there is no set {name}")
-        _refuse(self._used(f"@{name}"), f"set {name} is in use")
-        del self.sets[name]
-
-    def _forget(self, owner: str) -> None:
-        """Everything of an owner goes at once, whatever state it is in."""
-        self.sets = {name: held for name, held in self.sets.items() if not name.startswith(f"{owner}:")}
-        for table, chains in list(self.tables.items()):
-            left = {name: held for name, held in chains.items() if not is_owned(name, owner)}
-            self.tables[table] = left
-            if not left:
-                del self.tables[table]
-
-    # --- chains ---
-
-    def _declare(self, name: str, policy: str, _counters: str) -> None:
-        """Make a chain, or set the policy of one that is there."""
-        assert self._table is not None  # the caller has looked
-        chains = self.tables[self._table]
-        if name in chains:
-            _refuse(policy == "-", f"chain {name} is there already")
-            chains[name].policy = policy
-        else:
-            chains[name] = _Chain(policy)
-
-    def _put(self, counted: re.Match[str], chains: Mapping[str, _Chain]) -> None:
-        """``-A CHAIN RULE`` or ``-I CHAIN POSITION RULE``, with or without counters before it."""
-        packets, octets, command, name, text = counted.groups()
-        text = text or ""
-        _refuse(name not in chains, f"there is no chain {name}")
-        rules = chains[name].rules
-        position = len(rules)
-        if command == "-I":
-            number, _, text = text.partition(" ")
-            position = int(number) - 1
-            _refuse(not 0 <= position <= len(rules), f"chain {name} has {len(rules)} rules")
-        for kind, referred in _references(text):
-            known = self.sets if kind == "set" else chains
-            _refuse(referred not in known and bool(_OWNED.match(referred)), f"there is no {kind} {referred}")
-        rules.insert(position, (int(packets or 0), int(octets or 0), text))
-
-    def _delete(self, chains: Mapping[str, _Chain], name: str, number: str) -> None:
-        _refuse(name not in chains, f"there is no chain {name}")
-        _refuse(not 0 < int(number) <= len(chains[name].rules), f"chain {name} has no rule {number}")
-        del chains[name].rules[int(number) - 1]
-
-    def _flush(self, chains: Mapping[str, _Chain], name: str) -> None:
-        _refuse(name not in chains, f"there is no chain {name}")
-        chains[name].rules.clear()
-
-    def _remove(self, chains: dict[str, _Chain], name: str) -> None:
-        _refuse(name not in chains, f"there is no chain {name}")
-        _refuse(bool(chains[name].rules), f"chain {name} is not empty")
-        _refuse(self._used(name), f"chain {name} is in use")
-        del chains[name]
-
-    def _used(self, name: str) -> bool:
-        """Whether a rule refers to the chain of the table at work, or to the set."""
-        wanted = ("set", name[1:]) if name.startswith("@") else ("chain", name)
-        tables = self.tables.values() if self._table is None else (self.tables[self._table],)
-        texts = (text for chains in tables for chain in chains.values() for _, _, text in chain.rules if name in text)
-        return any(wanted in _references(text) for text in texts)
-
-    _outside: Final[Mapping[str, Callable[..., None]]] = {
-        "create": _create,
-        "add": _add,
-        "del": _del,
-        "destroy": _destroy,
-        "forget": _forget,
-    }
-    _inside: Final[Mapping[str, Callable[..., None]]] = {"-D": _delete, "-F": _flush, "-X": _remove}
+    def to_logical(self, rule: Rule) -> Rule | None:
+        """The rule with logical names; None where it names something that isn't the owner's."""
+        target = rule.target
+        if isinstance(target, Jump) and self.logical(target.chain) is None:
+            rule = msgspec.structs.replace(rule, target=OpaqueTarget(target.chain))  # as the text can't tell
+        names = [reference.name for reference, _ in set_references(rule)]
+        names += [rule.target.chain] if isinstance(rule.target, Jump | Goto) else []
+        if any(self.logical(name) is None for name in names):
+            return None
+        return _renamed(rule, lambda name: self.logical(name) or name)
 
 
-def _refuse(condition: bool, reason: str) -> None:
-    if condition:
-        raise BackendError(reason)
+def _renamed(rule: Rule, rename: Callable[[str], str]) -> Rule:
+    """The rule with other names of chains and sets; itself where it names none."""
+    changes: dict[str, Any] = {}
+    target = rule.target
+    if isinstance(target, Jump | Goto):
+        changes["target"] = type(target)(rename(target.chain))
+    if any(True for _ in set_references(rule)):
+        changes["source"] = _renamed_set(rule.source, rename)
+        changes["destination"] = _renamed_set(rule.destination, rename)
+        changes["matches"] = tuple(_renamed_sets(match, rename) for match in rule.matches)
+    return msgspec.structs.replace(rule, **changes) if changes else rule
 
 
-def is_owned(chain: str, owner: str) -> bool:
-    """Whether a stored chain's name is one of the owner's."""
-    return chain.startswith((f"{owner}:", f"{owner}/"))
+def _renamed_sets(match: Match, rename: Callable[[str], str]) -> Match:
+    fields = {field: getattr(match, field) for field in match.__struct_fields__}
+    changes = {field: _renamed_set(value, rename) for field, value in fields.items()}
+    same = all(changes[field] is fields[field] for field in fields)
+    return match if same else msgspec.structs.replace(match, **changes)
 
 
-def _references(text: str) -> Iterator[tuple[str, str]]:
-    """The chains and sets that a rule's text names."""
-    words = [word.text for word in split(text)]
-    for index, word in enumerate(words):
-        if word in ("-j", "-g") and index + 1 < len(words):
-            yield "chain", words[index + 1]
-        elif word.startswith("@") and words[index - 1] != "--comment":
-            yield "set", word[1:]
+def _renamed_set(value: Any, rename: Callable[[str], str]) -> Any:
+    if type(value) is Not and type(value.value) is SetRef:
+        return Not(SetRef(rename(value.value.name)))
+    return SetRef(rename(value.name)) if type(value) is SetRef else value
 
 
-class MemoryWatch:
-    """Writes to a :class:`MemoryKernel` by others, as events behind an eventfd(2)."""
-
-    def __init__(self) -> None:
-        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def fileno(self) -> int:
-        """The descriptor that becomes readable."""
-        return self._descriptor
-
-    def events(self) -> tuple[Event, ...]:
-        """One event for each write since the last call."""
-        try:
-            return (Event(os.getpid(), NAME),) * os.eventfd_read(self._descriptor)
-        except BlockingIOError:
-            return ()
-
-    def tell(self) -> None:
-        """Make it readable."""
-        os.eventfd_write(self._descriptor, 1)
-
-    def close(self) -> None:
-        """Give the descriptor back; a second call does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+def _policies(key: ListKey, word: str) -> frozenset[Policy]:
+    """The policy of a dispatcher's ``:`` line; ValueError where there is none, or where a chain has one."""
+    if isinstance(key, DispatcherKey):
+        return frozenset({Policy(word.lower())})
+    if word != "-":
+        raise ValueError(f"{key} has policy {word}")
+    return frozenset()
 
 
-class MemoryKernel:
-    """What a kernel would hold, as one text for each family; shared by whoever is given it.
+class MemoryBackend:
+    """A ruleset in a :class:`MemoryKernel`: the option ``kernel`` of its place, or one of its own.
 
-    A foreign writer is anybody who calls :meth:`write`. ``writes`` counts the swaps: it is the fingerprint.
+    Several instances and owners on one kernel see each other's writes as they would on a real one.
     """
 
-    def __init__(self) -> None:
-        self._texts: dict[Family, str] = dict.fromkeys(Family, "")
-        self._lock = threading.Lock()
-        self._watches: list[MemoryWatch] = []
-        self.writes = 0
+    api_version: Final = API_VERSION
+    name: Final = NAME
+    capabilities: Final = Capabilities(opaque=True, kernel=False)
 
-    def text(self, family: Family) -> str:
-        """All that the family holds, anybody's; counters in front of the rules that met packets."""
-        return self._texts[family]
+    def __init__(self, place: Place) -> None:
+        kernel = place.options.get("kernel")
+        if kernel is not None and not isinstance(kernel, MemoryKernel):
+            raise ConfigError(f"{kernel!r} is not a kernel", key=f"backend.{NAME}.kernel", expected="a MemoryKernel")
+        self.kernel = kernel or MemoryKernel()
+        self.cache = Cache()
+        self._names = Names(place.owner)
+        self._language: Language = place.language
+        self._watch: MemoryWatch | None = None
 
-    def read(self) -> tuple[dict[Family, str], int]:
-        """The texts and the number of writes they are true for."""
-        with self._lock:
-            return dict(self._texts), self.writes
+    def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
+        """The rules whose text would not be read back as what they are."""
+        placed = [
+            (f"{chain.key}, rule {index}", chain.family, rule)
+            for chain in ruleset.chains
+            for index, rule in enumerate(chain.rules, 1)
+        ]
+        placed += [(f"attachment to {item.dispatcher}", item.family, item.rule) for item in ruleset.attachments]
+        found = (self._unsupported(where, family, rule) for where, family, rule in placed)
+        return tuple(finding for finding in found if finding is not None)
 
-    def write(self, family: Family, text: str) -> None:
-        """Put a text in place of the family's; BackendError for one that can't be run."""
-        self.swap({family: str(Document(text))})
+    def _unsupported(self, where: str, family: Family, rule: Rule) -> Unsupported | None:
+        try:
+            text = self._text(rule, family)
+        except KeyError as error:
+            return Unsupported(where, f"no extension of the language prints {error}")
+        if self._read(text, family) == rule:
+            return None
+        return Unsupported(where, "its text has another meaning", text)
 
-    def swap(
-        self, texts: Mapping[Family, str], *, based_on: int | None = None, writer: MemoryWatch | None = None
-    ) -> int:
-        """Put texts in place of the old ones, all at once; the number of writes after it.
+    def fingerprint(self) -> Fingerprint:
+        """The number of writes, anybody's."""
+        return Fingerprint((NAME, self.kernel.writes))
 
-        Raises ConcurrentChangeError, and changes nothing, when there were writes since ``based_on``. The writer's own
-        watch isn't told.
-        """
-        with self._lock:
-            if based_on is not None and based_on != self.writes:
-                raise ConcurrentChangeError(f"write {self.writes} came after {based_on}", backend=NAME)
-            self._texts.update(texts)
-            self.writes += 1
-            for watch in self._watches:
-                if watch is not writer:
-                    watch.tell()
-            return self.writes
+    def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
+        """What the text says, parsed: everything, or the lists and sets named."""
+        texts, writes = self.kernel.read()
+        lists: dict[ListKey, ObservedList] = {}
+        sets: dict[SetKey, Set] = {}
+        broken: dict[Family, str] = {}
+        for family, text in texts.items():
+            document = Document(text)
+            try:
+                found = [*self._observed_lists(document, family, keys)]
+                held = [*self._observed_sets(document, family, keys)]
+            except (ValueError, ModelError) as error:
+                broken[family] = f"something that is not of meshfw under its name: {error}"
+                continue
+            lists.update((item.key, item) for item in found)
+            sets.update(((item.family, item.name), item) for item in held)
+        return Observed(Snapshot(lists, sets, broken), Fingerprint((NAME, writes)))
 
-    def count(self, *, packets: int = 1, octets: int = 60) -> None:
-        """Let every rule of every chain meet packets, which is no write."""
-        with self._lock:
-            for family, text in self._texts.items():
-                document = Document(text)
-                for chain in (chain for chains in document.tables.values() for chain in chains.values()):
-                    chain.rules[:] = [(held + packets, size + octets, rule) for held, size, rule in chain.rules]
-                self._texts[family] = str(document)
+    def _observed_lists(
+        self, document: Document, family: Family, keys: Collection[ListKey | SetKey] | None
+    ) -> Iterator[ObservedList]:
+        for table, chains in document.tables.items():
+            for name, chain in chains.items():
+                if not owned(name, self._names.owner):
+                    continue
+                key = self._names.key(family, Table(table), name)
+                policy = _policies(key, chain.policy)
+                if keys is None or key in keys:
+                    yield ObservedList(key, tuple(self._observed_rule(rule, family) for rule in chain.rules), policy)
+
+    def _observed_rule(self, stored: StoredRule, family: Family) -> ObservedRule:
+        packets, octets, text = stored
+        return ObservedRule(self._read(text, family), text, packets, octets)
+
+    def _observed_sets(
+        self, document: Document, family: Family, keys: Collection[ListKey | SetKey] | None
+    ) -> Iterator[Set]:
+        for stored, (kind, elements) in document.sets.items():
+            name = self._names.logical(stored)
+            if name is not None and (keys is None or (family, name) in keys):
+                type_, _, intervals = kind.partition(" ")
+                held = Set.of(family, name, elements, type=ElementType(type_))
+                yield msgspec.structs.replace(held, intervals=intervals == "intervals")
+
+    def _read(self, text: str, family: Family) -> Rule | None:
+        """The rule that a stored text means; None where it means none."""
+        try:
+            return self._names.to_logical(parse_rule(text, family=family, language=self._language))
+        except (ParseError, ModelError):
+            return None
+
+    def _text(self, rule: Rule, family: Family) -> str:
+        return format_rule(self._names.to_stored(rule), family=family, language=self._language)
+
+    # --- writing ---
+
+    def compile(self, plan: Plan) -> Transaction:
+        """One step for each family that changes."""
+        texts: dict[ListKey, tuple[str, ...]] = {
+            change.key: tuple(self._text(rule, change.key.family) for rule in change.rules) for change in plan.lists
+        }
+        steps = []
+        for family in Family:
+            lines = [f"forget {self._names.owner}"] if family in plan.rebuilt else []
+            sets = [change for change in plan.sets if change.key[0] is family]
+            lists = [change for change in plan.lists if change.key.family is family]
+            lines += [line for change in sets if change.new for line in self._set_lines(change, change.new)]
+            for table in Table:
+                of_table = [change for change in lists if change.key.table is table]
+                rebuilt = family in plan.rebuilt
+                lines += self._table_lines(table, of_table, texts, rebuilt=rebuilt) if of_table else []
+            lines += [f"destroy {self._names.stored(change.key[1])}" for change in sets if not change.new]
+            if lines:
+                steps.append(Step((RESTORE, family.value), "".join(f"{line}\n" for line in lines)))
+        return Transaction(NAME, tuple(steps), plan, texts)
+
+    def _set_lines(self, change: SetChange, new: Set) -> Iterable[str]:
+        name = self._names.stored(new.name)
+        if change.old is None:
+            yield f"create {name} {new.type}{' intervals' if new.intervals else ''}"
+        yield from (f"del {name} {new.text(*element)}" for element in change.removed)
+        yield from (f"add {name} {new.text(*element)}" for element in change.added)
+
+    def _table_lines(self, table: Table, changes: list[ListChange], texts: Any, *, rebuilt: bool) -> Iterable[str]:
+        """Chains are made before any rule can jump to them, and go after the last rule that did."""
+        yield f"*{table}"
+        for change in changes:
+            if change.new is not None and (change.old is None or change.policy is not None or rebuilt):
+                policy = change.new.policy.upper() if isinstance(change.new, Dispatcher) else "-"
+                yield f":{self._names.stored(change.key)} {policy} [0:0]"
+        for change in changes:
+            if change.new is not None:
+                yield from self._rule_lines(change, texts[change.key], rebuilt=rebuilt)
+        going = [self._names.stored(change.key) for change in changes if change.new is None]
+        yield from (f"-F {name}" for name in going)
+        yield from (f"-X {name}" for name in going)
+        yield "COMMIT"
+
+    def _rule_lines(self, change: ListChange, texts: tuple[str, ...], *, rebuilt: bool) -> Iterable[str]:
+        """Rules that stay aren't touched, so they keep counting; one that moves takes its numbers along."""
+        name = self._names.stored(change.key)
+        if not rebuilt:
+            yield from (f"-D {name} {index + 1}" for index in reversed(change.dropped))
+        for position, (text, kept, source) in enumerate(zip(texts, change.kept, change.source, strict=True), 1):
+            if kept >= 0:
+                continue
+            held = change.old.rules[source] if change.old is not None and source >= 0 else None
+            counted = f"[{held.packets}:{held.bytes}] " if held and (held.packets or held.bytes) else ""
+            yield f"{counted}-I {name} {position} {text}".rstrip()
+
+    def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
+        """Run the steps on a copy of the texts, then swap; the kernel compares the number of writes as it does."""
+        texts, writes = self.kernel.read()
+        if based_on is not None:
+            writes = based_on.value[1]
+        changed: dict[Family, Document] = {}
+        for step in transaction.steps:
+            if len(step.command) != 2 or step.command[0] != RESTORE:
+                raise BackendError(f"{' '.join(step.command)}: no such command", backend=NAME)
+            family = Family(step.command[1])
+            document = changed.setdefault(family, Document(texts[family]))
+            document.run(step.input)
+        after = {family: str(document) for family, document in changed.items()}
+        done = self.kernel.swap(after, based_on=writes, writer=self._watch)
+        return Committed(Fingerprint((NAME, done)), exclusive=based_on is not None)
 
     def watch(self) -> MemoryWatch:
-        """A watch of its own for the caller, who gives it back to :meth:`unwatch`."""
-        watch = MemoryWatch()
-        with self._lock:
-            self._watches.append(watch)
-        return watch
+        """The writes of others."""
+        if self._watch is None:
+            self._watch = self.kernel.watch()
+        return self._watch
 
-    def unwatch(self, watch: MemoryWatch) -> None:
-        """End a watch."""
-        with self._lock:
-            self._watches.remove(watch)
-        watch.close()
+    def close(self) -> None:
+        """End the watch; the kernel keeps what it holds."""
+        if self._watch is not None:
+            self.kernel.unwatch(self._watch)
+            self._watch = None

@@ -61,7 +61,7 @@ _READS: Final = 5
 _FEW: Final = 32
 """Up to so many changed chains of a family are listed one by one; more, by listing the table."""
 _TRIM: Final = 2000
-"""Rules beyond which the memory of a call is worth giving back (facts of the C library's heap, not of ours)."""
+"""Rules read beyond which the C library's memory is worth giving back."""
 
 
 class NftBackend:
@@ -129,6 +129,8 @@ class NftBackend:
                     raise
                 error = refused  # a chain that went while we read
                 continue
+            if snapshot.rules > _TRIM:
+                self._nft.trim()
             if self._netlink.generation() == before:
                 return Observed(snapshot, self._fingerprint(before))
         if snapshot is None and error is not None:
@@ -290,8 +292,6 @@ class NftBackend:
             self._expected = {
                 change.key: Expected(transaction.texts[change.key], change.rules) for change in transaction.plan.lists
             }
-        if sum(len(change.rules) for change in transaction.plan.lists) > _TRIM:
-            self._nft.trim()
         return Committed(self._fingerprint(after), exclusive)
 
     # --- what can't be said ---

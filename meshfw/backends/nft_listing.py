@@ -31,7 +31,8 @@ _POLICIES: Final = {
     "drop": frozenset({Policy.DROP}),
 }
 _RULE: Final = re.compile(r"^\t\t(.*?)counter packets (\d+) bytes (\d+)(.*) # handle (\d+)$", re.MULTILINE)
-_CHAIN: Final = re.compile(r"^\tchain (\S+) \{[^\n]*\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
+_CHAIN: Final = re.compile(r"^\tchain (\S+) \{[^\n]*\n", re.MULTILINE)
+_END: Final = "\n\t}\n"
 _LINE: Final = "\n\t\t"
 _HEADER: Final = "\t\ttype "
 
@@ -95,7 +96,11 @@ def prove(body: str, expected: Expected) -> tuple[ObservedRule, ...] | None:
 
 def chain_bodies(listing: str) -> dict[str, str]:
     """The bodies of the chains in a text listing of one table, by nft name."""
-    return {found[1]: found[2] for found in _CHAIN.finditer(listing)}
+    bodies = {}
+    for found in _CHAIN.finditer(listing):
+        end = listing.find(_END, found.end() - 1)
+        bodies[found[1]] = listing[found.end() : end + 1]
+    return bodies
 
 
 # --- JSON --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,8 @@ from meshfw.errors import ModelError
 from meshfw.model.kinds import Family, Not
 
 _OCTET: Final = re.compile(r"(?:0|[1-9][0-9]{0,2})\Z")
-_ZEROS: Final = re.compile(r"(?:(?<=:)|^)0(?::0)+(?=:|$)")
+_GROUPS: Final = struct.Struct(">8H").unpack
+_ZERO_RUNS: Final = tuple(":0" * count + ":" for count in range(8, 1, -1))
 
 
 def format_address(value: int, family: Family) -> str:
@@ -22,12 +24,12 @@ def format_address(value: int, family: Family) -> str:
         return f"::ffff:{format_address(value & 0xFFFFFFFF, Family.IPV4)}"
     if 0xFFFF < value <= 0xFFFFFFFF:
         return f"::{format_address(value, Family.IPV4)}"
-    digits = f"{value:032x}"
-    text = ":".join([digits[at : at + 4].lstrip("0") or "0" for at in range(0, 32, 4)])
-    longest = max(_ZEROS.finditer(text), key=lambda run: len(run.group()), default=None)
-    if longest is None:
-        return text
-    return f"{text[: longest.start()].removesuffix(':')}::{text[longest.end() :].removeprefix(':')}"
+    text = ":%x:%x:%x:%x:%x:%x:%x:%x:" % _GROUPS(value.to_bytes(16, "big"))  # noqa: UP031 - twice as fast as format()
+    for run in _ZERO_RUNS:
+        at = text.find(run)
+        if at >= 0:
+            return f"{text[1:at]}::{text[at + len(run) : -1]}"
+    return text[1:-1]
 
 
 def parse_address(text: str) -> tuple[Family, int]:

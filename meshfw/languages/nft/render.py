@@ -70,6 +70,9 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
     return NftText(" ".join(base) + " " if base else "", tail)
 
 
+_HOST_MASKS: Final = {family: (1 << family.bits) - 1 for family in Family}
+
+
 def _base_conditions(rule: Rule, family: Family, names: Names) -> list[str]:
     words: list[str] = []
     network = FAMILIES[family]
@@ -90,12 +93,14 @@ def _address_condition(left: str, held: Any, names: Names) -> str:
     sign = " != " if negated else " "
     if type(value) is SetRef:
         return f"{left}{sign}@{names.set(value.name)}"
-    prefix = value.prefix
     address = format_address(value.address, value.family)
+    if value.mask == _HOST_MASKS[value.family]:
+        return f"{left}{sign}{address}"
+    prefix = value.prefix
     if prefix is None:
         sign = "!=" if negated else "=="
         return f"{left} & {format_address(value.mask, value.family)} {sign} {address}"
-    return f"{left}{sign}{address}" if prefix == value.family.bits else f"{left}{sign}{address}/{prefix}"
+    return f"{left}{sign}{address}/{prefix}"
 
 
 def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
