@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from meshfw.errors import FamilyError, FamilyParseError, ModelError, ParseError
-from meshfw.extensions.codecs import PROTOCOL_NUMBERS, number
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.language import Language
+from meshfw.languages.iptables.vocabulary import (
+    BASE_OPTIONS,
+    GLUED,
+    INVERTIBLE,
+    OPAQUE_TARGETS,
+    VERDICTS,
+    parse_protocol,
+)
 from meshfw.languages.lexer import Word, split
 from meshfw.model import (
-    ACCEPT,
-    DROP,
-    RETURN,
     Family,
     Goto,
     Interface,
@@ -27,45 +31,6 @@ from meshfw.model import (
     SetRef,
     Target,
 )
-
-_BASE: Final[Mapping[str, str]] = {
-    "-s": "source",
-    "--source": "source",
-    "--src": "source",
-    "-d": "destination",
-    "--destination": "destination",
-    "--dst": "destination",
-    "-i": "in_interface",
-    "--in-interface": "in_interface",
-    "-o": "out_interface",
-    "--out-interface": "out_interface",
-    "-p": "protocol",
-    "--protocol": "protocol",
-    "--proto": "protocol",
-    "-f": "fragment",
-    "--fragment": "fragment",
-    "-m": "match",
-    "--match": "match",
-    "-j": "jump",
-    "--jump": "jump",
-    "-g": "goto",
-    "--goto": "goto",
-    "-c": "counters",
-    "--set-counters": "counters",
-    "-4": "ipv4",
-    "--ipv4": "ipv4",
-    "-6": "ipv6",
-    "--ipv6": "ipv6",
-}
-_INVERTIBLE: Final = frozenset({"source", "destination", "in_interface", "out_interface", "protocol", "fragment"})
-_GLUED: Final = frozenset("sdiopmjg")
-_VERDICTS: Final[Mapping[str, Target]] = {"ACCEPT": ACCEPT, "DROP": DROP, "RETURN": RETURN}
-
-OPAQUE_TARGETS: Final = frozenset(
-    "AUDIT CHECKSUM CLASSIFY CLUSTERIP CONNSECMARK CT DNPT DSCP ECN HL HMARK IDLETIMER LED NETMAP NFLOG NFQUEUE "
-    "NOTRACK QUEUE RATEEST SECMARK SET SNPT SYNPROXY TCPMSS TCPOPTSTRIP TEE TOS TPROXY TRACE TTL ULOG".split()
-)
-"""Names of targets in iptables-extensions(8): without a typed value they are kept opaque, never taken for a chain."""
 
 
 class _Loaded:
@@ -137,9 +102,9 @@ class _RuleParser:
             raise self._error(f"{text!r} is not an option", word, "an option such as -s, -m or -j")
         if text.startswith("--") and "=" in text:
             text = self._unglue(word, text.index("="), 1)
-        elif not text.startswith("--") and len(text) > 2 and text[1] in _GLUED:
+        elif not text.startswith("--") and len(text) > 2 and text[1] in GLUED:
             text = self._unglue(word, 2, 0)
-        base = _BASE.get(text)
+        base = BASE_OPTIONS.get(text)
         if base is not None:
             self._base(base, Word(text, word.column))
         else:
@@ -161,7 +126,7 @@ class _RuleParser:
     # --- base options ---
 
     def _base(self, field: str, word: Word) -> None:
-        negated = self._take_negation(word, allowed=field in _INVERTIBLE)
+        negated = self._take_negation(word, allowed=field in INVERTIBLE)
         if field in self._fields:
             raise self._error(f"{word.text} is given twice", word)
         if field == "fragment":
@@ -246,8 +211,8 @@ class _RuleParser:
         self._one_target(word)
         name = value.text
         extension = self._language.targets.get(name)
-        if name in _VERDICTS:
-            self._target = _VERDICTS[name]
+        if name in VERDICTS:
+            self._target = VERDICTS[name]
         elif extension is not None:
             self._known_family(extension, value)
             self._target = _Loaded(extension, value)
@@ -374,22 +339,6 @@ class _RuleParser:
         if isinstance(item, _Opaque):
             return OpaqueTarget(item.name, tuple(item.words))
         return cast("Target", self._made(item))  # Language keeps matches and targets apart
-
-
-def parse_protocol(text: str, language: Language) -> int | None:
-    """A protocol's number; 0 for ``all``; None where the word is none (iptables(8), --protocol)."""
-    lower = text.lower()
-    if lower == "all":
-        return 0
-    found = PROTOCOL_NUMBERS.get(lower)
-    if found is None:
-        found = language.hosts.protocols.get(lower)
-    if found is not None:
-        return found
-    try:
-        return number(text, high=255)
-    except ModelError:
-        return None
 
 
 def parse_rule(
