@@ -26,7 +26,8 @@ CANONICAL = [
     ("", ""),
     ("-p tcp -s 10.4.0.7 --dport ssh -j ACCEPT", "-s 10.4.0.7/32 -p tcp -m tcp --dport 22 -j ACCEPT"),
     ("-p 6 -j DROP", "-p tcp -j DROP"),
-    ("-p l2tp -j DROP", "-p 115 -j DROP"),
+    ("-p 115 -j DROP", "-p l2tp -j DROP"),
+    ("-p 116 -j DROP", "-p 116 -j DROP"),
     ("-p TCP -j DROP", "-p tcp -j DROP"),
     ("-p all -j DROP", "-j DROP"),
     ("-s 0.0.0.0/0 -i + -j DROP", "-j DROP"),
@@ -42,6 +43,7 @@ CANONICAL = [
     ("-p udp --dport domain -g elsewhere", "-p udp -m udp --dport 53 -g elsewhere"),
     ("-j chain -m comment --comment x", "-m comment --comment x -j chain"),
     ("-m comment --comment x -j chain", "-m comment --comment x -j chain"),
+    ("-m comment --comment ! -j DROP", "-m comment --comment ! -j DROP"),
     ("-p tcp --syn -j DROP", "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j DROP"),
 ]
 

@@ -34,7 +34,7 @@ def format_rule(rule: Rule, *, family: Family, language: Language) -> str:
         negated = isinstance(rule.protocol, Not)
         value = rule.protocol.value if isinstance(rule.protocol, Not) else rule.protocol
         words += ["!", "-p"] if negated else ["-p"]
-        words.append(protocol_name(value))
+        words.append(protocol_name(value, language))
     if rule.fragment is not None:
         words += ["-f"] if rule.fragment else ["!", "-f"]
     for match in rule.matches:
@@ -53,9 +53,12 @@ def quote_opaque(word: str) -> str:
     return quote(word) if not word or set(word) & set(' \t"\\') else word
 
 
-def protocol_name(value: int) -> str:
-    """The protocol as iptables-save prints it."""
-    return PROTOCOL_NAMES.get(value, str(value))
+def protocol_name(value: int, language: Language) -> str:
+    """The protocol as iptables-save prints it: by the name that iptables or the host has for it."""
+    known = PROTOCOL_NAMES.get(value)
+    if known is None:
+        known = next((name for name, number in language.hosts.protocols.items() if number == value), str(value))
+    return known
 
 
 def _base_words(words: list[str], option: str, held: Any) -> None:

@@ -92,7 +92,8 @@ class _RuleParser:
             raise self._error(f"{option.text} has no value", option, f"a value behind {option.text}")
         self._at += 1
         value = self._words[self._at - 1]
-        if value.text == "!" and not value.quoted:
+        following = self._words[self._at] if self._at < len(self._words) else None
+        if value == ("!", value.column, False) and following is not None and following.text[:1] not in ("-", "!"):
             raise self._error("the negation stands behind the option", value, f"! {option.text} VALUE")
         return value
 
