@@ -39,9 +39,8 @@ def traced_threads() -> list[str]:
 
 def children() -> set[str]:
     """The processes made by this one that are not reaped yet."""
-    return {
-        pid for tid in os.listdir("/proc/self/task") for pid in Path(f"/proc/self/task/{tid}/children").read_text().split()
-    }
+    lists = [Path(f"/proc/self/task/{tid}/children") for tid in os.listdir("/proc/self/task")]
+    return {pid for path in lists for pid in path.read_text(encoding="ascii").split()}
 
 
 def python(program: str, *arguments: str) -> Counted:
@@ -73,7 +72,7 @@ def fork(*argv: str) -> int:
     if pid == 0:
         try:
             if argv:
-                os.execv(argv[0], argv)
+                os.execv(argv[0], argv)  # noqa: S606 - the way under test
         finally:
             os._exit(0)
     return pid
@@ -97,6 +96,15 @@ def spawning_threads(number: int) -> Iterator[None]:
         over.set()
         for thread in threads:
             thread.join()
+
+
+def need_user_namespaces() -> None:
+    """The end of a test where the system makes no user namespaces: a failure in CI, else a skip."""
+    if subprocess.run(["unshare", "-r", "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+        message = "no user namespaces here; sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=1000"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
 
 
 async def asynchronous() -> None:
@@ -138,7 +146,7 @@ WAYS: dict[str, tuple[Callable[[], object], int, int]] = {
     "asyncio": (lambda: asyncio.run(asynchronous()), 1, 1),
     "fork": (lambda: reap(fork()), 1, 0),
     "fork and exec": (lambda: reap(fork("/bin/true")), 1, 1),
-    "fork and failed exec": (lambda: reap(fork("/nowhere/to/be/found")), 1, 0),
+    "fork and failed exec": (lambda: reap(fork("/dev/null")), 1, 0),
     "shell": (lambda: subprocess.run(["/bin/sh", "-c", "/bin/true; :"], check=True), 2, 2),
     "nested shells": (lambda: subprocess.run(["/bin/sh", "-c", "(:); (/bin/true; :); /bin/true; :"], check=True), 5, 3),
     "replaced shell": (lambda: subprocess.run(["/bin/sh", "-c", "exec /bin/true"], check=True), 1, 2),
@@ -186,6 +194,34 @@ def test_threads_older_than_the_block_are_counted_in_it() -> None:
         done.wait()
     thread.join()
     assert (counter.count.forks, counter.count.execs) == (1, 1)
+
+
+def test_a_thread_made_while_the_block_begins_is_in_it() -> None:
+    over, wanted, done = threading.Event(), threading.Event(), threading.Event()
+
+    def runner() -> None:
+        # Hands over to a new thread all the time, so that one is being made whenever the tracer looks.
+        if wanted.is_set():
+            wanted.clear()
+            reap(spawn("/bin/true"))
+            done.set()
+        if not over.is_set():
+            threading.Thread(target=runner).start()
+
+    threads = threading.active_count()
+    threading.Thread(target=runner).start()
+    try:
+        for _ in range(30):
+            with ProcessCounter() as counter:
+                done.clear()
+                wanted.set()
+                assert done.wait(20)
+            assert (counter.count.forks, counter.count.execs) == (1, 1)
+            assert field("self", "TracerPid") == "0"
+    finally:
+        over.set()
+        while threading.active_count() > threads:
+            time.sleep(0.001)
 
 
 def test_only_the_block_counts() -> None:
@@ -275,8 +311,7 @@ def test_strace_counts_the_same(requires: Callable[..., None], tmp_path: Path) -
 
 def test_the_rootless_can_count(requires: Callable[..., None]) -> None:
     requires("unshare")
-    if subprocess.run(["unshare", "-rn", "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0:
-        pytest.skip("no user namespaces here; sysctl kernel.unprivileged_userns_clone=1")
+    need_user_namespaces()
     program = """
 import subprocess
 from meshfw.testing.counting import ProcessCounter, run_counted
@@ -290,11 +325,45 @@ print(counter.count.forks, counter.count.execs, other.forks, other.execs)
     assert (done.stdout, done.stderr) == ("2 2 1 1\n", "")
 
 
+def test_processes_in_other_namespaces_count(requires: Callable[..., None]) -> None:
+    requires("unshare")
+    need_user_namespaces()
+    # unshare runs the shell in a child, which is process 1 of its own pid namespace.
+    count = run_counted(["unshare", "-rpf", "/bin/sh", "-c", "/bin/true x; :"]).count
+    assert count == Count(2, 2, (("/bin/sh", "-c", "/bin/true x; :"), ("/bin/true", "x")))
+
+
+def test_a_proc_of_another_pid_namespace_is_refused_by_name(requires: Callable[..., None]) -> None:
+    requires("unshare")
+    need_user_namespaces()
+    program = "from meshfw.testing.counting import ProcessCounter; ProcessCounter().__enter__()"
+    argv = ["unshare", "-rpf", sys.executable, "-c", program]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert "KernelError: count processes: /proc shows another pid namespace" in done.stderr
+
+
+def test_a_process_that_may_not_be_traced_says_what_is_needed(requires: Callable[..., None]) -> None:
+    # A process that is not dumpable (prctl(2), PR_SET_DUMPABLE) is closed to all without CAP_SYS_PTRACE.
+    requires("unshare")  # setpriv is of the same package
+    need_user_namespaces()
+    program = """
+import ctypes, sys
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+from meshfw.testing.counting import ProcessCounter
+ProcessCounter().__enter__()
+"""
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    argv = ["unshare", "-r", *drop, sys.executable, "-c", program]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert "KernelError: count processes: Operation not permitted (ptrace must be allowed" in done.stderr
+
+
 # --- a counted program is the same program ---
 
 
 def test_a_program_gets_its_input_and_environment() -> None:
-    done = run_counted(["/bin/sh", "-c", 'read word; echo "$word $MARK"; echo no >&2; exit 3'], input=b"in\n", env={"MARK": "x"})
+    argv = ["/bin/sh", "-c", 'read word; echo "$word $MARK"; echo no >&2; exit 3']
+    done = run_counted(argv, input=b"in\n", env={"MARK": "x"})
     assert done == Counted(NOTHING, 3, "in x\n", "no\n")
 
 
@@ -323,17 +392,22 @@ def test_signals_reach_the_traced() -> None:
     program = """
 import os, signal
 seen = []
-for number in (signal.SIGUSR1, signal.SIGTRAP, signal.SIGCHLD, signal.SIGSTOP - 1):
-    signal.signal(number, lambda number, frame: seen.append(number))
+for number in (signal.SIGUSR1, signal.SIGTRAP, signal.SIGCHLD, signal.SIGCONT, signal.SIGRTMIN):
+    signal.signal(number, lambda number, frame: seen.append(int(number)))
     os.kill(os.getpid(), number)
-print(seen == [signal.SIGUSR1, signal.SIGTRAP, signal.SIGCHLD, signal.SIGSTOP - 1])
-os.kill(os.getpid(), signal.SIGTERM)
+print(seen)
 """
-    done = python(program)
-    assert (done.stdout, done.stderr) == ("True\n", "")
-    assert done.returncode in {0, -signal.SIGTERM}
-    assert run_counted(["/bin/sh", "-c", "kill -TERM $$"]).returncode == -signal.SIGTERM
-    assert run_counted(["/bin/sh", "-c", "kill -TRAP $$"]).returncode == -signal.SIGTRAP
+    numbers = [signal.SIGUSR1, signal.SIGTRAP, signal.SIGCHLD, signal.SIGCONT, signal.SIGRTMIN]
+    assert python(program) == Counted(NOTHING, 0, f"{[int(number) for number in numbers]}\n", "")
+
+
+@pytest.mark.parametrize("name", ["TERM", "TRAP", "KILL"])
+def test_a_signal_ends_the_traced_as_it_would_without(name: str) -> None:
+    with ProcessCounter() as counter:
+        pid = spawn("/bin/sleep", "60")
+        os.kill(pid, signal.Signals[f"SIG{name}"])
+        assert reap(pid) == -signal.Signals[f"SIG{name}"]
+    assert counter.count.forks == 1
 
 
 def test_a_stopped_child_stays_stopped_until_it_is_continued() -> None:
@@ -406,11 +480,44 @@ def test_the_error_of_the_block_goes_before_a_lost_count() -> None:
 
 def test_a_tracer_that_hangs_is_given_up_in_time() -> None:
     before, start = children(), time.monotonic()
-    with pytest.raises(KernelError, match="no answer"), ProcessCounter(timeout=0.5):
+    # This process gets a SIGCHLD for its stopped child and stands still, since the one to pass it on is stopped.
+    with pytest.raises(KernelError), ProcessCounter(timeout=1.0):
         os.kill(int(field("self", "TracerPid")), signal.SIGSTOP)
     assert time.monotonic() - start < 20
     assert traced_threads() == []
     assert children() == before
+
+
+def test_a_tracer_that_is_late_is_given_up() -> None:
+    before = children()
+    with pytest.raises(KernelError, match="no answer"), ProcessCounter(timeout=0.001):
+        pytest.fail("a process started in a millisecond")
+    assert children() == before
+    assert traced_threads() == []
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_an_interrupt_while_the_block_begins_leaves_nothing() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before, old = children(), signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        for delay in (0.003, 0.01, 0.02, 0.1):  # seconds; the last comes inside the block
+            timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGUSR1))
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the timer has to start inside
+                timer.start()
+                with ProcessCounter():
+                    time.sleep(30)
+            timer.join()
+            assert traced_threads() == []
+            # Interrupted inside itself, subprocess leaves the child to be reaped by its next use.
+            deadline = time.monotonic() + 20
+            while children() != before and time.monotonic() < deadline:
+                subprocess.run(["/bin/true"], check=True)
+            assert children() == before
+    finally:
+        signal.signal(signal.SIGUSR1, old)
 
 
 def test_a_busy_block_ends_in_time() -> None:
@@ -497,13 +604,16 @@ def test_counting_is_json_for_machines() -> None:
 
 
 def test_counting_costs_little() -> None:
-    def hundred() -> float:
-        start = time.perf_counter()
+    def cost() -> float:
+        """Seconds for a process, of which every tenth is faster: other load does not show in it."""
+        times = []
         for _ in range(100):
+            start = time.perf_counter()
             reap(spawn("/bin/true"))
-        return time.perf_counter() - start
+            times.append(time.perf_counter() - start)
+        return sorted(times)[10]
 
-    plain = min(hundred() for _ in range(3))
+    plain = cost()
     with ProcessCounter():
-        counted = min(hundred() for _ in range(3))
-    assert counted - plain < 100 * 0.005  # seconds; 0.3 ms each on an idle machine
+        counted = cost()
+    assert counted - plain < 0.005  # 0.0003 on an idle machine

@@ -26,7 +26,7 @@ from meshfw.backend import (
     Unsupported,
 )
 from meshfw.backends.memory_kernel import NAME, Document, MemoryKernel, MemoryWatch, StoredRule, owned
-from meshfw.errors import BackendError, ConfigError, ModelError, ParseError
+from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, ModelError, ParseError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.model import (
@@ -218,6 +218,8 @@ class MemoryBackend:
             if name is not None and (keys is None or (family, name) in keys):
                 type_, _, intervals = kind.partition(" ")
                 held = Set.of(family, name, elements, type=ElementType(type_))
+                if len(held.elements) != len(elements):
+                    raise ValueError(f"elements of set {name} overlap")
                 yield msgspec.structs.replace(held, intervals=intervals == "intervals")
 
     def _read(self, text: str, family: Family) -> Rule | None:
@@ -289,8 +291,8 @@ class MemoryBackend:
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
         """Run the steps on a copy of the texts, then swap; the kernel compares the number of writes as it does."""
         texts, writes = self.kernel.read()
-        if based_on is not None:
-            writes = based_on.value[1]
+        if based_on is not None and based_on.value[1] != writes:
+            raise ConcurrentChangeError(f"write {writes} came after {based_on.value[1]}", backend=NAME)
         changed: dict[Family, Document] = {}
         for step in transaction.steps:
             if len(step.command) != 2 or step.command[0] != RESTORE:

@@ -39,7 +39,7 @@ from meshfw.backends.nft_neighbours import neighbour_findings
 from meshfw.backends.nft_text import chain_name, rule_texts, transaction_text
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
-from meshfw.kernel.netlink import Nfnetlink
+from meshfw.kernel.netlink import TABLE_DORMANT, Nfnetlink
 from meshfw.kernel.netns import Namespace, entered
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft import FAMILIES, NftText, render_rule
@@ -56,7 +56,6 @@ from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
 NAME: Final = "nft"
 _NUMERIC: Final = Numeric.PROTOCOL | Numeric.PRIORITY
-_DORMANT: Final = 1  # linux/netfilter/nf_tables.h, NFT_TABLE_F_DORMANT
 _READS: Final = 5
 _FEW: Final = 32
 """Up to so many changed chains of a family are listed one by one; more, by listing the table."""
@@ -121,7 +120,8 @@ class NftBackend:
         error: BackendError | None = None
         snapshot: Snapshot | None = None
         for _ in range(_READS):
-            before = self._netlink.generation()
+            # Settled: a commit that is counted but not shown yet must not be taken for what is read here.
+            before = self._netlink.settled()
             try:
                 snapshot = self._read(keys, proven=before == self._own_generation)
             except KernelError as refused:
@@ -131,7 +131,7 @@ class NftBackend:
                 continue
             if snapshot.rules > _TRIM:
                 self._nft.trim()
-            if self._netlink.generation() == before:
+            if self._netlink.settled() == before:
                 return Observed(snapshot, self._fingerprint(before))
         if snapshot is None and error is not None:
             raise error
@@ -145,6 +145,8 @@ class NftBackend:
         rules: dict[ListKey, tuple[ObservedRule, ...]] = {}
         if keys is None:
             for family in present:
+                if family in listing.broken:
+                    continue
                 text = self._list(f"list table {FAMILIES[family]} {self._owner}")
                 rules.update(reader.rules(text))
                 held = any(key.family is family for key in policies) or any(key[0] is family for key in listing.sets)
@@ -171,8 +173,9 @@ class NftBackend:
             family = _families.get(table.family)
             if table.name == self._owner and family is not None:
                 present.append(family)
-                if table.flags & _DORMANT:
-                    listing.broken[family] = "the table was made dormant"
+                if table.flags:  # and nft 1.0.6 reads out of bounds when it lists such a table as JSON
+                    what = "dormant" if table.flags & TABLE_DORMANT else f"special (flags {table.flags:#x})"
+                    listing.broken[family] = f"the table was made {what}"
         return tuple(present)
 
     def _chains(self, listing: Listing, present: Collection[Family]) -> dict[ListKey, frozenset[Policy]]:
@@ -273,7 +276,7 @@ class NftBackend:
 
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
         """Run the transaction; the kernel takes all of it or nothing."""
-        before = self._netlink.generation()
+        before = self._netlink.settled()
         if based_on is not None and based_on != self._fingerprint(before):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=NAME)
         self._own_generation = -1

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from enum import IntFlag
 from typing import Any, Final
 
-from meshfw.errors import ModelError
-from meshfw.extensions.codecs import mapped, sign
-from meshfw.extensions.extension import Extension, Option
+from meshfw.errors import InexpressibleError, ModelError
+from meshfw.extensions.codecs import listed, mapped, plain_condition, set_nft, sign
+from meshfw.extensions.extension import Extension, NftMatch, Option
 from meshfw.model import Family, Match, Not, Rule
 
 
@@ -84,6 +84,63 @@ def _save(value: AddrType, family: Family) -> Iterable[str]:
         yield f"--limit-iface-{value.interface}"
 
 
+_SAME_ON_IPV6: Final = int(AddressType.LOCAL | AddressType.ANYCAST)
+"""For other types xt_addrtype looks at the IPv6 address alone, and nft's fib at the route to it."""
+_NFT_NAMES: Final = (
+    "unspec",
+    "unicast",
+    "local",
+    "broadcast",
+    "anycast",
+    "multicast",
+    "blackhole",
+    "unreachable",
+    "prohibit",
+    "9",
+    "10",
+    "11",
+)
+"""The address types as nft lists them, by number."""
+
+
+def _to_nft(value: AddrType, family: Family, rule: Rule) -> Iterable[str]:
+    interface = f" . {value.interface[0]}if" if value.interface else ""
+    for field, held in (("saddr", value.source), ("daddr", value.destination)):
+        if held is None:
+            continue
+        negated, mask = sign(held)
+        if family is Family.IPV6 and mask & ~_SAME_ON_IPV6:
+            raise InexpressibleError(
+                f"addrtype {_TYPES.format(mask & ~_SAME_ON_IPV6)}: nft finds it by the route on IPv6, "
+                "iptables by the address; state the prefix"
+            )
+        names = [name for number, name in enumerate(_NFT_NAMES) if mask & 1 << number]
+        text = names[0] if len(names) == 1 else f"{{ {', '.join(names)} }}"
+        yield set_nft(f"fib {field}{interface} type", text, negated)
+
+
+class _Reader:
+    """Reads one key of nft's JSON into one field."""
+
+    def __init__(self, field: str, interface: str | None) -> None:
+        self._field = field
+        self._interface = interface
+
+    def __call__(self, match: NftMatch, family: Family) -> AddrType | None:
+        if not plain_condition(match):
+            return None
+        mask = 0
+        for item in listed(match.right):
+            mask |= 1 << (item if isinstance(item, int) else _NFT_NAMES.index(item))
+        return AddrType(**{self._field: Not(mask) if match.negated else mask}, interface=self._interface)
+
+
+_READERS: Final = {
+    f"fib {address}{device} type": _Reader(field, interface)
+    for address, field in (("saddr", "source"), ("daddr", "destination"))
+    for device, interface in (("", None), (" . iif", "in"), (" . oif", "out"))
+}
+
 EXTENSIONS: Final = (
     Extension(
         name="addrtype",
@@ -95,5 +152,7 @@ EXTENSIONS: Final = (
             Option("--limit-iface-out", "interface", words=0, preset="out"),
         ),
         save=_save,
+        to_nft=_to_nft,
+        from_nft=_READERS,
     ),
 )

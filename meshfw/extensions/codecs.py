@@ -117,15 +117,35 @@ def parse_ports(text: str, context: ParseContext) -> Ports | SetRef:
     return Ports(low, high)
 
 
-def ports_atom(field: str, negated: bool, ranges: Iterable[Ports]) -> tuple[Any, ...]:
-    """The meaning of a port condition, the same for one option and for a list."""
+def port_atoms(field: str, negated: bool, ranges: Iterable[Ports]) -> Iterable[tuple[Any, ...]]:
+    """The meaning of a port condition, whichever option states it: the ports that meet it, joined; nothing for all."""
+    met = join_ranges((item.low, item.high) for item in ranges)
+    if negated:  # iptables-nft itself stores ! 0:1023 as 1024:65535
+        met = complement(met)
+    if met != ((ALL_PORTS.low, ALL_PORTS.high),):
+        yield (field, met)
+
+
+def complement(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The ports outside the ranges, which are sorted and joined."""
+    outside: list[tuple[int, int]] = []
+    edge = ALL_PORTS.low
+    for low, high in (*ranges, (ALL_PORTS.high + 1, 0)):
+        if edge < low:
+            outside.append((edge, low - 1))
+        edge = high + 1
+    return tuple(outside)
+
+
+def join_ranges(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The ranges sorted, overlaps and neighbours joined."""
     joined: list[tuple[int, int]] = []
-    for low, high in merge_ranges((item.low, item.high) for item in ranges):
+    for low, high in merge_ranges(ranges):
         if joined and low == joined[-1][1] + 1:
             joined[-1] = (joined[-1][0], high)
         else:
             joined.append((low, high))
-    return (field, negated, tuple(joined))
+    return tuple(joined)
 
 
 def read_ports(right: Any) -> Ports | SetRef:
@@ -136,6 +156,18 @@ def read_ports(right: Any) -> Ports | SetRef:
     if isinstance(right, str) and right.startswith("@"):
         return SetRef(right[1:])
     return Ports(int(right), int(right))
+
+
+def plain_condition(match: NftMatch) -> bool:
+    """Whether a condition compares for equality or inequality, and not for order or single bits."""
+    return match.op in ("==", "!=") and match.mask is None
+
+
+def listed(right: Any) -> list[Any]:
+    """What nft's JSON has on the right side as a list: the elements of a set, several flags, or the one value."""
+    if isinstance(right, dict) and "set" in right:
+        return list(right["set"])
+    return right if isinstance(right, list) else [right]
 
 
 def set_nft(left: str, text: str, negated: bool) -> str:
@@ -178,15 +210,21 @@ def parse_mark(text: str, context: ParseContext) -> MarkValue:
 def _mark_nft(left: str, value: MarkValue, negated: bool) -> str:
     if value.value & ~value.mask:
         raise InexpressibleError(f"mark {value}: bits outside the mask never match")
-    sign = "!=" if negated else "=="
+    if negated and not value.mask:
+        raise InexpressibleError(f"! mark {value}: no packet meets it")
+    length = value.mask.bit_count()
     if value.mask == 0xFFFFFFFF:
         return set_nft(left, f"{value.value:#010x}", negated)
-    return f"{left} & {value.mask:#010x} {sign} {value.value:#010x}"
+    if value.mask == 0xFFFFFFFF ^ (0xFFFFFFFF >> length):  # nft lists such a mask as a prefix, as it does an address's
+        return set_nft(left, f"{value.value:#010x}/{length}", negated)
+    return f"{left} & {value.mask:#010x} {'!=' if negated else '=='} {value.value:#010x}"
 
 
 def _read_mark(match: NftMatch) -> MarkValue:
-    mask = 0xFFFFFFFF if match.mask is None else int(match.mask)
-    return MarkValue(int(match.right), mask)
+    if isinstance(match.right, dict):
+        prefix = match.right["prefix"]
+        return MarkValue(int(prefix["addr"]), 0xFFFFFFFF ^ (0xFFFFFFFF >> int(prefix["len"])))
+    return MarkValue(int(match.right), 0xFFFFFFFF if match.mask is None else int(match.mask))
 
 
 MARK: Final = Codec(

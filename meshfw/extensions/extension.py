@@ -123,9 +123,7 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
         if self.build is not None:
             return self.build(fields, context)
         required = [
-            option.name
-            for option in self.options
-            if option.field not in fields and _required(self.value, option.field)
+            option.name for option in self.options if option.field not in fields and _required(self.value, option.field)
         ]
         if required:
             raise ModelError(f"{self.name} needs {' or '.join(required)}")
@@ -183,6 +181,8 @@ class _OptionReader:
         self._read = read
 
     def __call__(self, match: NftMatch, family: Family) -> Match | Target | None:
+        if match.op not in ("==", "!="):
+            return None
         held = self._read(match)
         return self._value(**{self._field: Not(held) if match.negated else held})
 

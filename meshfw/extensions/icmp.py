@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
 
-from meshfw.errors import ModelError
-from meshfw.extensions.codecs import number, sign
-from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Match, Not
+from meshfw.errors import InexpressibleError, ModelError
+from meshfw.extensions.codecs import number, plain_condition, set_nft, sign
+from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
+from meshfw.model import Family, Match, Not, Rule
 
 ICMP: Final = 1
 ICMPV6: Final = 58
@@ -114,8 +114,9 @@ def _parse_type(text: str, names: Mapping[str, tuple[int, int | None]]) -> IcmpT
     if known is not None:
         return IcmpType(*known)
     kind, slash, code = text.partition("/")
+    every = not slash or code == "0:255"  # of any other range of codes iptables-save keeps the first alone
     try:
-        return IcmpType(number(kind, high=0xFF), number(code, high=0xFF) if slash else None)
+        return IcmpType(number(kind, high=0xFF), None if every else number(code, high=0xFF))
     except ModelError:
         raise ModelError(f"{text!r} is not an ICMP type") from None
 
@@ -163,12 +164,126 @@ _TYPE6: Final = Codec(
     expected="an ICMPv6 type by name or number, or TYPE/CODE",
 )
 
+# --- nft ------------------------------------------------------------------------------------------------
+
+_NFT_TYPES: Final[Mapping[int, str]] = {
+    0: "echo-reply",
+    3: "destination-unreachable",
+    4: "source-quench",
+    5: "redirect",
+    8: "echo-request",
+    9: "router-advertisement",
+    10: "router-solicitation",
+    11: "time-exceeded",
+    12: "parameter-problem",
+    13: "timestamp-request",
+    14: "timestamp-reply",
+    15: "info-request",
+    16: "info-reply",
+    17: "address-mask-request",
+    18: "address-mask-reply",
+}
+"""The types that nft 1.0.6 lists by name; it lists others by number, and so the codes."""
+_NFT_CODES: Final[Mapping[int, str]] = {
+    0: "net-unreachable",
+    1: "host-unreachable",
+    2: "prot-unreachable",
+    3: "port-unreachable",
+    4: "frag-needed",
+    9: "net-prohibited",
+    10: "host-prohibited",
+    13: "admin-prohibited",
+}
+_NFT_TYPES6: Final[Mapping[int, str]] = {
+    1: "destination-unreachable",
+    2: "packet-too-big",
+    3: "time-exceeded",
+    4: "parameter-problem",
+    128: "echo-request",
+    129: "echo-reply",
+    130: "mld-listener-query",
+    131: "mld-listener-report",
+    132: "mld-listener-done",
+    133: "nd-router-solicit",
+    134: "nd-router-advert",
+    135: "nd-neighbor-solicit",
+    136: "nd-neighbor-advert",
+    137: "nd-redirect",
+    138: "router-renumbering",
+    141: "ind-neighbor-solicit",
+    142: "ind-neighbor-advert",
+    143: "mld2-listener-report",
+}
+_NFT_CODES6: Final[Mapping[int, str]] = {
+    0: "no-route",
+    1: "admin-prohibited",
+    3: "addr-unreachable",
+    4: "port-unreachable",
+    5: "policy-fail",
+    6: "reject-route",
+}
+
+
+class _Nft:
+    """The two ways between a type and nft, for one of the protocols."""
+
+    def __init__(
+        self, value: type[Icmp | Icmp6], header: str, types: Mapping[int, str], codes: Mapping[int, str]
+    ) -> None:
+        self._value = value
+        self._header = header
+        self._names = (types, codes)
+        self._numbers = tuple({name: number for number, name in names.items()} for names in (types, codes))
+
+    def statements(self, value: Any, family: Family, rule: Rule) -> Iterable[str]:
+        """The condition; type and code together, so that their negation is one too."""
+        negated, held = sign(value.type)
+        if self._value is Icmp and held == ANY:
+            if negated:
+                raise InexpressibleError("! --icmp-type any: no packet meets it")
+            return
+        kind = self._names[0].get(held.type, str(held.type))
+        if held.code is None:
+            yield set_nft(f"{self._header} type", kind, negated)
+            return
+        code = self._names[1].get(held.code, str(held.code))
+        yield set_nft(f"{self._header} type . {self._header} code", f"{{ {kind} . {code} }}", negated)
+
+    def readers(self) -> dict[str, Callable[[Any, Family], Match | None]]:
+        """The readers of nft's JSON."""
+        return {
+            f"{self._header} type": self._read_type,
+            f"{self._header} type . {self._header} code": self._read_both,
+        }
+
+    def _number(self, right: Any, which: int) -> int:
+        return right if isinstance(right, int) else self._numbers[which][right]
+
+    def _made(self, match: NftMatch, held: IcmpType) -> Match | None:
+        return self._value(Not(held) if match.negated else held) if plain_condition(match) else None
+
+    def _read_type(self, match: NftMatch, family: Family) -> Match | None:
+        if isinstance(match.right, dict):
+            return None
+        return self._made(match, IcmpType(self._number(match.right, 0)))
+
+    def _read_both(self, match: NftMatch, family: Family) -> Match | None:
+        (element,) = match.right["set"]
+        kind, code = element["concat"]
+        return self._made(match, IcmpType(self._number(kind, 0), self._number(code, 1)))
+
+
+_NFT: Final = _Nft(Icmp, "icmp", _NFT_TYPES, _NFT_CODES)
+_NFT6: Final = _Nft(Icmp6, "icmpv6", _NFT_TYPES6, _NFT_CODES6)
+
 EXTENSIONS: Final = (
     Extension(
         name="icmp",
         value=Icmp,
         implied_by=ICMP,
         options=(Option("--icmp-type", "type", _TYPE, invertible=True),),
+        to_nft=_NFT.statements,
+        from_nft=_NFT.readers(),
     ),
     Extension(
         name="icmp6",
@@ -176,5 +291,7 @@ EXTENSIONS: Final = (
         aliases=("icmpv6", "ipv6-icmp"),
         implied_by=ICMPV6,
         options=(Option("--icmpv6-type", "type", _TYPE6, aliases=("--icmp6-type",), invertible=True),),
+        to_nft=_NFT6.statements,
+        from_nft=_NFT6.readers(),
     ),
 )

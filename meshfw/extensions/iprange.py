@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from meshfw.errors import FamilyError, ModelError
-from meshfw.extensions.codecs import sign
-from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.errors import FamilyError, InexpressibleError, ModelError
+from meshfw.extensions.codecs import plain_condition, set_nft, sign
+from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.model import Family, Match, Not, Rule, format_address, parse_address
 
 
@@ -83,6 +83,33 @@ def _parse(text: str, context: ParseContext) -> AddressRange:
 
 _RANGE: Final = Codec(parse=_parse, format=str, expected="FIRST-LAST, two addresses")
 
+
+def _to_nft(value: IpRange, family: Family, rule: Rule) -> Iterable[str]:
+    protocol = "ip" if family is Family.IPV4 else "ip6"
+    for field, held in (("saddr", value.source), ("daddr", value.destination)):
+        if held is None:
+            continue
+        negated, addresses = sign(held)
+        if addresses.high - addresses.low + 1 < 1 << family.bits:
+            yield set_nft(f"{protocol} {field}", str(addresses), negated)
+        elif negated:
+            raise InexpressibleError(f"! iprange {addresses}: no packet meets it")
+
+
+class _Reader:
+    """Reads one key of nft's JSON into one field."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+
+    def __call__(self, match: NftMatch, family: Family) -> IpRange | None:
+        if not plain_condition(match):
+            return None
+        low, high = match.right["range"]
+        held = AddressRange.parse(f"{low}-{high}")
+        return IpRange(**{self._field: Not(held) if match.negated else held})
+
+
 EXTENSIONS: Final = (
     Extension(
         name="iprange",
@@ -91,5 +118,11 @@ EXTENSIONS: Final = (
             Option("--src-range", "source", _RANGE, invertible=True),
             Option("--dst-range", "destination", _RANGE, invertible=True),
         ),
+        to_nft=_to_nft,
+        from_nft={
+            f"{protocol} {address} range": _Reader(field)
+            for protocol in ("ip", "ip6")
+            for address, field in (("saddr", "source"), ("daddr", "destination"))
+        },
     ),
 )

@@ -10,13 +10,14 @@ import msgspec
 from meshfw.errors import ModelError
 from meshfw.extensions.codecs import integer
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Match
+from meshfw.model import Family, Match, Rule
 
 SCALE: Final = 10_000
 """The kernel counts the time of one packet in 1/10,000 s (linux/netfilter/xt_limit.h, XT_LIMIT_SCALE)."""
 UNITS: Final = {"day": 86_400, "hour": 3_600, "min": 60, "sec": 1}
 """Seconds of each unit, the longest first, as iptables tries them in printing (libxt_limit.c)."""
 _SPELLINGS: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+_NFT_UNITS: Final = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
 BURST: Final = 5
 _CREDIT: Final = 0xFFFFFFFF // 32_000 * SCALE
 """The longest time that a full bucket may stand for: xt_limit.c counts 32,000 credits/s (HZ 250, 1000) in 32 bits."""
@@ -88,6 +89,18 @@ def _parse(text: str, context: ParseContext) -> Rate:
 _RATE: Final = Codec(parse=_parse, format=str, expected="PACKETS/UNIT with UNIT second, minute, hour or day")
 
 
+def _to_nft(value: Limit, family: Family, rule: Rule) -> Iterable[str]:
+    burst = f" burst {value.burst} packets" if value.burst != BURST else ""  # nft's own default is 5 as well
+    yield f"limit rate {value.rate.packets}/{_NFT_UNITS[value.rate.unit]}{burst}"
+
+
+def _from_nft(body: Any, family: Family) -> Limit | None:
+    units = {name: seconds for seconds, name in _NFT_UNITS.items()}
+    if set(body) - {"rate", "burst", "per"} or body["per"] not in units:
+        return None
+    return Limit(Rate(int(body["rate"]), units[body["per"]]), int(body["burst"]))
+
+
 EXTENSIONS: Final = (
     Extension(
         name="limit",
@@ -101,5 +114,7 @@ EXTENSIONS: Final = (
             str(value.rate),
             *(("--limit-burst", str(value.burst)) if value.burst != BURST else ()),
         ),
+        to_nft=_to_nft,
+        from_nft={"limit": _from_nft},
     ),
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Final
 
-from meshfw.errors import ModelError
-from meshfw.extensions.codecs import quoted
+from meshfw.errors import InexpressibleError, ModelError
+from meshfw.extensions.codecs import listed, quoted
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Target
+from meshfw.model import Family, Rule, Target
 
 PREFIX_BYTES: Final = 29  # linux/netfilter_ipv4/ipt_LOG.h, prefix[30] with the final NUL
 WARNING: Final = 4
@@ -84,6 +84,47 @@ _FLAGS: Final = (
     Option("--log-macdecode", "macdecode", words=0),
 )
 
+_NFT_LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+_NFT_FLAGS: Final = {
+    "tcp_sequence": "tcp sequence",
+    "tcp_options": "tcp options",
+    "ip_options": "ip options",
+    "uid": "skuid",
+    "macdecode": "ether",
+}
+"""nft's flags by field, in the order nft lists them."""
+
+
+def _to_nft(value: Log, family: Family, rule: Rule) -> Iterable[str]:
+    text = "log"
+    if value.prefix:
+        if set(value.prefix) & {'"', "$"}:
+            raise InexpressibleError(
+                f"log prefix {value.prefix!r}: nft text can't hold a double quote or a dollar sign"
+            )
+        text += f' prefix "{value.prefix}"'
+    if value.level != WARNING:
+        text += f" level {_NFT_LEVELS[value.level]}"
+    held = [name for field, name in _NFT_FLAGS.items() if getattr(value, field)]
+    if len(held) == len(_NFT_FLAGS):
+        held = ["all"]
+    elif held[:2] == ["tcp sequence", "tcp options"]:
+        held[:2] = ["tcp sequence,options"]
+    yield text + "".join(f" flags {name}" for name in held)
+
+
+def _from_nft(body: Any, family: Family) -> Log | None:
+    body = body or {}
+    level = body.get("level", "warn")
+    if set(body) - {"prefix", "level", "flags"} or level not in _NFT_LEVELS:
+        return None
+    flags = listed(body.get("flags", []))
+    fields = {field: name in flags or flags == ["all"] for field, name in _NFT_FLAGS.items()}
+    if flags != ["all"] and sum(fields.values()) != len(flags):
+        return None
+    return Log(prefix=body.get("prefix", ""), level=_NFT_LEVELS.index(level), **fields)
+
+
 EXTENSIONS: Final = (
     Extension(
         name="LOG",
@@ -94,5 +135,7 @@ EXTENSIONS: Final = (
             *_FLAGS,
         ),
         save=_save,
+        to_nft=_to_nft,
+        from_nft={"log": _from_nft},
     ),
 )

@@ -36,9 +36,7 @@ def _read(match: NftMatch) -> Any:
     return _octets(match.right)
 
 
-_MAC: Final = Codec(
-    parse=_parse, format=str, expected="six octets in hex joined by colons", nft=set_nft, read=_read
-)
+_MAC: Final = Codec(parse=_parse, format=str, expected="six octets in hex joined by colons", nft=set_nft, read=_read)
 
 EXTENSIONS: Final = (
     Extension(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 
-from meshfw.errors import ModelError
+from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import MARK, MarkValue, integer, number, parse_mark, sign
-from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Match, Not, Target
+from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
+from meshfw.model import Family, Match, Not, Rule, Target
 
 FULL: Final = 0xFFFFFFFF
 
@@ -108,12 +108,8 @@ def _set(text: str, context: ParseContext) -> MarkChange:
 _EXPECTED: Final = "a number of 32 bits"
 _CHANGE: Final = Codec(parse=_change, format=str, expected="VALUE or VALUE/MASK, each of 32 bits")
 _SET: Final = Codec(parse=_set, format=str, expected="VALUE or VALUE/MASK, each of 32 bits")
-_AND: Final = Codec(
-    parse=lambda text, context: MarkChange(0, ~number(text) & FULL), format=str, expected=_EXPECTED
-)
-_OR: Final = Codec(
-    parse=lambda text, context: MarkChange(number(text), number(text)), format=str, expected=_EXPECTED
-)
+_AND: Final = Codec(parse=lambda text, context: MarkChange(0, ~number(text) & FULL), format=str, expected=_EXPECTED)
+_OR: Final = Codec(parse=lambda text, context: MarkChange(number(text), number(text)), format=str, expected=_EXPECTED)
 _XOR: Final = Codec(parse=lambda text, context: MarkChange(number(text), 0), format=str, expected=_EXPECTED)
 _MASK: Final = Codec(parse=lambda text, context: number(text), format=hex, expected=_EXPECTED)
 _BITS: Final = integer("a number of bits from 0 to 32", high=32)
@@ -146,6 +142,83 @@ def _build_connmark(fields: dict[str, Any], context: ParseContext) -> SetConnMar
     return SetConnMark(**fields)
 
 
+# --- nft ------------------------------------------------------------------------------------------------------
+
+
+def _change_nft(left: str, change: MarkChange) -> str:
+    """The statement as nft lists it: of the kernel's and-mask and xor-value, it shows bits that end up on as or-ed."""
+    if change.mask == FULL:
+        return f"{left} set {change.value:#010x}"
+    on = change.value & change.mask
+    turned = change.value & ~change.mask
+    kept = ~change.mask & FULL | on
+    text = f"{left} set {left}"
+    if kept != FULL:
+        text += f" & {kept:#010x}"
+    if turned:
+        text += f" ^ {turned:#010x}"
+    return f"{text} | {on:#010x}" if on else text
+
+
+def _connmark_nft(value: SetConnMark, family: Family, rule: Rule) -> Iterable[str]:
+    if value.shift:
+        raise InexpressibleError("CONNMARK with a shift: nft can't say it together with a mask")
+    if value.change is not None:
+        yield _change_nft("ct mark", value.change)
+        return
+    target, source, kept, taken = ("ct mark", "meta mark", value.ctmask, value.nfmask)
+    if value.copy == "restore":
+        target, source, kept, taken = ("meta mark", "ct mark", value.nfmask, value.ctmask)
+    if kept != FULL:
+        raise InexpressibleError(
+            f"CONNMARK --{value.copy}-mark with nfmask {value.nfmask:#x} and ctmask {value.ctmask:#x}: "
+            f"nft overwrites the whole {target}"
+        )
+    yield f"{target} set {source}" + ("" if taken == FULL else f" & {taken:#010x}")
+
+
+def _masked(kind: type[Mark | ConnMark]) -> Callable[[NftMatch, Family], Match | None]:
+    """The reader of a mark under a mask that is no prefix."""
+
+    def read(match: NftMatch, family: Family) -> Match | None:
+        held = MarkValue(int(match.right), int(match.mask))
+        return kind(Not(held) if match.negated else held) if match.op in ("==", "!=") else None
+
+    return read
+
+
+def _expression(value: Any) -> tuple[str, int, int]:
+    """A mark expression of nft's JSON: what it is made from (empty for a number), and-mask and xor-value."""
+    if isinstance(value, int):
+        return "", 0, value
+    ((operator, body),) = value.items()
+    if operator in ("meta", "ct"):
+        return f"{operator} {body['key']}", FULL, 0
+    source, mask, turned = _expression(body[0])
+    number = int(body[1])
+    if operator == "&":
+        return source, mask & number, turned & number
+    if operator == "^":
+        return source, mask, turned ^ number
+    if operator == "|":
+        return source, mask & ~number, turned | number
+    raise ModelError(f"operator {operator} in a mark")
+
+
+def _read_mark(body: Any, family: Family) -> Target | None:
+    source, mask, turned = _expression(body["value"])
+    if source in ("", "meta mark"):
+        return SetMark(MarkChange(turned, ~mask & FULL))
+    return SetConnMark(copy="restore", ctmask=mask) if source == "ct mark" and not turned else None
+
+
+def _read_connmark(body: Any, family: Family) -> Target | None:
+    source, mask, turned = _expression(body["value"])
+    if source in ("", "ct mark"):
+        return SetConnMark(MarkChange(turned, ~mask & FULL))
+    return SetConnMark(copy="save", nfmask=mask) if source == "meta mark" and not turned else None
+
+
 def _save_connmark(value: SetConnMark, family: Family) -> Sequence[str]:
     shift = ("--left-shift-mark", str(value.shift)) if value.shift > 0 else ("--right-shift-mark", str(-value.shift))
     tail = shift if value.shift else ()
@@ -159,13 +232,21 @@ EXTENSIONS: Final = (
         name="mark",
         value=Mark,
         options=(Option("--mark", "mark", MARK, invertible=True, nft="meta mark"),),
+        from_nft={"meta mark &": _masked(Mark)},
     ),
     Extension(
         name="connmark",
         value=ConnMark,
         options=(Option("--mark", "mark", MARK, invertible=True, nft="ct mark"),),
+        from_nft={"ct mark &": _masked(ConnMark)},
     ),
-    Extension(name="MARK", value=SetMark, options=_CHANGES),
+    Extension(
+        name="MARK",
+        value=SetMark,
+        options=_CHANGES,
+        to_nft=lambda value, family, rule: (_change_nft("meta mark", value.change),),
+        from_nft={"mangle meta mark": _read_mark},
+    ),
     Extension(
         name="CONNMARK",
         value=SetConnMark,
@@ -181,5 +262,7 @@ EXTENSIONS: Final = (
         ),
         build=_build_connmark,
         save=_save_connmark,
+        to_nft=_connmark_nft,
+        from_nft={"mangle ct mark": _read_connmark},
     ),
 )

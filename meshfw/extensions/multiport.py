@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final
 
-from meshfw.errors import ModelError
-from meshfw.extensions.codecs import ALL_PORTS, Ports, port, ports_atom, sign
-from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Match, Not
+from meshfw.errors import InexpressibleError, ModelError
+from meshfw.extensions.codecs import (
+    ALL_PORTS,
+    Ports,
+    complement,
+    join_ranges,
+    listed,
+    plain_condition,
+    port,
+    port_atoms,
+    read_ports,
+    set_nft,
+    sign,
+)
+from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
+from meshfw.model import Family, Match, Not, Rule, SetRef, merge_ranges
 
 PORTS_MAX: Final = 15
 """Ports of one match; a range takes two (linux/netfilter/xt_multiport.h, XT_MULTI_PORTS)."""
@@ -47,9 +59,7 @@ class Multiport(Match, frozen=True):
         """The list as a set; one list for both ends, negated, is a condition for each."""
         field, negated, ports = self.parts
         for name in ("sport", "dport") if field == "port" and negated else (field,):
-            atom = ports_atom(name, negated, ports)
-            if negated or atom[-1] != ((ALL_PORTS.low, ALL_PORTS.high),):
-                yield atom
+            yield from port_atoms(name, negated, ports)
 
 
 def _parse(text: str, context: ParseContext) -> tuple[Ports, ...]:
@@ -70,6 +80,93 @@ _PORTS: Final = Codec(
     expected=f"at most {PORTS_MAX} ports, FIRST:LAST or service names, joined by commas",
 )
 
+# --- nft ------------------------------------------------------------------------------------------------
+
+_EVERY: Final = (ALL_PORTS.low, ALL_PORTS.high)
+
+
+def _ranges(ports: Iterable[Ports]) -> tuple[tuple[int, int], ...]:
+    """The ports as nft lists them: neighbours joined where a range stands among them, else each by itself."""
+    merged = merge_ranges((item.low, item.high) for item in ports)
+    return merged if all(low == high for low, high in merged) else join_ranges(merged)
+
+
+def _text(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _list_nft(left: str, negated: bool, ranges: tuple[tuple[int, int], ...]) -> str:
+    items = [_text(low, high) for low, high in ranges]
+    return set_nft(left, items[0] if len(items) == 1 else f"{{ {', '.join(items)} }}", negated)
+
+
+def _pairs(ranges: tuple[tuple[int, int], ...]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Source and destination ports of which either is in the ranges, as pairs without overlap."""
+    joined = join_ranges(ranges)
+    return [
+        *((held, _EVERY) for held in joined),
+        *((other, held) for other in complement(joined) for held in joined),
+    ]
+
+
+def _to_nft(value: Multiport, family: Family, rule: Rule) -> Iterable[str]:
+    header = PROTOCOLS.get(rule.protocol) if isinstance(rule.protocol, int) else None
+    if header is None:
+        raise InexpressibleError("multiport in a rule that states none of its protocols")
+    field, negated, ports = value.parts
+    ranges = _ranges(ports)
+    if ranges == (_EVERY,):
+        if negated:
+            raise InexpressibleError("! multiport 0:65535: no packet meets it")
+        return
+    if field != "port":
+        yield _list_nft(f"{header} {field}", negated, ranges)
+    elif negated:
+        yield _list_nft(f"{header} sport", negated, ranges)
+        yield _list_nft(f"{header} dport", negated, ranges)
+    else:
+        pairs = ", ".join(f"{_text(*source)} . {_text(*target)}" for source, target in _pairs(ranges))
+        yield f"{header} sport . {header} dport {{ {pairs} }}"
+
+
+class _Reader:
+    """Reads one key of nft's JSON into one field."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+
+    def __call__(self, match: NftMatch, family: Family) -> Multiport | None:
+        held = [read_ports(item) for item in listed(match.right)]
+        ports = tuple(item for item in held if isinstance(item, Ports))
+        if not plain_condition(match) or len(ports) < len(held):
+            return None
+        return Multiport(**{self._field: Not(ports) if match.negated else ports})
+
+
+def _read_pairs(match: NftMatch, family: Family) -> Multiport | None:
+    pairs = []
+    for item in listed(match.right):
+        source, target = (read_ports(part) for part in item["concat"])
+        if isinstance(source, SetRef) or isinstance(target, SetRef):
+            return None
+        pairs.append(((source.low, source.high), (target.low, target.high)))
+    ranges = tuple(source for source, target in pairs if target == _EVERY)
+    if match.negated or sorted(pairs) != sorted(_pairs(ranges)):
+        return None
+    return Multiport(ports=tuple(Ports(low, high) for low, high in ranges))
+
+
+def _readers() -> dict[str, Callable[[Any, Family], Match | None]]:
+    readers: dict[str, Callable[[Any, Family], Match | None]] = {}
+    for header in PROTOCOLS.values():
+        for field in ("sport", "dport"):
+            readers[f"{header} {field} set"] = _Reader(f"{field}s")
+            if header in ("dccp", "udplite"):  # the others' own matches read a single port
+                readers[f"{header} {field}"] = _Reader(f"{field}s")
+        readers[f"{header} sport . {header} dport"] = _read_pairs
+    return readers
+
+
 EXTENSIONS: Final = (
     Extension(
         name="multiport",
@@ -79,5 +176,7 @@ EXTENSIONS: Final = (
             Option("--dports", "dports", _PORTS, aliases=("--destination-ports",), invertible=True),
             Option("--ports", "ports", _PORTS, invertible=True),
         ),
+        to_nft=_to_nft,
+        from_nft=_readers(),
     ),
 )

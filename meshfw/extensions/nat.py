@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Final
 
 import msgspec
 
-from meshfw.errors import FamilyError, ModelError
-from meshfw.extensions.codecs import Ports, port
+from meshfw.errors import FamilyError, InexpressibleError, ModelError
+from meshfw.extensions.codecs import Ports, listed, port, read_ports
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.iprange import AddressRange
-from meshfw.model import Family, Hook, Rule, Table, Target
+from meshfw.model import Family, Hook, Network, Rule, SetRef, Table, Target, format_address
 
 PORT_PROTOCOLS: Final = frozenset({1, 6, 17, 33, 132})
 """Protocols one of which a rule that translates ports must state (libxt_NAT.c: ICMP's identifier counts as a port)."""
@@ -158,17 +159,119 @@ _FULLY: Final = Option("--random-fully", "fully_random", words=0)
 _PERSISTENT: Final = Option("--persistent", "persistent", words=0)
 _TO_PORTS: Final = Option("--to-ports", "ports", _PORTS, aliases=("--to-port",))
 
+# --- nft ------------------------------------------------------------------------------------------------
+
+_NFT_FLAGS: Final = {"random": "random", "fully_random": "fully-random", "persistent": "persistent"}
+"""nft's flags by field, in the order nft lists them."""
+
+
+def _to_nft(keyword: str, target: str, value: Any) -> str:
+    flags = ",".join(name for field, name in _NFT_FLAGS.items() if getattr(value, field, False))
+    return " ".join(part for part in (keyword, f"to {target}" if target else "", flags) if part)
+
+
+def _addresses_nft(held: AddressRange, *, ports: bool) -> str:
+    """The addresses as nft lists them: a range that is a prefix as one, which with ports nft itself can't read."""
+    low, high = format_address(held.low, held.family), format_address(held.high, held.family)
+    bracketed = ports and held.family is Family.IPV6
+    if held.low == held.high:
+        return f"[{low}]" if bracketed else low
+    size = held.high - held.low + 1
+    if size & (size - 1) == 0 and held.low % size == 0:
+        if ports:
+            raise InexpressibleError(
+                f"translation to {held} with ports: nft lists the range as a prefix, and can't read that with ports; "
+                "a range that is no prefix works"
+            )
+        return f"{low}/{held.family.bits - size.bit_length() + 1}"
+    return f"[{low}]-[{high}]" if bracketed else f"{low}-{high}"
+
+
+def _endpoint_nft(to: To) -> str:
+    if to.base is not None:
+        raise InexpressibleError(f"translation to {to}: nft can't shift ports")
+    text = "" if to.addresses is None else _addresses_nft(to.addresses, ports=to.ports is not None)
+    return text if to.ports is None else f"{text}:{to.ports.nft()}"
+
+
+def _endpoint(keyword: str) -> Callable[[Any, Family, Rule], Iterable[str]]:
+    return lambda value, family, rule: (_to_nft(keyword, _endpoint_nft(value.to), value),)
+
+
+def _local(keyword: str) -> Callable[[Any, Family, Rule], Iterable[str]]:
+    return lambda value, family, rule: (
+        _to_nft(keyword, "" if value.ports is None else f":{value.ports.nft()}", value),
+    )
+
+
+def _read_flags(kind: type[Target], body: Mapping[str, Any]) -> dict[str, bool] | None:
+    """The target's fields that the flags turn on; None where it has no such field."""
+    fields = {name: field for field, name in _NFT_FLAGS.items() if field in kind.__struct_fields__}
+    flags = listed(body.get("flags", []))
+    return {fields[flag]: True for flag in flags} if set(flags) <= set(fields) else None
+
+
+def _read_addresses(held: Any) -> AddressRange:
+    if isinstance(held, str):
+        return AddressRange.parse(held)
+    if "prefix" in held:
+        network = Network.parse(f"{held['prefix']['addr']}/{held['prefix']['len']}")
+        return AddressRange(network.family, network.address, network.last)
+    low, high = held["range"]
+    return AddressRange.parse(f"{low}-{high}")
+
+
+def _read_local(kind: type[Masquerade | Redirect]) -> Callable[[Any, Family], Target | None]:
+    def read(body: Any, family: Family) -> Target | None:
+        body = body or {}
+        flags = _read_flags(kind, body)
+        if flags is None or set(body) - {"port", "flags"}:
+            return None
+        ports = read_ports(body["port"]) if "port" in body else None
+        return None if isinstance(ports, SetRef) else kind(ports=ports, **flags)
+
+    return read
+
+
+def _read_endpoint(kind: type[Snat | Dnat]) -> Callable[[Any, Family], Target | None]:
+    def read(body: Any, family: Family) -> Target | None:
+        flags = _read_flags(kind, body)
+        if flags is None or set(body) - {"addr", "port", "flags"}:
+            return None
+        addresses = _read_addresses(body["addr"]) if "addr" in body else None
+        ports = read_ports(body["port"]) if "port" in body else None
+        return None if isinstance(ports, SetRef) else kind(to=To(addresses, ports), **flags)
+
+    return read
+
+
 EXTENSIONS: Final = (
     Extension(
         name="SNAT",
         value=Snat,
         options=(Option("--to-source", "to", _TO, aliases=("--to",)), _RANDOM, _FULLY, _PERSISTENT),
+        to_nft=_endpoint("snat"),
+        from_nft={"snat": _read_endpoint(Snat)},
     ),
     Extension(
         name="DNAT",
         value=Dnat,
         options=(Option("--to-destination", "to", _TO, aliases=("--to",)), _RANDOM, _PERSISTENT),
+        to_nft=_endpoint("dnat"),
+        from_nft={"dnat": _read_endpoint(Dnat)},
     ),
-    Extension(name="MASQUERADE", value=Masquerade, options=(_TO_PORTS, _RANDOM, _FULLY)),
-    Extension(name="REDIRECT", value=Redirect, options=(_TO_PORTS, _RANDOM)),
+    Extension(
+        name="MASQUERADE",
+        value=Masquerade,
+        options=(_TO_PORTS, _RANDOM, _FULLY),
+        to_nft=_local("masquerade"),
+        from_nft={"masquerade": _read_local(Masquerade)},
+    ),
+    Extension(
+        name="REDIRECT",
+        value=Redirect,
+        options=(_TO_PORTS, _RANDOM),
+        to_nft=_local("redirect"),
+        from_nft={"redirect": _read_local(Redirect)},
+    ),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -14,35 +14,37 @@ from meshfw.model import Family, Hook, Rule, Table, Target
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """One kind of answer: iptables' names for it, the first the one it prints, and its code in the ICMP message."""
+    """One kind of answer: iptables' names for it, the first the one it prints, and nft's name."""
 
     names: tuple[str, ...]
-    code: int
+    nft: str
 
 
-_RESET: Final = Answer(("tcp-reset", "tcp-rst"), -1)
 ANSWERS: Final[Mapping[Family, Mapping[str, Answer]]] = {
     Family.IPV4: {
-        "net-unreachable": Answer(("icmp-net-unreachable", "net-unreach"), 0),
-        "host-unreachable": Answer(("icmp-host-unreachable", "host-unreach"), 1),
-        "proto-unreachable": Answer(("icmp-proto-unreachable", "proto-unreach"), 2),
-        "port-unreachable": Answer(("icmp-port-unreachable", "port-unreach"), 3),
-        "net-prohibited": Answer(("icmp-net-prohibited", "net-prohib"), 9),
-        "host-prohibited": Answer(("icmp-host-prohibited", "host-prohib"), 10),
-        "tcp-reset": _RESET,
-        "admin-prohibited": Answer(("icmp-admin-prohibited", "admin-prohib"), 13),
+        "net-unreachable": Answer(("icmp-net-unreachable", "net-unreach"), "net-unreachable"),
+        "host-unreachable": Answer(("icmp-host-unreachable", "host-unreach"), "host-unreachable"),
+        "proto-unreachable": Answer(("icmp-proto-unreachable", "proto-unreach"), "prot-unreachable"),
+        "port-unreachable": Answer(("icmp-port-unreachable", "port-unreach"), "port-unreachable"),
+        "net-prohibited": Answer(("icmp-net-prohibited", "net-prohib"), "net-prohibited"),
+        "host-prohibited": Answer(("icmp-host-prohibited", "host-prohib"), "host-prohibited"),
+        "tcp-reset": Answer(("tcp-reset", "tcp-rst"), ""),
+        "admin-prohibited": Answer(("icmp-admin-prohibited", "admin-prohib"), "admin-prohibited"),
     },
     Family.IPV6: {
-        "no-route": Answer(("icmp6-no-route", "no-route"), 0),
-        "admin-prohibited": Answer(("icmp6-adm-prohibited", "adm-prohibited"), 1),
-        "addr-unreachable": Answer(("icmp6-addr-unreachable", "addr-unreach"), 3),
-        "port-unreachable": Answer(("icmp6-port-unreachable", "port-unreach"), 4),
-        "tcp-reset": _RESET,
-        "policy-fail": Answer(("icmp6-policy-fail", "policy-fail"), 5),
-        "reject-route": Answer(("icmp6-reject-route", "reject-route"), 6),
+        "no-route": Answer(("icmp6-no-route", "no-route"), "no-route"),
+        "admin-prohibited": Answer(("icmp6-adm-prohibited", "adm-prohibited"), "admin-prohibited"),
+        "addr-unreachable": Answer(("icmp6-addr-unreachable", "addr-unreach"), "addr-unreachable"),
+        "port-unreachable": Answer(("icmp6-port-unreachable", "port-unreach"), "port-unreachable"),
+        "tcp-reset": Answer(("tcp-reset",), ""),
+        "policy-fail": Answer(("icmp6-policy-fail", "policy-fail"), "policy-fail"),
+        "reject-route": Answer(("icmp6-reject-route", "reject-route"), "reject-route"),
     },
 }
 """The answers of each family by a name that both share where both have it (RFC 792, RFC 4443; libxt_REJECT)."""
+
+DEFAULT: Final = "port-unreachable"
+"""The answer when none is stated."""
 
 
 class Reject(Target, frozen=True):
@@ -50,7 +52,7 @@ class Reject(Target, frozen=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.FILTER})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.INPUT, Hook.FORWARD, Hook.OUTPUT})
-    answer: str = "port-unreachable"
+    answer: str = DEFAULT
 
     def __post_init__(self) -> None:
         if not any(self.answer in answers for answers in ANSWERS.values()):
@@ -87,11 +89,35 @@ def _parse(text: str, context: ParseContext) -> str:
 
 _ANSWER: Final = Codec(parse=_parse, format=str, expected="an answer such as icmp-port-unreachable or tcp-reset")
 
+_ICMP: Final = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}
+
+
+def _to_nft(value: Reject, family: Family, rule: Rule) -> Iterable[str]:
+    if value.answer == "tcp-reset":
+        yield "reject with tcp reset"
+    elif value.answer == DEFAULT:
+        yield "reject"
+    else:
+        yield f"reject with {_ICMP[family]} {ANSWERS[family][value.answer].nft}"
+
+
+def _from_nft(body: Any, family: Family) -> Reject | None:
+    if body is None:
+        return Reject()
+    if body["type"] == "tcp reset":
+        return Reject("tcp-reset")
+    if body["type"] != _ICMP[family]:
+        return None
+    return next((Reject(answer) for answer, held in ANSWERS[family].items() if held.nft == body["expr"]), None)
+
+
 EXTENSIONS: Final = (
     Extension(
         name="REJECT",
         value=Reject,
         options=(Option("--reject-with", "answer", _ANSWER),),
         save=lambda value, family: ("--reject-with", ANSWERS[family][value.answer].names[0]),
+        to_nft=_to_nft,
+        from_nft={"reject": _from_nft},
     ),
 )

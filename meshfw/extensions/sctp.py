@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import Ports, sign
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.extensions.tcp import port_atoms, port_options
+from meshfw.extensions.tcp import end_atoms, port_options
 from meshfw.model import Match, Not, SetRef
 
 SCTP: Final = 132
@@ -119,7 +119,7 @@ class Sctp(Match, frozen=True):
 
     def atoms(self) -> Iterable[Any]:
         """One part for each field that is set."""
-        yield from port_atoms(self.sport, self.dport)
+        yield from end_atoms(self.sport, self.dport)
         if self.chunks is not None:
             yield ("sctp chunks", *sign(self.chunks))
 

@@ -8,7 +8,16 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import ALL_PORTS, PORTS, Ports, integer, ports_atom, sign, useful_ports
+from meshfw.extensions.codecs import (
+    PORTS,
+    Ports,
+    number,
+    plain_condition,
+    port_atoms,
+    set_nft,
+    sign,
+    useful_ports,
+)
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.model import Family, Match, Not, SetRef
 
@@ -16,6 +25,18 @@ TCP: Final = 6
 FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
 """Flag bits in the order iptables prints them (RFC 9293, section 3.1)."""
 _NFT_FLAGS: Final = {**{name.lower(): bit for name, bit in FLAGS.items()}, "ecn": 0x40, "cwr": 0x80}
+_NFT_OPTIONS: Final = {
+    1: "nop",
+    2: "maxseg",
+    3: "window",
+    4: "sack-perm",
+    5: "sack",
+    8: "timestamp",
+    19: "md5sig",
+    30: "mptcp",
+    34: "fastopen",
+}
+"""The TCP options that nft 1.0.6 lists by name."""
 
 
 class TcpFlags(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -55,13 +76,18 @@ def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
 
 
 def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
-    names = {bit: name for name, bit in _NFT_FLAGS.items()}
-    mask = " | ".join(names[bit] for bit in names if value.mask & bit) or "0x0"
-    on = " | ".join(names[bit] for bit in names if value.set & bit) or "0x0"
+    """The condition in the form that nft lists for such a mask and value."""
     if value.set & ~value.mask or not value.mask:
-        raise InexpressibleError(f"--tcp-flags {value}: flags outside the mask never match")
-    sign = "!=" if negated else "=="
-    return f"tcp flags & ({mask}) {sign} {on}"
+        raise InexpressibleError(
+            f"--tcp-flags {value}: no flags are on outside the mask, so it never matches or always"
+        )
+    mask = ",".join(name for name, bit in _NFT_FLAGS.items() if value.mask & bit)
+    on = ",".join(name for name, bit in _NFT_FLAGS.items() if value.set & bit)
+    if not on:
+        return f"{left} {mask}" if negated else f"{left} ! {mask}"
+    if mask == on and "," not in mask:
+        return f"{left} & {mask} {'!=' if negated else '=='} {on}"
+    return set_nft(left, f"{on} / {mask}", negated)
 
 
 def _flag_bits(right: Any) -> int:
@@ -77,9 +103,43 @@ def _flag_bits(right: Any) -> int:
     return bits
 
 
-def _read_flags(match: NftMatch, family: Family) -> Tcp:
+def _read_masked(match: NftMatch, family: Family) -> Tcp | None:
+    if match.op not in ("==", "!="):
+        return None
     flags = TcpFlags(_flag_bits(match.mask), _flag_bits(match.right))
     return Tcp(flags=Not(flags) if match.negated else flags)
+
+
+def _read_flags(match: NftMatch, family: Family) -> Tcp | None:
+    """Any of the flags (``in``), or none of them (``!``)."""
+    none = TcpFlags(_flag_bits(match.right), 0)
+    return {"in": Tcp(flags=Not(none)), "!": Tcp(flags=none)}.get(match.op)
+
+
+def _option_nft(left: str, value: int, negated: bool) -> str:
+    name = _NFT_OPTIONS.get(value)
+    if name is None:
+        raise InexpressibleError(f"--tcp-option {value}: nft has no name for it")
+    return f"{left} {name} {'missing' if negated else 'exists'}"
+
+
+class _OptionReader:
+    """Reads the presence of one TCP option from nft's JSON."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __call__(self, match: NftMatch, family: Family) -> Tcp | None:
+        if not plain_condition(match) or not isinstance(match.right, bool):
+            return None
+        return Tcp(option=self._number if match.right != match.negated else Not(self._number))
+
+
+def _flags_atom(negated: bool, flags: TcpFlags) -> tuple[Any, ...]:
+    """The meaning of a flag condition; one flag that is not on is a flag that is off."""
+    if negated and flags.mask.bit_count() == 1 and not flags.set & ~flags.mask:
+        return ("tcp flags", False, TcpFlags(flags.mask, flags.set ^ flags.mask))
+    return ("tcp flags", negated, flags)
 
 
 class Tcp(Match, frozen=True):
@@ -98,14 +158,14 @@ class Tcp(Match, frozen=True):
 
     def atoms(self) -> Iterable[Any]:
         """One part for each field that is set."""
-        yield from port_atoms(self.sport, self.dport)
+        yield from end_atoms(self.sport, self.dport)
         if self.flags is not None:
-            yield ("tcp flags", self.flags)
+            yield _flags_atom(*sign(self.flags))
         if self.option is not None:
             yield ("tcp option", self.option)
 
 
-def port_atoms(sport: Any, dport: Any) -> Iterable[Any]:
+def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
     """The meaning of a source and a destination port condition."""
     for field, held in (("sport", sport), ("dport", dport)):
         if held is None:
@@ -113,8 +173,8 @@ def port_atoms(sport: Any, dport: Any) -> Iterable[Any]:
         negated, value = sign(held)
         if type(value) is SetRef:
             yield (field, negated, value.atom())
-        elif negated or value != ALL_PORTS:
-            yield ports_atom(field, negated, (value,))
+        else:
+            yield from port_atoms(field, negated, (value,))
 
 
 def drop_idle_ports(match: Any) -> None:
@@ -136,6 +196,12 @@ def port_options(protocol: str) -> tuple[Option, ...]:
 _FLAGS: Final = Codec(
     parse=_parse_flags, format=str, expected="MASK and the flags of it that are on, each FLAG,FLAG", nft=_flags_nft
 )
+_OPTION: Final = Codec(
+    parse=lambda text, context: number(text, low=1, high=0xFF),
+    format=str,
+    expected="a TCP option's number from 1 to 255",
+    nft=_option_nft,
+)
 
 
 EXTENSIONS: Final = (
@@ -145,10 +211,14 @@ EXTENSIONS: Final = (
         implied_by=TCP,
         options=(
             *port_options("tcp"),
-            Option("--tcp-option", "option", integer("a TCP option's number", low=1, high=255), invertible=True),
+            Option("--tcp-option", "option", _OPTION, invertible=True, nft="tcp option"),
             Option("--tcp-flags", "flags", _FLAGS, words=2, invertible=True, nft="tcp flags"),
             Option("--syn", "flags", words=0, invertible=True, preset=SYN),
         ),
-        from_nft={"tcp flags &": _read_flags},
+        from_nft={
+            "tcp flags &": _read_masked,
+            "tcp flags": _read_flags,
+            **{f"tcp option {name}": _OptionReader(number) for number, name in _NFT_OPTIONS.items()},
+        },
     ),
 )

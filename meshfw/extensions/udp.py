@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from meshfw.extensions.codecs import Ports
 from meshfw.extensions.extension import Extension
-from meshfw.extensions.tcp import drop_idle_ports, port_atoms, port_options
+from meshfw.extensions.tcp import drop_idle_ports, end_atoms, port_options
 from meshfw.model import Match, Not, SetRef
 
 UDP: Final = 17
@@ -25,7 +25,7 @@ class Udp(Match, frozen=True):
 
     def atoms(self) -> Iterable[Any]:
         """One part for each field that is set."""
-        return port_atoms(self.sport, self.dport)
+        return end_atoms(self.sport, self.dport)
 
 
 EXTENSIONS: Final = (Extension(name="udp", value=Udp, implied_by=UDP, options=port_options("udp")),)

@@ -28,8 +28,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from meshfw.errors import BackendError, KernelError
-from meshfw.kernel.netlink import NETLINK_NETFILTER, Nfnetlink
+from meshfw.kernel.netlink import Nfnetlink
 from meshfw.kernel.netns import NET_ADMIN_REMEDY, HeldNamespace
+from meshfw.kernel.nfmessage import NETLINK_NETFILTER
 
 if TYPE_CHECKING:  # at run time it's imported where it's used, not by every start of the command line
     import ctypes
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # at run time it's imported where it's used, not by every sta
 LIBRARY = "libnftables.so.1"
 
 # nftables/libnftables.h: NFT_CTX_OUTPUT_*
-_STATELESS, _HANDLE, _JSON, _ECHO, _TERSE = 1 << 1, 1 << 3, 1 << 4, 1 << 5, 1 << 11
+_STATELESS, _HANDLE, _JSON, _ECHO, _TERSE = 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 11
 
 # Linux on every architecture that has libnftables packages but sparc and parisc (asm-generic/socket.h)
 _SO_PROTOCOL, _SO_DOMAIN = 38, 39
@@ -61,10 +62,10 @@ class Numeric(enum.IntFlag):
     """What is printed as a number instead of a word; words depend on the release and on files under /etc."""
 
     NONE = 0
-    PROTOCOL = 1 << 6
-    PRIORITY = 1 << 7
-    SYMBOL = 1 << 8
-    TIME = 1 << 9
+    PROTOCOL = 1 << 7
+    PRIORITY = 1 << 8
+    SYMBOL = 1 << 9
+    TIME = 1 << 10
     ALL = PROTOCOL | PRIORITY | SYMBOL | TIME
 
 
@@ -118,8 +119,10 @@ class Libnftables:
 
         ``stateless`` leaves out counter values, ``terse`` the elements of sets; ``echo`` prints what was added,
         with its handles; ``dry_run`` has the kernel check everything and commit nothing (8 to 16 ms, like a
-        failure). Raises KernelError with errno when the kernel refuses, BackendError for a mistake in the text;
-        both hold libnftables' own words, line and caret. Bytes that are not UTF-8 pass as surrogate escapes.
+        failure). A listing is one state for sure only between two equal answers of ``Nfnetlink.settled``: the
+        library meets the same gaps in the kernel's dumps. Raises KernelError with errno when the kernel refuses,
+        BackendError for a mistake in the text; both hold libnftables' own words, line and caret. Bytes that are
+        not UTF-8 pass as surrogate escapes.
         """
         data = text.encode("utf-8", "surrogateescape")
         if b"\0" in data:

@@ -38,7 +38,8 @@ class Netns:
     """A fresh network namespace with its loopback up, gone at the end of the ``with`` block.
 
     ``name`` is what ip-netns(8) calls it, None when it has no name; ``path`` is its file, good for setns(2)
-    and for everything that takes a namespace here. Names are unique, so that many runs go side by side.
+    and for everything that takes a namespace here. Names are unique, so that many runs go side by side; a process
+    killed outright leaves its names behind, ``PREFIX-PID-...``, for ``ip netns del``.
     Raises KernelError when the system refuses; ask ``available()`` first.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import socket
@@ -11,17 +12,20 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-import meshfw.kernel.netlink as module
 from meshfw.errors import BackendError, KernelError
+from meshfw.kernel import netlink as module
+from meshfw.kernel import nfmessage
 from meshfw.kernel.command import run
 from meshfw.kernel.libnftables import Libnftables
-from meshfw.kernel.netlink import TABLE_DORMANT, TABLE_OWNED, Nfnetlink
+from meshfw.kernel.netlink import TABLE_DORMANT, TABLE_OWNED, Nfnetlink, NfRule
 from meshfw.testing.netns import Netns
 
 pytestmark = pytest.mark.kernel
@@ -94,7 +98,7 @@ def test_the_sequence_number_wraps(netlink: Nfnetlink) -> None:
 
 def test_an_answer_left_over_is_not_taken_for_ours(netlink: Nfnetlink, nft: Libnftables) -> None:
     netlink._sequence = 1000
-    question = module._REQUEST.pack(module._PAYLOAD, module._GETGEN, module._NLM_F_REQUEST, 77, 0, 0, 0, 0)
+    question = nfmessage.REQUEST.pack(nfmessage.REQUEST.size, nfmessage.GETGEN, nfmessage.NLM_F_REQUEST, 77, 0, 0, 0, 0)
     netlink._socket.send(question)  # as a call interrupted before it read its answer
     nft.run("add table ip t")
     assert netlink.generation() == 2
@@ -274,40 +278,120 @@ def test_a_dump_abandoned_in_the_middle_does_not_spoil_the_next(netlink: Nfnetli
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        netlink._dump(module._GETRULE, module._NEWRULE, interrupted, "ip")
+        netlink._whole(msgspec.structs.replace(nfmessage.rules_dump("t", "c"), parse=interrupted), 2)
     assert netlink.generation() == 2
     assert [rule.handle for rule in netlink.rules("ip", "t", "c")] == handles
 
 
-def test_every_dump_beside_a_writer_is_one_state(netlink: Nfnetlink, nft: Libnftables, netns: Netns) -> None:
-    # Each commit moves one rule from the end to the front: any single state has them all.
-    filled(nft, 600)
+def read_beside(
+    netlink: Nfnetlink, netns: Netns, write: Callable[[Libnftables, deque[int]], None], *, pause: float = 0.0005
+) -> list[list[int]]:
+    """The handles that each of many readings finds while a thread writes; KernelError counts as no reading."""
     stop = threading.Event()
-    commits: list[int] = []
+    handles = deque(rule.handle for rule in netlink.rules("ip", "t", "c"))
+    writes: list[int] = []
 
-    def write() -> None:
-        with Libnftables(netns.path) as writer, Nfnetlink(netns.path) as reader:
+    def body() -> None:
+        with Libnftables(netns.path) as writer:
             while not stop.is_set():
-                last = reader.rules("ip", "t", "c")[-1].handle
-                writer.run(f"delete rule ip t c handle {last}; insert rule ip t c tcp dport 9 accept")
-                commits.append(last)
+                write(writer, handles)
+                writes.append(1)
+                time.sleep(pause)
 
-    thread = threading.Thread(target=write)
+    thread = threading.Thread(target=body)
     thread.start()
-    lengths, refused = set(), 0
+    found = []
     try:
-        for _ in range(100):
+        for _ in range(80):
             try:
-                lengths.add(len(netlink.rules("ip", "t")))
+                found.append([rule.handle for rule in netlink.rules("ip", "t")])
             except KernelError as error:
-                assert error.errno == errno.EINTR  # noqa: PT017 - allowed, not demanded: a busy writer may win
-                refused += 1
+                assert error.errno == errno.EINTR, error  # noqa: PT017 - allowed, not demanded: the writer may be too busy
     finally:
         stop.set()
         thread.join()
-    assert len(commits) > 10
-    assert refused < 100
-    assert lengths == {600}
+    assert len(writes) > 10
+    assert found
+    return found
+
+
+def test_every_reading_beside_a_writer_is_one_state(netlink: Nfnetlink, nft: Libnftables, netns: Netns) -> None:
+    fresh = itertools.count(filled(nft, 600)[-1] + 1)
+
+    def move(writer: Libnftables, handles: deque[int]) -> None:
+        # from the end to the front: any one state has 600 rules, and all of them differ
+        writer.run(f"delete rule ip t c handle {handles.pop()}; insert rule ip t c tcp dport 9 accept")
+        handles.appendleft(next(fresh))
+
+    for handles in read_beside(netlink, netns, move):
+        assert len(handles) == len(set(handles)) == 600
+
+
+def test_transactions_that_fail_beside_a_reading_leave_no_trace(
+    netlink: Nfnetlink, nft: Libnftables, netns: Netns
+) -> None:
+    expected = filled(nft, 600)
+
+    def fail(writer: Libnftables, _handles: deque[int]) -> None:
+        with pytest.raises(KernelError):
+            writer.run("insert rule ip t c tcp dport 9 accept; delete rule ip t c handle 99999")
+
+    assert all(handles == expected for handles in read_beside(netlink, netns, fail))
+
+
+def test_the_settled_generation_is_that_of_the_rules_read_after_it(
+    netlink: Nfnetlink, nft: Libnftables, netns: Netns
+) -> None:
+    # The writer's rules number its commits, so that each reading tells which generation it is.
+    nft.run("add table ip t; add chain ip t c; add rule ip t c tcp dport 1 accept")
+    first = netlink.settled()
+    assert first == netlink.generation()
+    stop = threading.Event()
+
+    def write() -> None:
+        with Libnftables(netns.path) as writer:
+            while not stop.is_set():
+                writer.run("flush chain ip t c; add rule ip t c tcp dport 1 accept")
+
+    handle = netlink.rules("ip", "t", "c")[0].handle
+    thread = threading.Thread(target=write)
+    thread.start()
+    wrong, told = [], 0
+    try:
+        for _ in range(1000):
+            generation = netlink.settled()
+            (rule,) = netlink.rules("ip", "t", "c")
+            if netlink.generation() == generation:
+                told += 1
+                if rule.handle - handle != generation - first:
+                    wrong.append((rule.handle, generation))
+    finally:
+        stop.set()
+        thread.join()
+    assert told > 0
+    assert wrong == []
+
+
+def test_waiting_for_writers_changes_nothing(netlink: Nfnetlink, nft: Libnftables) -> None:
+    nft.run("add table ip t")
+    assert {netlink.settled() for _ in range(50)} == {netlink.generation()} == {2}
+    assert nft.run("list ruleset", handles=False) == "table ip t {\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("positions", "whole"),
+    [
+        ([(0, "a"), (1, "a"), (0, "b"), (3, "b")], True),
+        ([], True),
+        ([(0, "a"), (0, "a")], False),
+        ([(7, "a")], False),
+        ([(0, "a"), (1, "a"), (1, "a")], False),
+        ([(0, "a"), (1, "b")], False),
+    ],
+)
+def test_rules_that_do_not_follow_each_other_are_not_whole(positions: list[tuple[int, str]], whole: bool) -> None:
+    rules = [NfRule(handle, position, chain, b"", b"") for handle, (position, chain) in enumerate(positions, 1)]
+    assert nfmessage.linked(rules) is whole
 
 
 # --- what a kernel says only now and then, from a socket that plays the kernel ---
@@ -320,7 +404,7 @@ def message(kind: int, payload: bytes, *, flags: int = 2, sequence: int = 0) -> 
 
 def table_message(name: bytes, *, flags: int = 2) -> bytes:
     return message(
-        module._NEWTABLE, bytes([2, 0, 0, 0]) + struct.pack("=HH", 5 + len(name), 1) + name + b"\0", flags=flags
+        nfmessage._NEWTABLE, bytes([2, 0, 0, 0]) + struct.pack("=HH", 5 + len(name), 1) + name + b"\0", flags=flags
     )
 
 
@@ -338,12 +422,19 @@ class Kernel:
         self.sequence = b""
         self.generation = 7
         self.dumps = 0
+        self.writers = 0  # how many of them take over before the next batch
 
     def send(self, data: bytes) -> None:
         self.sequence = bytes(data[8:12])
-        if int.from_bytes(data[4:6], sys.byteorder) == module._GETGEN:
+        if int.from_bytes(data[4:6], sys.byteorder) == nfmessage.GETGEN:
             generation = struct.pack("=HH", 8, 1) + self.generation.to_bytes(4, "big")
-            self.pending = [message(module._NEWGEN, bytes(4) + generation)]
+            self.pending = [message(nfmessage.NEWGEN, bytes(4) + generation)]
+        elif int.from_bytes(data[4:6], sys.byteorder) == 0x10:  # the beginning of a batch
+            if self.writers:
+                self.writers -= 1
+                self.generation += 1
+            current = int.from_bytes(data[24:28], "big") == self.generation
+            self.pending = [] if current else [message(2, struct.pack("=i", -errno.ERESTART) + bytes(16))]
         else:
             self.dumps += 1
             self.pending = list(self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0])
@@ -402,9 +493,25 @@ def test_a_dump_that_is_not_one_state_is_read_again(netlink: Nfnetlink, first: S
     assert kernel.dumps == 2
 
 
+def test_a_generation_is_settled_when_no_writer_takes_over(netlink: Nfnetlink) -> None:
+    kernel = Kernel(GOOD)
+    kernel.writers = 3
+    assert talking_to(kernel, netlink).settled() == 10
+
+
+def test_waiting_for_writers_has_an_end(netlink: Nfnetlink) -> None:
+    kernel = Kernel(GOOD)
+    kernel.writers = 1_000_000
+    with pytest.raises(KernelError, match="never paused") as caught:
+        talking_to(kernel, netlink).settled()
+    assert caught.value.errno == errno.EINTR
+    with pytest.raises(KernelError):
+        netlink.tables()
+
+
 def test_reading_again_has_an_end(netlink: Nfnetlink) -> None:
     kernel = Kernel(INTERRUPTED)
-    with pytest.raises(KernelError, match="another writer") as caught:
+    with pytest.raises(KernelError, match="other writers") as caught:
         talking_to(kernel, netlink).tables()
     assert caught.value.errno == errno.EINTR
     assert 1 < kernel.dumps < 100
@@ -416,10 +523,10 @@ def test_reading_again_has_an_end(netlink: Nfnetlink) -> None:
         (message(2, struct.pack("=i", -errno.EPERM) + bytes(16)), errno.EPERM),
         (message(3, struct.pack("=i", -errno.ENOMEM)), errno.ENOMEM),
         (errno.EAGAIN, errno.EAGAIN),
-        (struct.pack("=IHHII", 8, module._NEWTABLE, 2, 0, 0), errno.EPROTO),
-        (struct.pack("=IHHII", 400, module._NEWTABLE, 2, 0, 0), errno.EPROTO),
-        (message(module._NEWTABLE, bytes(4) + struct.pack("=HH", 0, 1)), errno.EPROTO),
-        (message(module._NEWTABLE, bytes(4) + struct.pack("=HH", 99, 1)), errno.EPROTO),
+        (struct.pack("=IHHII", 8, nfmessage._NEWTABLE, 2, 0, 0), errno.EPROTO),
+        (struct.pack("=IHHII", 400, nfmessage._NEWTABLE, 2, 0, 0), errno.EPROTO),
+        (message(nfmessage._NEWTABLE, bytes(4) + struct.pack("=HH", 0, 1)), errno.EPROTO),
+        (message(nfmessage._NEWTABLE, bytes(4) + struct.pack("=HH", 99, 1)), errno.EPROTO),
     ],
     ids=["refused", "failed at the end", "silence", "short", "cut off", "empty attribute", "long attribute"],
 )
@@ -436,9 +543,11 @@ def test_without_net_admin_the_error_says_what_is_missing(netns: Netns, requires
     requires("unshare")
     code = """
 from meshfw.errors import KernelError
+from meshfw.kernel import netlink as module
+from meshfw.kernel import nfmessage
 from meshfw.kernel.netlink import Nfnetlink
 with Nfnetlink() as channel:
-    for call in (channel.generation, channel.tables, channel.chains, lambda: channel.rules("ip", "t")):
+    for call in (channel.generation, channel.settled, channel.tables, channel.chains, lambda: channel.rules("ip", "t")):
         try:
             call()
         except KernelError as error:
@@ -447,7 +556,7 @@ with Nfnetlink() as channel:
     argv = ["unshare", "--user", "--map-root-user", sys.executable, "-c", code]  # root, but not of this namespace
     with netns.entered():
         said = run(argv, timeout=60, env={"PYTHONPATH": str(ROOT)}).stdout
-    assert said == f"{errno.EPERM} True\n" * 4
+    assert said == f"{errno.EPERM} True\n" * 5
 
 
 def test_a_closed_socket_is_an_error(netlink: Nfnetlink) -> None:

@@ -1,4 +1,4 @@
-"""The conntrack and state matches: what connection tracking knows of a packet (iptables-extensions(8), conntrack)."""
+"""What a rule can say of a packet's connection, as values; equal meaning is equal atoms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from meshfw.errors import FamilyError, ModelError
-from meshfw.extensions.codecs import PORTS, Ports, mapped, number, protocol_number, sign
-from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.errors import ModelError
+from meshfw.extensions.codecs import Ports, sign
 from meshfw.model import Family, Match, Network, Not, Rule, format_address
 
 
@@ -35,11 +34,18 @@ class CtStatus(IntFlag):
     CONFIRMED = 0x08
 
 
-_TRANSLATED: Final = int(CtState.SNAT | CtState.DNAT)
-_REAL: Final = 0x1F
+TRANSLATED: Final = int(CtState.SNAT | CtState.DNAT)
+"""The two that are no states: they may stand beside one, or be asked for alone."""
+REAL: Final = 0x1F
+"""All the others, one of which every packet is in."""
 _NO_CONNECTION: Final = int(CtState.INVALID | CtState.UNTRACKED)
-_SECONDS_MAX: Final = 0xFFFFFFFF
-_DIRECTIONS: Final = ("ORIGINAL", "REPLY")
+SECONDS_MAX: Final = 0xFFFFFFFF
+DIRECTIONS: Final = ("ORIGINAL", "REPLY")
+
+
+def format_network(network: Network) -> str:
+    """A host without its mask, as the tool prints it here."""
+    return format_address(network.address, network.family) if network.prefix == network.family.bits else str(network)
 
 
 class Seconds(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -49,7 +55,7 @@ class Seconds(msgspec.Struct, frozen=True, gc=False, order=True):
     high: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= _SECONDS_MAX:
+        if not 0 <= self.low <= self.high <= SECONDS_MAX:
             raise ModelError(f"seconds {self.low}:{self.high}: two numbers of 32 bits in ascending order")
 
     def __str__(self) -> str:
@@ -60,16 +66,38 @@ def _state_atom(states: Any) -> tuple[Any, ...] | None:
     """The states that match, without a sign where that can be; None when every packet does."""
     negated, mask = sign(states)
     mask = int(mask)
-    if mask & _TRANSLATED:
+    if mask & TRANSLATED:
         return ("ct state", negated, mask)
-    matching = mask ^ _REAL if negated else mask
-    return None if matching == _REAL else ("ct state", False, matching)
+    matching = mask ^ REAL if negated else mask
+    return None if matching == REAL else ("ct state", False, matching)
 
 
-def _meets_no_connection(states: Any) -> bool:
+def meets_no_connection(states: Any) -> bool:
     """Whether a packet without a connection can meet the states."""
     negated, mask = sign(states)
     return bool((~mask if negated else mask) & _NO_CONNECTION)
+
+
+def bounds(negated: bool, seconds: Seconds) -> tuple[int, int] | None:
+    """The lowest and highest number of seconds that match; None where there are two ranges, or none."""
+    if not negated:
+        return seconds.low, seconds.high
+    if seconds.low and seconds.high == SECONDS_MAX:
+        return 0, seconds.low - 1
+    return (seconds.high + 1, SECONDS_MAX) if not seconds.low and seconds.high < SECONDS_MAX else None
+
+
+def _expire_atoms(negated: bool, seconds: Seconds) -> Iterable[Any]:
+    """One part for each end of the range, as two conditions would have."""
+    held = bounds(negated, seconds)
+    if held is None or held == (0, SECONDS_MAX):
+        yield ("ct expire", negated, seconds)
+        return
+    low, high = held
+    if low:
+        yield ("ct expire from", low)
+    if high < SECONDS_MAX:
+        yield ("ct expire to", high)
 
 
 class State(Match, frozen=True):
@@ -79,7 +107,7 @@ class State(Match, frozen=True):
 
     def __post_init__(self) -> None:
         mask = sign(self.states)[1]
-        if not mask or mask & ~_REAL:
+        if not mask or mask & ~REAL:
             raise ModelError("--state needs one or more of INVALID, NEW, RELATED, ESTABLISHED, UNTRACKED")
 
     def atoms(self) -> Iterable[Any]:
@@ -110,7 +138,7 @@ class Conntrack(Match, frozen=True, kw_only=True):
             raise ModelError("conntrack needs at least one option")
         if self.states is not None and not sign(self.states)[1]:
             raise ModelError("--ctstate needs at least one state")
-        if self.direction not in (None, *_DIRECTIONS):
+        if self.direction not in (None, *DIRECTIONS):
             raise ModelError(f"{self.direction!r} is neither ORIGINAL nor REPLY")
         for network in self._networks():
             if network.prefix is None:
@@ -121,21 +149,27 @@ class Conntrack(Match, frozen=True, kw_only=True):
             if held is not None:
                 yield sign(held)[1]
 
-    def _connection_atoms(self) -> Iterable[Any]:
+    def connection_atoms(self) -> Iterable[Any]:
+        """The parts of the meaning that a packet needs a connection for."""
         for field in self.__struct_fields__:
             held = getattr(self, field)
             if held is None or field == "states":
                 continue
             negated, value = sign(held)
-            yield (f"ct {field}", negated, value.atom() if isinstance(value, Network) else value)
+            if field == "status" and negated and value:
+                yield from (("ct status", True, int(bit)) for bit in CtStatus if value & bit)
+            elif field == "expire":
+                yield from _expire_atoms(negated, value)
+            else:
+                yield (f"ct {field}", negated, value.atom() if isinstance(value, Network) else value)
 
     def atoms(self) -> Iterable[Any]:
         """One part for each field; but a packet without a connection that meets the states passes the others unseen."""
-        parts = list(self._connection_atoms())
+        parts = list(self.connection_atoms())
         if self.states is None:
             return parts
         state = _state_atom(self.states)
-        if parts and _meets_no_connection(self.states):
+        if parts and meets_no_connection(self.states):
             return [("ct state or", state, frozenset(parts))]
         return parts if state is None else [state, *parts]
 
@@ -145,65 +179,3 @@ class Conntrack(Match, frozen=True, kw_only=True):
             if network.family is not family:
                 return f"conntrack: {network} is an {network.family} address in an {family} chain"
         return None
-
-
-def _parse_network(text: str, context: ParseContext) -> Network:
-    network = Network.parse(text)
-    if network.family is not context.family:
-        raise FamilyError(f"{text!r} is not an {context.family} address")
-    return network
-
-
-def _format_network(network: Network) -> str:
-    """A host without its mask, as the tool prints it here."""
-    return format_address(network.address, network.family) if network.prefix == network.family.bits else str(network)
-
-
-def _parse_seconds(text: str, context: ParseContext) -> Seconds:
-    first, colon, last = text.partition(":")
-    low = number(first) if first or not colon else 0
-    return Seconds(low, low if not colon else number(last) if last else _SECONDS_MAX)
-
-
-def _parse_direction(text: str, context: ParseContext) -> str:
-    if text.upper() not in _DIRECTIONS:
-        raise ModelError(f"{text!r} is neither ORIGINAL nor REPLY")
-    return text.upper()
-
-
-_STATES: Final = {state.name or "": int(state) for state in CtState}
-_STATUSES: Final = {"NONE": 0, **{status.name or "": int(status) for status in CtStatus}}
-_STATE: Final = mapped(_STATES, "connection state")
-_PLAIN_STATE: Final = mapped({name: bit for name, bit in _STATES.items() if bit & _REAL}, "connection state")
-_STATUS: Final = mapped(_STATUSES, "connection status")
-_NETWORK: Final = Codec(parse=_parse_network, format=_format_network, expected="ADDRESS or ADDRESS/MASK")
-_PROTOCOL: Final = Codec(parse=protocol_number, format=str, expected="a protocol by number or name")
-_SECONDS: Final = Codec(parse=_parse_seconds, format=str, expected="seconds, or FIRST:LAST")
-_DIRECTION: Final = Codec(parse=_parse_direction, format=str, expected="ORIGINAL or REPLY")
-
-EXTENSIONS: Final = (
-    Extension(
-        name="conntrack",
-        value=Conntrack,
-        options=(
-            Option("--ctstate", "states", _STATE, invertible=True),
-            Option("--ctproto", "protocol", _PROTOCOL, invertible=True),
-            Option("--ctorigsrc", "orig_source", _NETWORK, invertible=True),
-            Option("--ctorigdst", "orig_destination", _NETWORK, invertible=True),
-            Option("--ctreplsrc", "reply_source", _NETWORK, invertible=True),
-            Option("--ctrepldst", "reply_destination", _NETWORK, invertible=True),
-            Option("--ctorigsrcport", "orig_sport", PORTS, invertible=True),
-            Option("--ctorigdstport", "orig_dport", PORTS, invertible=True),
-            Option("--ctreplsrcport", "reply_sport", PORTS, invertible=True),
-            Option("--ctrepldstport", "reply_dport", PORTS, invertible=True),
-            Option("--ctstatus", "status", _STATUS, invertible=True),
-            Option("--ctexpire", "expire", _SECONDS, invertible=True),
-            Option("--ctdir", "direction", _DIRECTION),
-        ),
-    ),
-    Extension(
-        name="state",
-        value=State,
-        options=(Option("--state", "states", _PLAIN_STATE, invertible=True),),
-    ),
-)

@@ -1,0 +1,106 @@
+"""The results of a run, as values: samples, cells of the table, and how numbers are drawn from them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One measured apply, or the plain tool's same work, in seconds.
+
+    ``cpu`` is user and system time of this process and of the children it waited for. ``steps`` is where the wall
+    time went: check, observe, diff, compile, commit, proof; empty where it wasn't asked.
+    """
+
+    wall: float
+    cpu: float
+    steps: Mapping[str, float] = {}
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What one contestant did in a cell: meshfw, or the plain tool.
+
+    ``processes`` counts those it made and ``commands`` shows what they ran (the first few). ``memory`` is the peak in
+    bytes: meshfw's resident memory over ``idle_memory``, the same process' right before the reconcile (interpreter,
+    ruleset, open backend); the plain tool's whole resident memory, as it starts from nothing.
+    """
+
+    samples: tuple[Sample, ...]
+    processes: int
+    commands: tuple[str, ...] = ()
+    memory: int = 0
+    idle_memory: int = 0
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend in one scenario with one number of rules: meshfw and the plain tool, sample for sample."""
+
+    subject: str
+    scenario: str
+    rules: int
+    allowed: int
+    """The most processes that the backend may spend here."""
+    meshfw: Work
+    plain: Work
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run: where and how it was measured, its cells, and what went wrong."""
+
+    machine: Mapping[str, Any]
+    command: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    errors: tuple[str, ...] = ()
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """The middle and the ends of some numbers."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> Spread:
+        """The spread of at least one number."""
+        held = list(numbers)
+        return cls(statistics.median(held), min(held), max(held))
+
+
+def walls(work: Work) -> Spread:
+    """The wall time of one contestant, in seconds."""
+    return Spread.of(sample.wall for sample in work.samples)
+
+
+def cpus(work: Work) -> Spread:
+    """The CPU time of one contestant, in seconds."""
+    return Spread.of(sample.cpu for sample in work.samples)
+
+
+def ratios(cell: Cell, step: str | None = None) -> Spread:
+    """The wall time of meshfw, or of one of its steps, over the plain tool's: pair by pair, as they were measured."""
+    return Spread.of(
+        (ours.wall if step is None else ours.steps[step]) / plain.wall
+        for ours, plain in zip(cell.meshfw.samples, cell.plain.samples, strict=True)
+    )
+
+
+def overheads(cell: Cell) -> Spread:
+    """What meshfw's wall time is above the plain tool's, in seconds for each rule: pair by pair."""
+    return Spread.of(
+        (ours.wall - plain.wall) / cell.rules
+        for ours, plain in zip(cell.meshfw.samples, cell.plain.samples, strict=True)
+    )
+
+
+def steps(cell: Cell) -> dict[str, float]:
+    """The median of each step, in seconds."""
+    found: dict[str, list[float]] = {}
+    for sample in cell.meshfw.samples:
+        for step, seconds in sample.steps.items():
+            found.setdefault(step, []).append(seconds)
+    return {step: statistics.median(seconds) for step, seconds in found.items()}

@@ -1,0 +1,134 @@
+"""The tables and the verdicts on a terminal: with rich where it is one, as plain text elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from benchmarks.results import Cell, Run, cpus, ratios, steps, walls
+from benchmarks.scenarios import BY_NAME
+from benchmarks.subjects import SUBJECTS
+from benchmarks.targets import Judged, excess
+
+STEPS: Final = ("check", "observe", "diff", "compile", "commit", "proof")
+"""The steps of an apply, in their order."""
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Columns and rows of text under a title, with what has to be said about them."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def show(run: Run, judged: Sequence[Judged]) -> None:
+    """Print everything for people."""
+    print(f"\n{', '.join(f'{key} {value}' for key, value in run.machine.items())}")
+    for table in tables(run.cells):
+        _show_table(table)
+    print("\nTargets")
+    for target in judged:
+        word = {True: "ok", False: "missed", None: "-"}[target.met]
+        print(f"  {word:<7} {target.subject}: {target.text}\n          {target.measured}")
+    for line in excess(run.cells):
+        print(f"\ntoo many processes: {line}", file=sys.stderr)
+    for error in run.errors:
+        print(f"\nerror: {error}", file=sys.stderr)
+
+
+def tables(cells: Sequence[Cell]) -> Iterable[Table]:
+    """For each subject a table of costs, and one of where the time goes."""
+    for name in dict.fromkeys(cell.subject for cell in cells):
+        held = [cell for cell in cells if cell.subject == name]
+        yield _costs(name, held)
+        yield _steps(name, held)
+
+
+def _costs(name: str, cells: Sequence[Cell]) -> Table:
+    tool = SUBJECTS[name].plain
+    columns = ["scenario", "rules", "processes", f"{tool}'s", "wall ms (least-most)", f"{tool}'s", "ratio"]
+    columns += ["CPU ms", f"{tool}'s", "peak MB", f"{tool}'s"]
+    rows = []
+    for cell in cells:
+        ours, plain = walls(cell.meshfw), walls(cell.plain)
+        rows.append(
+            (
+                BY_NAME[cell.scenario].title,
+                f"{cell.rules:,}",
+                str(cell.meshfw.processes),
+                str(cell.plain.processes),
+                f"{_ms(ours.median)} ({_ms(ours.low)}-{_ms(ours.high)})",
+                f"{_ms(plain.median)} ({_ms(plain.low)}-{_ms(plain.high)})",
+                f"{ratios(cell).median:.3g}",
+                _ms(cpus(cell.meshfw).median),
+                _ms(cpus(cell.plain).median),
+                f"{cell.meshfw.memory / 1e6:.1f} + {cell.meshfw.idle_memory / 1e6:.0f}",
+                f"{cell.plain.memory / 1e6:.1f}",
+            )
+        )
+    note = (
+        f"{tool}'s: the plain tool, given the same transaction as text (idle: {_reads(name)}); it neither looks\n"
+        "before nor proves after. Times are medians of samples taken in turn, the tool's with its spawn; the ratio is\n"
+        "that of wall times, pair by pair. Peak memory: what the reconcile adds + the process that was there before\n"
+        "it, with ruleset and open backend; of the tool its largest process, which can't be told below some 9 MB."
+    )
+    return Table(f"meshfw, backend {name}, beside {tool}", tuple(columns), tuple(rows), note)
+
+
+def _reads(name: str) -> str:
+    return " and ".join(" ".join(command) for command in SUBJECTS[name].reads)
+
+
+def _steps(name: str, cells: Sequence[Cell]) -> Table:
+    columns = ("scenario", "rules", *(f"{step} ms" for step in STEPS), "commit / plain")
+    rows = []
+    for cell in cells:
+        held = steps(cell)
+        if held:
+            ratio = f"{ratios(cell, 'commit').median:.3g}" if "commit" in held else ""
+            times = (_ms(held[step]) if step in held else "" for step in STEPS)
+            rows.append((BY_NAME[cell.scenario].title, f"{cell.rules:,}", *times, ratio))
+    note = "Observe is the reading before the commit, proof the one behind it; diff is all that is not the backend's."
+    return Table(f"Where the time goes, backend {name}", columns, tuple(rows), note)
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds with three or four digits that count."""
+    value = seconds * 1e3
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3 if value >= 0.1 else 4
+    return f"{value:,.{digits}f}"
+
+
+def _show_table(table: Table) -> None:
+    if sys.stdout.isatty():
+        _show_rich(table)
+        return
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    print(f"\n{table.title}")
+    for row in (table.columns, *table.rows):
+        words = (
+            word.ljust(width) if index < 1 else word.rjust(width)
+            for index, (word, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(words).rstrip())
+    print(table.note)
+
+
+def _show_rich(table: Table) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    grid = RichTable(title=table.title, caption=table.note, box=SIMPLE_HEAD, caption_justify="left")
+    for index, column in enumerate(table.columns):
+        grid.add_column(column, justify="left" if index < 1 else "right", no_wrap=index < 1)
+    before = ""
+    for row in table.rows:
+        grid.add_row(*((row[0] if row[0] != before else ""), *row[1:]))
+        before = row[0]
+    Console().print(grid)

@@ -1,0 +1,243 @@
+"""meshfw keeps a Linux host's firewall the way its owner declared it.
+
+These are the public names: what plugins and programs may rely on, together with the rooms ``model`` and
+``reconcile`` as wholes. Each is imported when it is first asked for, so that ``import meshfw`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from meshfw import model, reconcile
+    from meshfw.backend import (
+        API_VERSION,
+        Atomicity,
+        Backend,
+        Cache,
+        Capabilities,
+        Committed,
+        Event,
+        Fingerprint,
+        Observed,
+        Outcome,
+        Place,
+        Report,
+        Step,
+        Transaction,
+        Unsupported,
+        Watch,
+    )
+    from meshfw.backends.memory import MemoryBackend
+    from meshfw.backends.memory_kernel import MemoryKernel
+    from meshfw.config import Config, load_config, load_rules, parse_config
+    from meshfw.errors import (
+        BackendError,
+        CommandError,
+        ConcurrentChangeError,
+        ConfigError,
+        FamilyError,
+        FamilyParseError,
+        InexpressibleError,
+        KernelError,
+        LockError,
+        MeshfwError,
+        ModelError,
+        ParseError,
+        PluginError,
+        UnsupportedError,
+        VerifyError,
+    )
+    from meshfw.extensions import builtin_extensions
+    from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, Option, ParseContext
+    from meshfw.extensions.language import Language
+    from meshfw.hookspecs import BackendPlugin, SourcePlugin, hookimpl
+    from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
+    from meshfw.languages.iptables import format_rule, parse_rule
+    from meshfw.model import (
+        ACCEPT,
+        DROP,
+        RETURN,
+        Attachment,
+        Chain,
+        ChainKey,
+        Comment,
+        Dispatcher,
+        DispatcherKey,
+        ElementType,
+        Family,
+        Goto,
+        Hook,
+        Interface,
+        Jump,
+        Match,
+        Network,
+        Not,
+        OpaqueMatch,
+        OpaqueTarget,
+        Policy,
+        Rule,
+        Ruleset,
+        Set,
+        SetRef,
+        Table,
+        Target,
+    )
+    from meshfw.plan import Edit, ListChange, Plan, SetChange, diff
+    from meshfw.plugins import Plugins
+    from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
+    from meshfw.source import Changes, Declaration, RuleSource, Settings, merge
+    from meshfw.sources.hosts import host_tables
+
+__version__: Final = "0.1.0"
+
+_ROOMS: Final = {
+    "meshfw.backend": (
+        "API_VERSION Atomicity Backend Cache Capabilities Committed Event Fingerprint Observed Outcome Place "
+        "Report Step Transaction Unsupported Watch"
+    ),
+    "meshfw.backends.memory": "MemoryBackend",
+    "meshfw.backends.memory_kernel": "MemoryKernel",
+    "meshfw.config": "Config load_config load_rules parse_config",
+    "meshfw.errors": (
+        "BackendError CommandError ConcurrentChangeError ConfigError FamilyError FamilyParseError "
+        "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PluginError "
+        "UnsupportedError VerifyError"
+    ),
+    "meshfw.extensions": "builtin_extensions",
+    "meshfw.extensions.extension": "Codec Extension HostTables NftMatch Option ParseContext",
+    "meshfw.extensions.language": "Language",
+    "meshfw.hookspecs": "BackendPlugin SourcePlugin hookimpl",
+    "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
+    "meshfw.languages.iptables": "format_rule parse_rule",
+    "meshfw.model": (
+        "ACCEPT DROP RETURN Attachment Chain ChainKey Comment Dispatcher DispatcherKey ElementType Family "
+        "Goto Hook Interface Jump Match Network Not OpaqueMatch OpaqueTarget Policy Rule Ruleset Set SetRef "
+        "Table Target"
+    ),
+    "meshfw.plan": "Edit ListChange Plan SetChange diff",
+    "meshfw.plugins": "Plugins",
+    "meshfw.snapshot": "ListKey ObservedList ObservedRule Snapshot",
+    "meshfw.source": "Changes Declaration RuleSource Settings merge",
+    "meshfw.sources.hosts": "host_tables",
+}
+_HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported from the room that it lives in (PEP 562)."""
+    if name in ("model", "reconcile"):
+        return import_module(f"meshfw.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'meshfw' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "ACCEPT",
+    "API_VERSION",
+    "DROP",
+    "RETURN",
+    "Atomicity",
+    "Attachment",
+    "Backend",
+    "BackendError",
+    "BackendPlugin",
+    "Cache",
+    "Capabilities",
+    "Chain",
+    "ChainKey",
+    "Changes",
+    "Codec",
+    "CommandError",
+    "Comment",
+    "Committed",
+    "ConcurrentChangeError",
+    "Config",
+    "ConfigError",
+    "Declaration",
+    "Dispatcher",
+    "DispatcherKey",
+    "Edit",
+    "ElementType",
+    "Event",
+    "Extension",
+    "Family",
+    "FamilyError",
+    "FamilyParseError",
+    "Fingerprint",
+    "Goto",
+    "Hook",
+    "HostTables",
+    "InexpressibleError",
+    "Interface",
+    "Jump",
+    "KernelError",
+    "Language",
+    "ListChange",
+    "ListKey",
+    "LockError",
+    "Match",
+    "MemoryBackend",
+    "MemoryKernel",
+    "MeshfwError",
+    "ModelError",
+    "Network",
+    "NftMatch",
+    "Not",
+    "Observed",
+    "ObservedList",
+    "ObservedRule",
+    "OpaqueMatch",
+    "OpaqueTarget",
+    "Option",
+    "Outcome",
+    "ParseContext",
+    "ParseError",
+    "Place",
+    "Plan",
+    "PluginError",
+    "Plugins",
+    "Policy",
+    "Report",
+    "Rule",
+    "RuleSource",
+    "Ruleset",
+    "Set",
+    "SetChange",
+    "SetRef",
+    "Settings",
+    "Snapshot",
+    "SourcePlugin",
+    "Step",
+    "Table",
+    "Target",
+    "Transaction",
+    "Unsupported",
+    "UnsupportedError",
+    "VerifyError",
+    "Watch",
+    "builtin_extensions",
+    "diff",
+    "format_dump",
+    "format_rule",
+    "hookimpl",
+    "host_tables",
+    "load_config",
+    "load_rules",
+    "merge",
+    "model",
+    "parse_config",
+    "parse_dump",
+    "parse_rule",
+    "reconcile",
+    "ruleset_of_dump",
+]

@@ -1,0 +1,31 @@
+"""The verb ``check``: whether the kernel still holds the declared rules, and what differs."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from meshfw import reconcile
+from meshfw.cli.output import counted, print_edits, print_json, warn
+from meshfw.cli.plan import PENDING
+from meshfw.cli.prepare import Workshop
+
+
+def run(arguments: Namespace) -> int:
+    """0 when it does, 2 when it doesn't."""
+    shop = Workshop(arguments)
+    wanted = shop.rules()
+    with shop.backend() as backend:
+        plan = reconcile.plan(backend, shop.fitted(wanted, backend))
+        name = backend.name
+    if arguments.json:
+        data = plan.data(shop.formatter)
+        print_json({"backend": name, "drift": bool(plan), "changes": data, "warnings": shop.warnings})
+        return PENDING if plan else 0
+    warn(shop.warnings)
+    if not plan:
+        print(f"in place ({name})")
+        return 0
+    edits = list(plan.edits(shop.formatter))
+    print(f"drift: the kernel is {counted(len(edits), 'change')} away from the declared rules ({name})")
+    print_edits(edits)
+    return PENDING

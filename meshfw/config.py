@@ -1,0 +1,288 @@
+"""The configuration: a TOML file read into one value, each mistake named with file, key and what was expected."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from meshfw.errors import ConfigError, PluginError
+from meshfw.extensions.language import Language
+from meshfw.model import Chain, Family, Policy, Ruleset
+from meshfw.plugins import AUTO, Plugins
+from meshfw.source import Declaration, Settings, described, merge, shown
+
+NEAR: Final = "meshfw.toml"
+"""The configuration of the current directory, which is looked for first."""
+SYSTEM: Final = "/etc/meshfw/meshfw.toml"
+OWNER: Final = "meshfw"
+"""The owner of a configuration that names none."""
+
+_OWNER: Final = re.compile(r"[a-z][a-z0-9]{0,9}\Z")
+_TAKEN: Final[Mapping[str, str]] = {
+    "antrea": "Antrea",
+    "cali": "Calico",
+    "calico": "Calico",
+    "cilium": "Cilium",
+    "cni": "the CNI plugins",
+    "crowdsec": "CrowdSec",
+    "docker": "Docker",
+    "f2b": "fail2ban",
+    "fail2ban": "fail2ban",
+    "filter": "iptables",
+    "firewalld": "firewalld",
+    "flannel": "flannel",
+    "incus": "Incus",
+    "istio": "Istio",
+    "kube": "kube-proxy",
+    "libvirt": "libvirt",
+    "lxc": "LXC",
+    "lxd": "LXD",
+    "mangle": "iptables",
+    "nat": "iptables",
+    "netavark": "Podman",
+    "podman": "Podman",
+    "raw": "iptables",
+    "security": "iptables",
+    "tailscale": "Tailscale",
+    "ts": "Tailscale",
+    "ufw": "ufw",
+    "weave": "Weave Net",
+}
+"""Owners that are refused: chains and tables of that name or prefix belong to another tool."""
+_DOUBTFUL: Final[Mapping[str, str]] = {"kilo": "Kilo writes chains of that prefix itself: stop it first"}
+
+
+class Ipv6(StrEnum):
+    """What becomes of the IPv6 half of the rules."""
+
+    AUTO = "auto"
+    """It is kept where the host has IPv6, and left out with a warning where it hasn't."""
+    REQUIRE = "require"
+    """A host without IPv6 is an error as soon as there are IPv6 rules."""
+    OFF = "off"
+    """It is left out everywhere."""
+
+
+class SourceTable(msgspec.Struct, frozen=True):
+    """One ``[[source]]`` table: its type, its key path, and its other keys."""
+
+    type: str
+    path: str
+    options: Mapping[str, Any] = {}
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration.
+
+    ``file`` is where it came from, empty for the defaults; ``options`` are the tables ``[backend.NAME]``; ``tables``
+    the configuration's own ``chain`` and ``set`` tables; ``warnings`` what its author should know.
+    """
+
+    file: str = ""
+    backend: str = AUTO
+    owner: str = OWNER
+    ipv6: Ipv6 = Ipv6.AUTO
+    plugins: bool | tuple[str, ...] = ()
+    sources: tuple[SourceTable, ...] = ()
+    options: Mapping[str, Mapping[str, Any]] = {}
+    tables: Mapping[str, Any] = {}
+    warnings: tuple[str, ...] = ()
+
+    def error(self, reason: str, *, key: str = "", expected: str = "") -> ConfigError:
+        """The error of one of its keys."""
+        return ConfigError(reason, file=self.file, key=key, expected=expected)
+
+
+def find_config(named: str | None = None) -> str | None:
+    """The path of the configuration: the one named, or the first there is, here or the system's; None without any."""
+    if named is not None:
+        return named
+    return next((path for path in (NEAR, SYSTEM) if os.path.exists(path)), None)
+
+
+def load_config(path: str) -> Config:
+    """The configuration of a file.
+
+    Raises:
+        ConfigError: it can't be read, is no TOML, or says something that can't be meant.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        remedy = "a readable TOML file; --config FILE names another"
+        raise ConfigError(f"can't be read: {error.strerror or error}", file=path, expected=remedy) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"byte {error.start} is not UTF-8", file=path, expected="a TOML file, which is UTF-8"
+        ) from error
+    return parse_config(text, file=path)
+
+
+def parse_config(text: str, *, file: str = "") -> Config:
+    """The configuration that a TOML text says; ``ConfigError`` as for :func:`load_config`."""
+    import tomllib
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        twice = re.search(r"^\s*\[backend\.", text, re.MULTILINE) and re.search(r"^\s*backend\s*=", text, re.MULTILINE)
+        expected = f'{_NAME_AND_TABLE}: write {_USE} in place of backend = "..."' if twice else "TOML 1.0"
+        raise ConfigError(f"not valid TOML: {error}", file=file, expected=expected) from None
+    return _config(Settings(table, file=file))
+
+
+_USE: Final = 'backend.use = "..."'
+_NAME_AND_TABLE: Final = "backend to be a name or a table, since TOML can't hold it as both"
+
+
+def _config(settings: Settings) -> Config:
+    owner, warning = _owner(settings)
+    backend, options = _backend(settings)
+    ipv6 = settings.choice("ipv6", Ipv6, Ipv6.AUTO)
+    plugins = _plugins(settings)
+    sources = tuple(_source(table) for table in settings.tables("source"))
+    tables = {name: value for name in ("chain", "set") if (value := settings.any(name)) is not None}
+    settings.finish()
+    for name, value in tables.items():
+        if not isinstance(value, list | dict):
+            raise settings.error(f"{shown(value)} is {described(value)}", key=name, expected=f"[[{name}]] tables")
+    if tables and not any(source.type == "rules" for source in sources):
+        sources = (SourceTable("rules", "chain"), *sources)
+    return Config(
+        file=settings.file,
+        backend=backend,
+        owner=owner,
+        ipv6=ipv6,
+        plugins=plugins,
+        sources=sources,
+        options=options,
+        tables=tables,
+        warnings=(warning,) if warning else (),
+    )
+
+
+def _owner(settings: Settings) -> tuple[str, str]:
+    owner = settings.take("owner", str, OWNER)
+    if not _OWNER.match(owner):
+        expected = "a lower-case letter and up to 9 more or digits: it begins the names of chains"
+        raise settings.error(f"{owner!r} can't be an owner", key="owner", expected=expected)
+    if owner in _TAKEN:
+        raise settings.error(f"{owner!r} is {_TAKEN[owner]}'s name", key="owner", expected="a name of your own")
+    return owner, f"owner {owner}: {_DOUBTFUL[owner]}" if owner in _DOUBTFUL else ""
+
+
+def _backend(settings: Settings) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """The backend's name and the options of each: ``backend = NAME``, or a table with ``use`` and one for each name."""
+    value = settings.any("backend")
+    if value is None or isinstance(value, str):
+        if value == "":
+            raise settings.error("the name is empty", key="backend", expected="auto, nft, or another backend's name")
+        return value or AUTO, {}
+    if not isinstance(value, dict):
+        expected = "a backend's name, or a table with use = NAME and a table of options for each backend"
+        raise settings.error(f"{shown(value)} is {described(value)}", key="backend", expected=expected)
+    table = Settings(value, file=settings.file, path="backend")
+    name = table.take("use", str, AUTO) or AUTO
+    options = table.rest()
+    for key, entry in options.items():
+        if not isinstance(entry, dict):
+            raise table.error("unknown key", key=key, expected=f"use = NAME, or a table [backend.{key}] of options")
+    return name, options
+
+
+def _plugins(settings: Settings) -> bool | tuple[str, ...]:
+    value = settings.any("plugins")
+    if isinstance(value, bool):
+        return value
+    return Settings({"plugins": value} if value is not None else {}, file=settings.file).strings("plugins")
+
+
+def _source(table: Settings) -> SourceTable:
+    kind = table.required("type", expected='"rules", "iptables-save" or a plugin\'s')
+    return SourceTable(kind, table.path, dict(table.rest()))
+
+
+# --- the rules that a configuration asks for ---------------------------------------------------------------
+
+
+def load_rules(config: Config, *, plugins: Plugins, language: Language) -> Ruleset:
+    """The ruleset of all sources, merged.
+
+    Raises:
+        ConfigError: no source is declared (nothing wanted is said by cleaning up, never by silence), or two of them
+            contradict each other. Whatever a source raises, ConfigError and ParseError among it.
+    """
+    if not config.sources:
+        raise config.error(
+            "it declares no rules", expected="[[chain]] tables or a [[source]]; 'meshfw clean' takes ours away"
+        )
+    parts = [_load_source(config, table, plugins, language) for table in config.sources]
+    try:
+        return merge(parts)
+    except ConfigError as error:
+        raise config.error(error.reason, key=error.key, expected=error.expected) from None
+
+
+def _load_source(config: Config, table: SourceTable, plugins: Plugins, language: Language) -> tuple[str, Ruleset]:
+    offer = plugins.source(table.type, key=f"{table.path}.type")
+    declaration = Declaration(
+        options=table.options, language=language, file=config.file, path=table.path, tables=config.tables
+    )
+    source = plugins.open_source(offer, declaration)
+    try:
+        with plugins.blaming(offer):
+            name, ruleset = source.name, source.load()
+    finally:
+        source.close()
+    if not isinstance(ruleset, Ruleset):
+        raise PluginError(f"source {offer.name} gave {ruleset!r}, which is no ruleset", plugin=offer.name)
+    return f"{table.path} ({name})", ruleset
+
+
+def fit_families(ruleset: Ruleset, available: Collection[Family], *, ipv6: Ipv6) -> tuple[Ruleset, tuple[str, ...]]:
+    """The part of a ruleset that a host can hold, and a warning about the part left out.
+
+    Raises:
+        ConfigError: the host lacks a family that must not be left out.
+    """
+    missing = [family for family in Family if family in ruleset.families and family not in available]
+    warnings = []
+    for family in missing:
+        chains = [chain for chain in ruleset.chains if chain.family is family]
+        if not _matters(ruleset, chains, family):
+            continue
+        rules = sum(len(chain.rules) for chain in chains)
+        reason = f"this host or backend has no {_LABELS[family]}, and {rules} rules are for it"
+        if family is Family.IPV4 or ipv6 is Ipv6.REQUIRE:
+            remedy = 'a kernel with IPv6, or ipv6 = "auto" or "off"' if family is Family.IPV6 else "a kernel with IPv4"
+            raise ConfigError(reason, key="ipv6" if family is Family.IPV6 else "", expected=remedy)
+        if ipv6 is Ipv6.AUTO:
+            warnings.append(f"{reason}: they are left out")
+    left_out = {*missing, *([Family.IPV6] if ipv6 is Ipv6.OFF else [])}
+    if not left_out & ruleset.families:
+        return ruleset, ()
+    return without_families(ruleset, left_out), tuple(warnings)
+
+
+_LABELS: Final = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
+
+
+def _matters(ruleset: Ruleset, chains: Collection[Chain], family: Family) -> bool:
+    """Whether a family's part does anything to a packet: it holds a rule, or a policy."""
+    policies = (item.policy for item in ruleset.attachments if item.family is family)
+    return any(chain.rules for chain in chains) or any(policy is not Policy.RETURN for policy in policies)
+
+
+def without_families(ruleset: Ruleset, families: Collection[Family]) -> Ruleset:
+    """The ruleset without all that is of some families."""
+    return Ruleset(
+        chains=tuple(chain for chain in ruleset.chains if chain.family not in families),
+        sets=tuple(entry for entry in ruleset.sets if entry.family not in families),
+        attachments=tuple(item for item in ruleset.attachments if item.family not in families),
+    )

@@ -1,0 +1,82 @@
+"""The hooks that a plugin implements, and what each of them returns: small frozen values, never a registration.
+
+A plugin is a module (or any object) that an entry point of group ``meshfw`` names. It marks its functions with
+:data:`hookimpl`. Every hook of every plugin is called by itself, so a broken one takes no other down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+import pluggy
+
+from meshfw.backend import Backend, Place, Report
+from meshfw.extensions.extension import Extension
+from meshfw.source import Declaration, RuleSource
+
+GROUP: Final = "meshfw"
+"""The entry-point group of plugins, and the name that pluggy's markers carry."""
+
+hookspec: Final = pluggy.HookspecMarker(GROUP)
+hookimpl: Final = pluggy.HookimplMarker(GROUP)
+"""The mark of a plugin's functions that implement a hook."""
+
+
+def always() -> str | None:
+    """No reason against: the ``unavailable`` of a plugin that works wherever it's installed."""
+    return None
+
+
+class BackendPlugin(msgspec.Struct, frozen=True, kw_only=True):
+    """A backend on offer.
+
+    ``unavailable`` says in one sentence why it can't be used here, None where it can; it's asked when ``auto``
+    chooses and when backends are listed. ``automatic`` is its rank for ``backend = "auto"``, the lowest is tried first;
+    None, as it should be for all but a host's usual firewall: only whoever names it gets it.
+    """
+
+    name: str
+    factory: Callable[[Place], Backend]
+    summary: str
+    api_version: int = 1
+    """The version of the plugin interface it was written for: the number itself, not ``meshfw.API_VERSION``."""
+    unavailable: Callable[[], str | None] = always
+    automatic: int | None = None
+
+
+class SourcePlugin(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of rule source on offer; ``name`` is what a ``[[source]]`` table gives as its ``type``."""
+
+    name: str
+    factory: Callable[[Declaration], RuleSource]
+    summary: str
+    api_version: int = 1
+    """The version of the plugin interface it was written for: the number itself, not ``meshfw.API_VERSION``."""
+
+
+@hookspec
+def meshfw_backends() -> Iterable[BackendPlugin]:  # type: ignore[empty-body]  # a specification has no body
+    """The backends that the plugin brings; none is made before it's chosen."""
+
+
+@hookspec
+def meshfw_sources() -> Iterable[SourcePlugin]:  # type: ignore[empty-body]  # a specification has no body
+    """The kinds of rule source that the plugin brings; none is made before a configuration asks for it."""
+
+
+@hookspec
+def meshfw_extensions() -> Iterable[Extension]:  # type: ignore[empty-body]  # a specification has no body
+    """The matches and targets that the plugin adds to the language of rules.
+
+    They take part where the configuration lists the plugin under ``plugins``, or chose a backend or source of it.
+    """
+
+
+@hookspec
+def meshfw_reconciled(report: Report) -> None:
+    """Told after every reconcile that ended well, also after one that changed nothing; what it returns is ignored.
+
+    An exception is a warning and never makes the reconcile fail.
+    """

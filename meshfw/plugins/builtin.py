@@ -1,0 +1,76 @@
+"""The plugin that meshfw itself is: registered in code, through the hooks that every plugin has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshfw.backend import Backend, Place
+from meshfw.extensions import builtin_extensions
+from meshfw.extensions.extension import Extension
+from meshfw.hookspecs import BackendPlugin, SourcePlugin, hookimpl
+from meshfw.source import Declaration, RuleSource
+
+
+class BuiltIn:
+    """The plugin that meshfw itself is; what it offers is imported when it's chosen."""
+
+    @hookimpl
+    def meshfw_backends(self) -> Iterable[BackendPlugin]:
+        """The nft and the memory backend."""
+        return (
+            BackendPlugin(
+                name="nft",
+                factory=_nft,
+                summary="native nf_tables, both families in one transaction, no process",
+                unavailable=_nft_unavailable,
+                automatic=10,
+            ),
+            BackendPlugin(
+                name="memory",
+                factory=_memory,
+                summary="a kernel of text inside this process, forgotten when it ends; for tests and trials",
+            ),
+        )
+
+    @hookimpl
+    def meshfw_sources(self) -> Iterable[SourcePlugin]:
+        """The configuration's own tables, and dumps."""
+        return (
+            SourcePlugin(name="rules", factory=_rules, summary="the configuration's own [[chain]] and [[set]] tables"),
+            SourcePlugin(name="iptables-save", factory=_dump, summary="dumps of iptables-save, one for each family"),
+        )
+
+    @hookimpl
+    def meshfw_extensions(self) -> Iterable[Extension]:
+        """Every extension with a typed value."""
+        return builtin_extensions()
+
+
+def _nft(place: Place) -> Backend:
+    from meshfw.backends.nft import NftBackend
+
+    return NftBackend(place)
+
+
+def _nft_unavailable() -> str | None:
+    from meshfw.backends.instance import nft_unavailable
+
+    return nft_unavailable()
+
+
+def _memory(place: Place) -> Backend:
+    from meshfw.backends.memory import MemoryBackend
+
+    return MemoryBackend(place)
+
+
+def _rules(declaration: Declaration) -> RuleSource:
+    from meshfw.sources.rules import RulesSource
+
+    return RulesSource(declaration)
+
+
+def _dump(declaration: Declaration) -> RuleSource:
+    from meshfw.sources.dump import DumpSource
+
+    return DumpSource(declaration)

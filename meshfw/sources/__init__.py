@@ -1,0 +1,1 @@
+"""The built-in rule sources: the configuration's own tables, and dumps in the iptables-save format."""

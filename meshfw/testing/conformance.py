@@ -1,0 +1,172 @@
+"""The conformance kit: subclass :class:`BackendLaws`, give one fixture, and the whole law book runs.
+
+It needs pytest and hypothesis. Fixed rulesets are tried first, then drawn ones: as many as hypothesis' profile says, or
+``examples`` of the class. Between two of them the kernel is emptied by applying the empty ruleset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from meshfw.extensions import builtin_extensions
+from meshfw.extensions.language import Language
+from meshfw.model import Family, Rule, Ruleset
+from meshfw.testing import drift_laws, failure_laws, laws, packet_laws
+from meshfw.testing.edits import edited, middle
+from meshfw.testing.lab import Case, Coverage, Foreign, Lab, Law, MakeBackend, coverage
+from meshfw.testing.rulesets import compact, compact_changed, small
+from meshfw.testing.strategies import pairs, rulesets
+
+LAWS: Final[tuple[Law, ...]] = (*laws.LAWS, *drift_laws.LAWS, *packet_laws.LAWS, *failure_laws.LAWS)
+"""The whole book."""
+
+
+def report(lab: Lab) -> Coverage:
+    """What the book covers of a lab's backend: every law, those that its capabilities or the lab narrow with why."""
+    return coverage(lab, LAWS)
+
+
+def fixed_cases(lab: Lab) -> tuple[Case, ...]:
+    """The cases that every law is tried on."""
+    other = edited(lab.sample, "move a rule", middle)
+    for name in ("edit a rule in place", "remove a chain", "change a policy", "remove an element"):
+        other = edited(other, name, middle) if other is not None else None
+    return (Case(lab.sample, other or small(lab.families)),)
+
+
+def generated_cases(lab: Lab) -> tuple[Case, ...]:
+    """The fixed cases that generated laws are tried on beside them: small ones, and nothing at all."""
+    return (
+        Case(compact(lab.families), compact_changed(lab.families)),
+        Case(small(lab.families), Ruleset()),
+        Case(Ruleset(), small(lab.families)),
+    )
+
+
+def try_law(law: Law, lab: Lab) -> None:
+    """Try a law on the fixed cases; AssertionError, or the backend's own error, where it is broken."""
+    for case in (*fixed_cases(lab), *(generated_cases(lab) if law.generated else ())):
+        lab.reset()
+        law.run(lab, case)
+    lab.reset()
+
+
+def try_generated(law: Law, lab: Lab, *, examples: int | None = None) -> None:
+    """Try a law on drawn cases: ``examples`` of them, or as many as hypothesis' profile says."""
+    profile = settings()
+    drawn = rulesets(lab.language, families=lab.families, accepts=lab.accepts)
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]  # a kernel is slow, and rulesets are large
+
+    @settings(profile, max_examples=examples or profile.max_examples, deadline=None, suppress_health_check=checks)
+    @given(pairs(drawn))
+    def check(pair: tuple[Ruleset, Ruleset]) -> None:
+        lab.reset()
+        law.run(lab, Case(*pair))
+
+    try:
+        check()
+    finally:
+        lab.reset()
+
+
+class BackendLaws:
+    """One test for each law of the book; subclasses give at least ``make_backend``.
+
+    The other fixtures are overridden by those who have more to offer; what is not offered narrows the laws that need
+    it, and :func:`report` says so. A law that can't hold for a good reason is overridden by name, with the reason.
+    """
+
+    examples: ClassVar[int | None] = None
+    """Drawn cases for each law; None for hypothesis' profile."""
+
+    @pytest.fixture
+    def make_backend(self) -> MakeBackend:
+        """Makes a fresh instance for an owner; all that it makes work on one kernel state, empty at first."""
+        raise NotImplementedError("give a fixture make_backend: a callable from an owner's name to a new backend")
+
+    @pytest.fixture
+    def language(self) -> Language:
+        """The language that the backend was given."""
+        return Language.of(builtin_extensions())
+
+    @pytest.fixture
+    def namespace(self) -> str | None:
+        """The network namespace (name or path, its loopback up) whose packets meet the backend's rules."""
+        return None
+
+    @pytest.fixture
+    def count(self) -> Callable[[], None] | None:
+        """Lets every rule count one packet, for a backend that no packet meets."""
+        return None
+
+    @pytest.fixture
+    def dump(self) -> Callable[[], str] | None:
+        """The text of all that the kernel holds, counters left out."""
+        return None
+
+    @pytest.fixture
+    def foreign(self) -> Foreign | None:
+        """Rules of others on the same kernel."""
+        return None
+
+    @pytest.fixture
+    def tamperings(self) -> Mapping[str, Callable[[], None]]:
+        """Changes of the rules of :func:`~meshfw.testing.rulesets.sample` by the kernel's own means, by name."""
+        return {}
+
+    @pytest.fixture
+    def lab(
+        self,
+        make_backend: MakeBackend,
+        language: Language,
+        namespace: str | None,
+        count: Callable[[], None] | None,
+        dump: Callable[[], str] | None,
+        foreign: Foreign | None,
+        tamperings: Mapping[str, Callable[[], None]],
+    ) -> Iterator[Lab]:
+        """The lab of all that."""
+        made = Lab(
+            make_backend,
+            language=language,
+            namespace=namespace,
+            count=count,
+            dump=dump,
+            foreign=foreign,
+            tamperings=tamperings,
+        )
+        yield made
+        made.close()
+
+    def hold(self, law: Law, lab: Lab) -> None:
+        """Try a law on fixed cases, and a generated one on drawn cases too; skip it where it's narrowed, with why."""
+        narrowed = law.narrowed(lab)
+        if narrowed is not None:
+            pytest.skip(f"narrowed: {narrowed}")
+        try_law(law, lab)
+        if law.generated:
+            try_generated(law, lab, examples=self.examples)
+
+    def test_every_rule_of_the_catalogue_is_known_or_named(self, lab: Lab) -> None:
+        """The laws are tried on some rules at least, and the report names every law and what was left out."""
+        made = report(lab)
+        assert len(made.laws) == len(LAWS)
+        assert any(chain.rules for chain in lab.sample.chains), f"nothing of the sample can be held: {made.left_out}"
+
+
+def _test_of(law: Law) -> Callable[[BackendLaws, Lab], None]:
+    def test(self: BackendLaws, lab: Lab) -> None:
+        self.hold(law, lab)
+
+    test.__name__ = f"test_{law.name}"
+    test.__qualname__ = f"{BackendLaws.__name__}.{test.__name__}"
+    test.__doc__ = law.says
+    return test
+
+
+for _law in LAWS:
+    setattr(BackendLaws, f"test_{_law.name}", _test_of(_law))

@@ -1,0 +1,178 @@
+"""The law book, second part: what holds when others write: vandals, neighbours, and strangers."""
+
+from __future__ import annotations
+
+import select
+from typing import Final
+
+from meshfw.backend import Outcome
+from meshfw.model import (
+    Ruleset,
+)
+from meshfw.plan import diff
+from meshfw.reconcile import apply, plan
+from meshfw.testing.edits import EDITS, all_edits, edited, middle
+from meshfw.testing.lab import (
+    NEIGHBOUR,
+    OWNER,
+    Case,
+    Lab,
+    law,
+    needs_fingerprint,
+)
+from meshfw.testing.rulesets import at_first, small
+from meshfw.testing.wrapping import Recording
+
+TICKS: Final = 100
+
+
+@law(generated=True)
+def tampering_is_repaired(lab: Lab, case: Case) -> None:
+    """Whatever a vandal made of our rules behind our back, the next apply puts it right."""
+    backend = lab.backend()
+    apply(backend, case.one)
+    apply(lab.backend(), case.other)
+    report = apply(backend, case.one)
+    assert (report.outcome is Outcome.CHANGED) == (case.one != case.other), (
+        f"after tampering apply was {report.outcome}"
+    )
+    lab.assert_held(case.one)
+
+
+@law()
+def every_kind_of_tampering_is_repaired(lab: Lab, case: Case) -> None:
+    """Deleted, inserted, moved, doubled and edited rules, chains, sets, attachments and policies are put right."""
+    backend = lab.backend()
+    for name, tampered in all_edits(case.one).items():
+        apply(backend, case.one)
+        apply(lab.backend(), tampered)
+        assert apply(backend, case.one).outcome is Outcome.CHANGED, f"{name}: not noticed"
+        found = plan(lab.backend(), case.one)
+        assert not found, f"{name}: not repaired, {found}"
+    lab.assert_held(case.one)
+
+
+def _needs_tamperings(lab: Lab) -> str | None:
+    return None if lab.tamperings else "no tampering by the kernel's own means was given"
+
+
+@law(_needs_tamperings)
+def native_tampering_is_repaired(lab: Lab, _case: Case) -> None:
+    """What others do to our rules by the kernel's own means is put right."""
+    for name, tamper in lab.tamperings.items():
+        backend = lab.backend()
+        apply(backend, lab.sample)
+        tamper()
+        assert apply(backend, lab.sample).outcome is Outcome.CHANGED, f"{name}: not noticed"
+        lab.assert_held(lab.sample)
+    apply(lab.backend(), Ruleset())
+    assert not lab.held(), "something that was tampered with is left"
+
+
+def _needs_foreign(lab: Lab) -> str | None:
+    return None if lab.foreign is not None else "no rules of others were given"
+
+
+@law(_needs_foreign)
+def foreign_rules_stay(lab: Lab, case: Case) -> None:
+    """Rules of others are the same, byte for byte, whatever is applied, repaired or taken away."""
+    assert lab.foreign is not None
+    lab.foreign.setup()
+    try:
+        before = lab.foreign.dump()
+        assert before.strip(), "the rules of others dump as nothing: the law can't see"
+        ours = at_first(case.one)
+        backend = lab.backend()
+        for ruleset in (ours, edited(ours, "delete a rule", middle) or ours, small(lab.families), ours, Ruleset()):
+            apply(backend, ruleset)
+            assert lab.foreign.dump() == before, f"rules of others changed:\n{lab.foreign.dump()}\nwas:\n{before}"
+            lab.assert_held(ruleset)
+    finally:
+        lab.foreign.remove()
+
+
+@law()
+def two_owners_never_fight(lab: Lab, case: Case) -> None:
+    """Two owners side by side, 100 ticks each: no write; and what one does leaves the other's rules alone."""
+    rules = {OWNER: at_first(case.one), NEIGHBOUR: at_first(edited(case.one, "delete a rule", middle) or case.one)}
+    recordings = {owner: Recording(lab.backend(owner)) for owner in rules}
+    for owner, ruleset in (*rules.items(), *rules.items()):
+        apply(recordings[owner], ruleset)
+    witness = lab.backend()
+    before = witness.fingerprint()
+    for recording in recordings.values():
+        recording.calls.clear()
+    for _ in range(TICKS):
+        for owner, ruleset in rules.items():
+            apply(recordings[owner], ruleset)
+    wrote = [owner for owner, recording in recordings.items() if "commit" in recording.calls]
+    assert not wrote, f"{TICKS} ticks with nothing to do, and {wrote} wrote"
+    assert witness.fingerprint() == before, f"{TICKS} ticks with nothing to do moved the fingerprint"
+    apply(recordings[OWNER], Ruleset())
+    lab.assert_held(rules[NEIGHBOUR], NEIGHBOUR)
+    apply(recordings[OWNER], rules[OWNER])
+    apply(recordings[NEIGHBOUR], Ruleset())
+    lab.assert_held(rules[OWNER])
+
+
+@law(needs_fingerprint)
+def fingerprint_moves_with_every_write(lab: Lab, case: Case) -> None:
+    """Every kind of change by another instance moves the fingerprint."""
+    backend = lab.backend()
+    for name in EDITS:
+        tampered = edited(case.one, name, middle)
+        if tampered is not None and tampered != case.one:
+            apply(backend, case.one)
+            before = backend.fingerprint()
+            apply(lab.backend(), tampered)
+            assert backend.fingerprint() != before, f"{name}: the fingerprint stands still"
+
+
+@law(needs_fingerprint)
+def fingerprint_is_of_what_was_read(lab: Lab, case: Case) -> None:
+    """While nobody writes, readings and commits give the fingerprint that the next question gives."""
+    backend = lab.backend()
+    apply(backend, case.one)
+    now = backend.fingerprint()
+    assert now is not None, "no fingerprint after a commit"
+    assert backend.cache.fingerprint == now, "the commit's fingerprint is not that of the kernel after it"
+    assert backend.observe().fingerprint == now, "reading moved the fingerprint, or gives another"
+    assert backend.observe([chain.key for chain in case.one.chains]).fingerprint == now, "reading a part gives another"
+    backend.check(case.other)
+    backend.compile(diff(backend.observe().snapshot, case.other))
+    assert backend.fingerprint() == now, "checking or compiling moved the fingerprint"
+
+
+def _needs_watch(lab: Lab) -> str | None:
+    return None if lab.has_watch else "the backend has no events here"
+
+
+@law(_needs_watch)
+def watch_tells_of_foreign_writes(lab: Lab, case: Case) -> None:
+    """A write by another instance makes the watch readable, once; our reading doesn't."""
+    backend = lab.backend()
+    apply(backend, case.one)
+    watch = backend.watch()
+    assert watch is not None
+    watch.events()
+    poller = select.poll()
+    poller.register(watch.fileno(), select.POLLIN)
+    backend.observe()
+    assert not poller.poll(20), "reading is no event"
+    apply(lab.backend(), case.other)
+    assert poller.poll(1000), "a foreign write made no event"
+    assert watch.events(), "readable, and no event behind it"
+    assert not poller.poll(20), "readable after all events were taken"
+
+
+LAWS: Final = (
+    tampering_is_repaired,
+    every_kind_of_tampering_is_repaired,
+    native_tampering_is_repaired,
+    foreign_rules_stay,
+    two_owners_never_fight,
+    fingerprint_moves_with_every_write,
+    fingerprint_is_of_what_was_read,
+    watch_tells_of_foreign_writes,
+)
+"""The second part of the book."""

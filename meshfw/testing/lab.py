@@ -1,0 +1,265 @@
+"""A lab: one backend under test with what its kernel offers to a witness; and what a law of the book is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from meshfw.backend import Backend, Capabilities
+from meshfw.errors import MeshfwError
+from meshfw.extensions import builtin_extensions
+from meshfw.extensions.language import Language
+from meshfw.model import Chain, Dispatcher, Family, Goto, Jump, Policy, Rule, Ruleset, Table, set_references
+from meshfw.reconcile import apply
+from meshfw.snapshot import ListKey, ObservedList, Snapshot
+from meshfw.testing.loopback import delivers
+from meshfw.testing.rulesets import CATALOGUE, of_families, parsed, sample
+
+OWNER: Final = "meshfw"
+NEIGHBOUR: Final = "neighbour"
+"""The second owner, of the laws about two."""
+
+MakeBackend = Callable[[str], Backend]
+"""Makes a fresh instance for an owner; all of them work on one and the same kernel."""
+
+
+class Foreign(msgspec.Struct, frozen=True):
+    """Rules of others: ``setup`` writes some, ``dump`` gives their text without counters, ``remove`` ends them."""
+
+    setup: Callable[[], None]
+    dump: Callable[[], str]
+    remove: Callable[[], None]
+
+
+class Lab:
+    """A backend under test: fresh instances of it, and witnesses of what they do.
+
+    Only ``make`` has to be given. ``namespace`` is the network namespace whose packets meet the backend's rules;
+    ``count`` lets every rule count one packet where there are none; ``dump`` gives the text of all that the kernel
+    holds, anybody's, without counters; ``foreign`` are rules of others; ``tamperings`` change the owner's rules, those
+    of ``sample``, by the kernel's own means. What is left out narrows the laws that need it.
+    """
+
+    def __init__(
+        self,
+        make: MakeBackend,
+        *,
+        language: Language | None = None,
+        namespace: str | None = None,
+        count: Callable[[], None] | None = None,
+        dump: Callable[[], str] | None = None,
+        foreign: Foreign | None = None,
+        tamperings: Mapping[str, Callable[[], None]] | None = None,
+    ) -> None:
+        self._make = make
+        self._opened: list[Backend] = []
+        self.language = language or Language.of(builtin_extensions())
+        self.namespace = namespace
+        self.count = count
+        self.dump = dump
+        self.foreign = foreign
+        self.tamperings = tamperings or {}
+        self._probe = make(OWNER)
+        self.capabilities: Capabilities = self._probe.capabilities
+        self.has_fingerprint = self._probe.fingerprint() is not None
+        self.has_watch = self._probe.watch() is not None
+        self.left_out = tuple(text for text in CATALOGUE if not self._known(text))
+        self.sample = self._supported(sample(self.language, self.families))
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families that the backend has."""
+        return tuple(family for family in Family if family in self.capabilities.families)
+
+    def backend(self, owner: str = OWNER) -> Backend:
+        """A fresh instance on the kernel; the next reset closes it."""
+        made = self._make(owner)
+        self._opened.append(made)
+        return made
+
+    def closing(self, backend: Backend) -> None:
+        """Close one instance now."""
+        self._opened = [held for held in self._opened if held is not backend]
+        backend.close()
+
+    def reset(self) -> None:
+        """Take the rules of both owners away and close every instance."""
+        opened, self._opened = self._opened, []
+        for held in opened:
+            held.close()
+        for owner in (OWNER, NEIGHBOUR):
+            cleaner = self._make(owner)
+            apply(cleaner, Ruleset())
+            cleaner.close()
+
+    def close(self) -> None:
+        """Take everything away for good."""
+        self.reset()
+        self._probe.close()
+
+    # --- what the backend can hold ---
+
+    def accepts(self, rule: Rule, family: Family) -> bool:
+        """Whether the backend says that it can hold the rule."""
+        tables = rule.target.tables if rule.target is not None else None
+        table = Table.FILTER if tables is None else min(tables)
+        ruleset = Ruleset(chains=(Chain(family=family, table=table, name="one", rules=(rule,)),))
+        return not any(finding.refuses for finding in self._probe.check(ruleset))
+
+    def _known(self, text: str) -> bool:
+        rules = ((parsed(text, family=family, language=self.language), family) for family in self.families)
+        return any(rule is not None and self.accepts(rule, family) for rule, family in rules)
+
+    def _supported(self, ruleset: Ruleset) -> Ruleset:
+        """The ruleset without the rules that the backend refuses one by one."""
+
+        def stays(rule: Rule, family: Family) -> bool:
+            refers = isinstance(rule.target, Jump | Goto) or any(True for _ in set_references(rule))
+            return refers or self.accepts(rule, family)
+
+        chains = tuple(
+            msgspec.structs.replace(chain, rules=tuple(rule for rule in chain.rules if stays(rule, chain.family)))
+            for chain in ruleset.chains
+        )
+        return msgspec.structs.replace(of_families(ruleset, self.families), chains=chains)
+
+    # --- witnesses ---
+
+    def text(self) -> str:
+        """All that the kernel holds, as a witness beside the backend dumps it; empty where there is none."""
+        return self.dump() if self.dump is not None else ""
+
+    def held(self, owner: str = OWNER) -> Snapshot:
+        """What a fresh instance reads."""
+        return self.backend(owner).observe().snapshot
+
+    def assert_held(self, ruleset: Ruleset, owner: str = OWNER) -> None:
+        """Fail unless a fresh instance reads exactly the ruleset: every chain, rule, order, policy and set."""
+        found = list(differences(self.held(owner), ruleset))
+        assert not found, f"what is held is not what was declared for {owner}:\n" + "\n".join(found)
+
+    def meet_packets(self) -> None:
+        """Let packets of every family meet the rules, or as good as."""
+        if self.namespace is None:
+            assert self.count is not None, "neither packets nor counts"
+            self.count()
+            return
+        for family in self.families:
+            delivers(self.namespace, family)
+
+
+def differences(snapshot: Snapshot, ruleset: Ruleset) -> Iterator[str]:
+    """What of a snapshot isn't exactly a ruleset, a line each; plain comparison, without the plan's alignment."""
+    yield from (f"{family} is broken: {reason}" for family, reason in snapshot.broken.items())
+    wanted: dict[ListKey, Chain | Dispatcher] = {chain.key: chain for chain in ruleset.chains}
+    wanted.update((dispatcher.key, dispatcher) for dispatcher in ruleset.dispatchers())
+    yield from (f"{key} is there and shouldn't be" for key in snapshot.lists if key not in wanted)
+    for key, new in wanted.items():
+        old = snapshot.lists.get(key)
+        if old is None:
+            yield f"{key} is missing"
+        else:
+            yield from _list_differences(old, new)
+    sets = {(entry.family, entry.name): entry for entry in ruleset.sets}
+    for set_key in {**sets, **snapshot.sets}:
+        if sets.get(set_key) != snapshot.sets.get(set_key):
+            yield f"set {set_key} is {snapshot.sets.get(set_key)}, not {sets.get(set_key)}"
+
+
+def _list_differences(old: ObservedList, new: Chain | Dispatcher) -> Iterator[str]:
+    held = [rule.rule for rule in old.rules]
+    if held != list(new.rules):
+        yield f"{old.key} holds {len(held)} rules, {len(new.rules)} were declared"
+        pairs = zip(held, new.rules, strict=False)
+        yield from (f"  {at}: {one}, not {other}" for at, (one, other) in enumerate(pairs, 1) if one != other)
+    if isinstance(new, Dispatcher):
+        if new.policy not in old.policies:
+            yield f"{old.key} has policy {'/'.join(sorted(old.policies))}, not {new.policy}"
+        if {Policy.ACCEPT, Policy.DROP} <= old.policies:
+            yield f"{old.key}: its policy can't be told, accept from drop"
+
+
+def meaning(snapshot: Snapshot) -> tuple[object, ...]:
+    """What a snapshot says, without texts, handles and counters."""
+    lists = {key: ([rule.rule for rule in held.rules], held.policies) for key, held in snapshot.lists.items()}
+    return lists, dict(snapshot.sets), dict(snapshot.broken)
+
+
+def refused(call: Callable[[], object]) -> MeshfwError | None:
+    """The error with which a call failed, of those that meshfw's callers know; None when it didn't."""
+    try:
+        call()
+    except MeshfwError as error:
+        return error
+    return None
+
+
+# --- laws --------------------------------------------------------------------------------------------------
+
+
+class Case(msgspec.Struct, frozen=True):
+    """What a law is tried on: a ruleset, and what it becomes."""
+
+    one: Ruleset
+    other: Ruleset
+
+
+Need = Callable[[Lab], str | None]
+"""What a law asks of a lab: the reason why it can't hold there, or can't be tried; None where it can."""
+
+
+class Law(msgspec.Struct, frozen=True):
+    """One law of the book: ``run`` raises where a backend breaks it.
+
+    ``name`` is what a test of it is called, ``says`` its sentence, ``needs`` narrows it, and ``generated`` laws are
+    tried on drawn cases as well as on the fixed ones.
+    """
+
+    name: str
+    says: str
+    run: Callable[[Lab, Case], None]
+    generated: bool = False
+    needs: tuple[Need, ...] = ()
+
+    def narrowed(self, lab: Lab) -> str | None:
+        """Why it isn't run in this lab; None where it is."""
+        return next((reason for need in self.needs if (reason := need(lab))), None)
+
+
+def law(*needs: Need, generated: bool = False) -> Callable[[Callable[[Lab, Case], None]], Law]:
+    """Makes a law of a function whose docstring is its sentence."""
+
+    def made(run: Callable[[Lab, Case], None]) -> Law:
+        return Law(run.__name__, (run.__doc__ or "").strip(), run, generated, needs)
+
+    return made
+
+
+def needs_fingerprint(lab: Lab) -> str | None:
+    """For laws about a fingerprint that can tell."""
+    return None if lab.has_fingerprint else "the backend has no fingerprint here"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of a coverage: a law, what it says, and why it was not run (None: it was)."""
+
+    law: str
+    says: str
+    narrowed: str | None = None
+
+
+class Coverage(msgspec.Struct, frozen=True):
+    """What the law book covers of a backend: its laws, and the rules of the catalogue that it was not tried on."""
+
+    backend: str
+    laws: tuple[Entry, ...]
+    left_out: tuple[str, ...]
+
+
+def coverage(lab: Lab, laws: Iterable[Law]) -> Coverage:
+    """The coverage of a lab's backend by these laws."""
+    entries = tuple(Entry(item.name, item.says, item.narrowed(lab)) for item in laws)
+    backend = lab.backend()
+    return Coverage(backend.name, entries, lab.left_out)

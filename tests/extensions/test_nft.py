@@ -1,0 +1,246 @@
+"""Laws of the typed extensions in nft: rendered as nft lists it, read back as the same rule, refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meshfw.errors import InexpressibleError
+from meshfw.languages.iptables import parse_rule
+from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule, render_rule
+from meshfw.model import Family, Rule
+from meshfw.testing.netns import Netns
+from tests.extensions.cases import CASES, LANGUAGE, Case
+from tests.extensions.rules import rules
+
+BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
+
+
+def text(rule: Rule, family: Family) -> str:
+    return str(render_rule(rule, family=family, language=LANGUAGE))
+
+
+@BY_RULE
+def test_a_rule_is_written_as_nft_lists_it(case: Case) -> None:
+    for family, rule in case.rules():
+        if case.nft is not None:
+            assert text(rule, family) == case.nft
+            continue
+        with pytest.raises(InexpressibleError) as caught:
+            text(rule, family)
+        assert len(caught.value.reason) > 20
+
+
+REASONS = [
+    ("-p tcp --tcp-option 253", "nft has no name"),
+    ("-p tcp --tcp-flags SYN ACK", "outside the mask"),
+    ("-p sctp --chunk-types any INIT", "chunk"),
+    ("-m conntrack --ctstate ESTABLISHED,DNAT", "a rule for each"),
+    ("-m conntrack ! --ctstate DNAT", "without a connection"),
+    ("-m conntrack --ctstate INVALID --ctdir ORIGINAL", "split it"),
+    ("-m conntrack ! --ctstate INVALID,NEW,RELATED,ESTABLISHED,UNTRACKED", "no packet"),
+    ("-m conntrack --ctorigdstport 80", "--ctproto"),
+    ("-m conntrack --ctexpire 4294968:", "4294967 s"),
+    ("-m conntrack --ctexpire 0:", "of all"),
+    ("-m mark --mark 2/1", "outside the mask"),
+    ("-m iprange ! --src-range 0.0.0.0-255.255.255.255", "no packet"),
+    ("-p tcp -j SNAT --to-source 192.0.2.0-192.0.2.1:80", "no prefix"),
+    ("-p tcp -j DNAT --to-destination :80-90/1", "shift"),
+    ("-j CONNMARK --save-mark --mask 1", "overwrites"),
+    ("-j CONNMARK --set-mark 1 --left-shift-mark 1", "shift"),
+    ('-j LOG --log-prefix "$"', "dollar"),
+]
+
+
+@pytest.mark.parametrize(("rule", "reason"), REASONS)
+def test_what_nft_can_not_say_is_refused_with_the_reason(rule: str, reason: str) -> None:
+    with pytest.raises(InexpressibleError, match=reason):
+        text(parse_rule(rule, family=Family.IPV4, language=LANGUAGE), Family.IPV4)
+
+
+# --- the kernel --------------------------------------------------------------------------------------------
+
+
+class Nft:
+    """The nft tool in one namespace: loads many rules in one transaction, each in a chain of its own."""
+
+    def __init__(self, room: Netns) -> None:
+        self._room = room
+
+    def run(self, *arguments: str, script: str = "") -> str:
+        with self._room.entered():
+            done = subprocess.run(["nft", *arguments], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{done.stderr}\n{script}"
+        return done.stdout
+
+    def listed(self, rules: list[tuple[Family, str]]) -> list[tuple[str, list[dict[str, Any]], str]]:
+        """Text, JSON statements and comment of each rule, as nft lists it."""
+        lines = ["flush ruleset", "add table ip t", "add table ip6 t"]
+        for index, (family, rule) in enumerate(rules):
+            lines += [f"add chain {FAMILIES[family]} t c{index}", f"add rule {FAMILIES[family]} t c{index} {rule}"]
+        self.run("-f", "-", script="\n".join(lines) + "\n")
+        texts: dict[str, str] = {}
+        chain = ""
+        for line in self.run("-s", "-p", "list", "ruleset").splitlines():
+            words = line.split()
+            if words[:1] == ["chain"]:
+                chain = words[1]
+            elif words and words != ["}"] and words[0] != "table":
+                texts[chain] = line.strip()
+        held = json.loads(self.run("-j", "-s", "list", "ruleset"))["nftables"]
+        found = {item["rule"]["chain"]: item["rule"] for item in held if "rule" in item}
+        return [
+            (texts[f"c{index}"], found[f"c{index}"]["expr"], found[f"c{index}"].get("comment", ""))
+            for index in range(len(rules))
+        ]
+
+
+@pytest.fixture(scope="module")
+def nft(requires: Callable[..., None]) -> Iterator[Nft]:
+    requires("nft")
+    with Netns() as room:
+        yield Nft(room)
+
+
+def check_round_trip(nft: Nft, held: list[tuple[Family, Rule]]) -> None:
+    """Each rule is listed in the words it was written in, and its JSON reads back as the same rule."""
+    rendered = [(family, text(rule, family)) for family, rule in held]
+    listing = nft.listed(rendered)
+    assert [line for line, _, _ in listing] == [line for _, line in rendered]
+    for (family, rule), (line, statements, comment) in zip(held, listing, strict=True):
+        again = read_rule(statements, family=family, language=LANGUAGE, comment=comment)
+        assert again == rule, line
+
+
+@pytest.mark.kernel
+def test_the_kernel_keeps_every_rule_as_it_was_written(nft: Nft) -> None:
+    check_round_trip(nft, [pair for case in CASES if case.nft is not None for pair in case.rules()])
+
+
+def expressible(family: Family, rule: Rule) -> bool:
+    try:
+        text(rule, family)
+    except InexpressibleError:
+        return False
+    return True
+
+
+@pytest.mark.kernel
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(Family).flatmap(lambda family: st.tuples(st.just(family), rules(family))), max_size=20))
+def test_the_kernel_keeps_any_rule_as_it_was_written(nft: Nft, held: list[tuple[Family, Rule]]) -> None:
+    check_round_trip(nft, [(family, rule) for family, rule in held if expressible(family, rule)])
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("first", range(0, 256, 64))
+def test_every_icmp_type_and_code_comes_back(nft: Nft, first: int) -> None:
+    written = []
+    for number in range(first, first + 64):
+        written += [(Family.IPV4, f"-p icmp --icmp-type {number}"), (Family.IPV4, f"-p icmp --icmp-type 3/{number}")]
+        written += [
+            (Family.IPV6, f"-p icmpv6 --icmpv6-type {number}"),
+            (Family.IPV6, f"-p icmpv6 ! --icmpv6-type 1/{number}"),
+        ]
+    held = [(family, parse_rule(rule, family=family, language=LANGUAGE)) for family, rule in written]
+    check_round_trip(nft, held)
+
+
+# --- what others write -------------------------------------------------------------------------------------
+
+
+FOREIGN = [
+    "tcp dport >= 1024",
+    "tcp dport < 1024",
+    "udp sport != { 1-2, 4 } tcp dport 1",
+    "tcp flags == syn",
+    "tcp sequence 5",
+    "tcp option maxseg size 1200",
+    "tcp option 253 exists",
+    "tcp sport . tcp dport { 1 . 2, 3 . 4 }",
+    "icmp type { echo-request, echo-reply }",
+    "icmp code 4",
+    "icmp type . icmp code { 3 . 4, 3 . 1 }",
+    "ct state != new",
+    "ct state invalid | new",
+    "ct state ! new",
+    "ct status dying",
+    "ct status expected,snat",
+    "ct status & (expected | assured) != expected | assured",
+    "ct expiration 5s",
+    "ct expiration > 5s",
+    "ct mark > 5",
+    "ct mark & 0xf < 5",
+    "meta mark { 1, 2 }",
+    "meta mark 1-5",
+    "fib daddr oif 1",
+    "fib saddr . mark type local",
+    "ether daddr aa:bb:cc:dd:ee:ff",
+    "ether saddr { aa:bb:cc:dd:ee:ff, aa:bb:cc:dd:ee:fe }",
+    "limit rate over 5/second",
+    "limit rate 5/week",
+    "limit rate 5 kbytes/second",
+    "log group 5",
+    "log level audit",
+    'log prefix "x" snaplen 5',
+    "reject with icmpx port-unreachable",
+    "meta mark set ct mark | 0x1",
+    "meta mark set jhash ip saddr mod 2",
+    "meta mark set meta priority",
+    "meta mark set meta mark << 1",
+    "ct mark set meta mark | 1",
+    "ct label set 1",
+]
+FOREIGN_NAT = [
+    "masquerade persistent",
+    "redirect fully-random",
+    "dnat to 10.0.0.1 fully-random",
+    "dnat to ip saddr map { 10.0.0.1 : 10.0.0.2 }",
+    "meta l4proto 6 redirect to :tcp dport map { 1 : 2 }",
+]
+
+
+def readable(statements: list[dict[str, Any]]) -> Rule | None:
+    try:
+        return read_rule(statements, family=Family.IPV4, language=LANGUAGE)
+    except UnreadableError:
+        return None
+
+
+@pytest.mark.kernel
+def test_a_rule_that_we_would_not_write_is_never_taken_for_one_that_we_would(nft: Nft) -> None:
+    written = [(Family.IPV4, f"{rule} counter") for rule in FOREIGN] + [(Family.IPV4, rule) for rule in FOREIGN_NAT]
+    taken = {line: readable(statements) for line, statements, _ in nft.listed(written)}
+    assert {line: rule for line, rule in taken.items() if rule is not None} == {}
+
+
+OTHER_WORDS = [
+    ("tcp flags & (fin | syn) == 0x0", "-p tcp --tcp-flags FIN,SYN NONE"),
+    ("tcp flags & (syn | ack) == syn", "-p tcp --tcp-flags SYN,ACK SYN"),
+    ("meta l4proto 6 th dport { 22, 80 }", "-p tcp -m multiport --dports 80,22"),
+    ("tcp dport { 22 }", "-p tcp --dport 22"),
+    ("ct state { new, established }", None),
+    ("ct original saddr 10.0.0.1", None),
+    ("icmp type 8", "-p icmp --icmp-type 8"),
+    ("meta mark & 0xff000000 == 0x01000000", "-m mark --mark 0x1000000/0xff000000"),
+    ("limit rate 60/minute", "-m limit --limit 1/s"),
+    ("fib daddr type { local }", "-m addrtype --dst-type LOCAL"),
+    ("reject with icmp port-unreachable", "-j REJECT"),
+    ("log level warn", "-j LOG"),
+    ("meta mark set meta mark and 0xff", "-j MARK --and-mark 0xff"),
+    ("ip saddr 10.0.0.5-10.0.0.9", "-m iprange --src-range 10.0.0.5-10.0.0.9"),
+]
+
+
+@pytest.mark.kernel
+def test_other_words_for_the_same_are_read_as_the_same(nft: Nft) -> None:
+    listing = nft.listed([(Family.IPV4, rule) for rule, _ in OTHER_WORDS])
+    for (rule, meant), (_, statements, _) in zip(OTHER_WORDS, listing, strict=True):
+        wanted = None if meant is None else parse_rule(meant, family=Family.IPV4, language=LANGUAGE)
+        assert readable(statements) == wanted, rule
