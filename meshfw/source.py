@@ -149,7 +149,7 @@ class Settings:
         """Refuse keys that nobody took."""
         for name in self._table:
             near = suggestion(name, self._known)
-            raise self.error(f"unknown key{near}", key=name, expected=alternatives(self._known))
+            raise self.error(f"unknown key{near}", key=name, expected=alternatives(self._known or ["no key"]))
 
 
 _KINDS: Final[Mapping[type, str]] = {

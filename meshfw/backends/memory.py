@@ -9,6 +9,7 @@ the dispatcher of one hook and place as ``meshfw/input/first`` with its policy i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -56,6 +57,7 @@ from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
 RESTORE: Final = "memory-restore"
 """The command of a step; its argument is the family whose text the lines run on."""
+_TEXTS: Final = 10_000
 
 
 class Names(msgspec.Struct, frozen=True):
@@ -151,6 +153,7 @@ class MemoryBackend:
         self._names = Names(place.owner)
         self._language: Language = place.language
         self._watch: MemoryWatch | None = None
+        self._read = lru_cache(maxsize=_TEXTS)(self._parsed)  # one text means one rule, however often it stands there
 
     def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
         """The rules whose text would not be read back as what they are."""
@@ -222,7 +225,7 @@ class MemoryBackend:
                     raise ValueError(f"elements of set {name} overlap")
                 yield msgspec.structs.replace(held, intervals=intervals == "intervals")
 
-    def _read(self, text: str, family: Family) -> Rule | None:
+    def _parsed(self, text: str, family: Family) -> Rule | None:
         """The rule that a stored text means; None where it means none."""
         try:
             return self._names.to_logical(parse_rule(text, family=family, language=self._language))

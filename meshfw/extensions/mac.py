@@ -33,7 +33,7 @@ def _parse(text: str, context: ParseContext) -> str:
 
 
 def _read(match: NftMatch) -> Any:
-    return _octets(match.right)
+    return _octets(str(match.right))
 
 
 _MAC: Final = Codec(parse=_parse, format=str, expected="six octets in hex joined by colons", nft=set_nft, read=_read)

@@ -191,6 +191,8 @@ def _expression(value: Any) -> tuple[str, int, int]:
     """A mark expression of nft's JSON: what it is made from (empty for a number), and-mask and xor-value."""
     if isinstance(value, int):
         return "", 0, value
+    if not isinstance(value, dict):
+        raise ModelError(f"{value} in a mark")
     ((operator, body),) = value.items()
     if operator in ("meta", "ct"):
         return f"{operator} {body['key']}", FULL, 0

@@ -114,10 +114,9 @@ class Loader:
 
     def register(self, plugin: LoadedPlugin) -> None:
         """Hand a plugin to pluggy and ask what it offers; PluginError, and no trace of it, where it is broken."""
-        try:
+        with blaming(plugin.error, "its registration"):
+            hash(plugin.thing)  # pluggy keeps plugins in sets, and would fail later, for all of them
             self._manager.register(plugin.thing, name=f"{plugin.distribution}:{plugin.name}")
-        except (ValueError, pluggy.PluginValidationError) as error:
-            raise plugin.error(str(error)) from error
         try:
             callers = self._manager.get_hookcallers(plugin.thing) or []
             unknown = [caller.name for caller in callers if not caller.has_spec()]

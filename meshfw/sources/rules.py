@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
+
 from meshfw.errors import ConfigError, FamilyParseError, ModelError, ParseError
 from meshfw.languages.iptables import parse_protocol, parse_rule
 from meshfw.languages.lexer import Word, split
@@ -223,16 +225,18 @@ class _Reader:
         stated = "families" in table
         families = table.choice("families", Families, Families.BOTH).each
         elements = list(_listed(table, "elements"))
+        intervals = table.take("intervals", bool, False) if "intervals" in table else None
         table.finish()
         own = _by_family(elements, kind, families, table)
-        used = families if stated else self._families_of(name, kind, own)
-        for family in used:
+        made = {family: _made_set(family, name, kind, own[family], table) for family in Family}
+        if intervals is None:  # of one kind in both families, so that it is the same set to whoever declared it
+            intervals = any(entry.intervals for entry in made.values())
+        for family in families if stated else self._families_of(name, kind, own):
             self._declare((family, name), table)
-            yield _made_set(family, name, kind, own[family], table)
-        if not used:
-            _made_set(
-                Family.IPV4, name, kind, own[Family.IPV4], table
-            )  # no rule wants it; its mistakes count all the same
+            try:
+                yield msgspec.structs.replace(made[family], intervals=intervals)
+            except ModelError as error:
+                raise table.error(error.reason, key="intervals", expected="true, or hosts and single ports") from None
 
     def _families_of(self, name: str, kind: ElementType, elements: Mapping[Family, Sequence[object]]) -> list[Family]:
         """The families that a set is made for unless it says so: where rules name it or addresses belong."""

@@ -1,7 +1,7 @@
 """The conformance kit: subclass :class:`BackendLaws`, give one fixture, and the whole law book runs.
 
-It needs pytest and hypothesis. Fixed rulesets are tried first, then drawn ones: as many as hypothesis' profile says, or
-``examples`` of the class. Between two of them the kernel is emptied by applying the empty ruleset.
+It needs pytest and hypothesis. Fixed rulesets are tried first, then drawn ones: a third of what hypothesis' profile
+says, or ``examples`` of the class. Between two of them the kernel is emptied by applying the empty ruleset.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
-from meshfw.model import Family, Rule, Ruleset
+from meshfw.model import Ruleset
 from meshfw.testing import drift_laws, failure_laws, laws, packet_laws
 from meshfw.testing.edits import edited, middle
 from meshfw.testing.lab import Case, Coverage, Foreign, Lab, Law, MakeBackend, coverage
@@ -23,6 +23,8 @@ from meshfw.testing.strategies import pairs, rulesets
 
 LAWS: Final[tuple[Law, ...]] = (*laws.LAWS, *drift_laws.LAWS, *packet_laws.LAWS, *failure_laws.LAWS)
 """The whole book."""
+_SHARE: Final = 3
+"""A law over whole rulesets takes so much longer than a plain property that it gets this part of the examples."""
 
 
 def report(lab: Lab) -> Coverage:
@@ -56,12 +58,17 @@ def try_law(law: Law, lab: Lab) -> None:
 
 
 def try_generated(law: Law, lab: Lab, *, examples: int | None = None) -> None:
-    """Try a law on drawn cases: ``examples`` of them, or as many as hypothesis' profile says."""
+    """Try a law on drawn cases: ``examples`` of them, or a third of what hypothesis' profile says."""
     profile = settings()
     drawn = rulesets(lab.language, families=lab.families, accepts=lab.accepts)
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]  # a kernel is slow, and rulesets are large
 
-    @settings(profile, max_examples=examples or profile.max_examples, deadline=None, suppress_health_check=checks)
+    @settings(
+        profile,
+        max_examples=examples or max(profile.max_examples // _SHARE, 1),
+        deadline=None,
+        suppress_health_check=checks,
+    )
     @given(pairs(drawn))
     def check(pair: tuple[Ruleset, Ruleset]) -> None:
         lab.reset()
@@ -81,7 +88,7 @@ class BackendLaws:
     """
 
     examples: ClassVar[int | None] = None
-    """Drawn cases for each law; None for hypothesis' profile."""
+    """Drawn cases for each generated law; None for a third of what hypothesis' profile says."""
 
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
@@ -123,6 +130,7 @@ class BackendLaws:
         self,
         make_backend: MakeBackend,
         language: Language,
+        *,
         namespace: str | None,
         count: Callable[[], None] | None,
         dump: Callable[[], str] | None,

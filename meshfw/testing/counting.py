@@ -352,9 +352,6 @@ class _Tracing:
             except OSError as error:
                 self.hang_up()
                 raise KernelError(f"start a tracer: {error.strerror}", errno=error.errno or 0) from error
-            except BaseException:  # an interrupt: a tracer that did start ends by itself when the line does
-                self.hang_up()
-                raise
 
     def begin(self) -> None:
         """Let the tracer attach to this process, and wait until it has."""

@@ -10,7 +10,7 @@ from meshfw.model import (
     Ruleset,
 )
 from meshfw.plan import diff
-from meshfw.reconcile import apply, plan
+from meshfw.reconcile import apply
 from meshfw.testing.edits import EDITS, all_edits, edited, middle
 from meshfw.testing.lab import (
     NEIGHBOUR,
@@ -31,7 +31,7 @@ def tampering_is_repaired(lab: Lab, case: Case) -> None:
     """Whatever a vandal made of our rules behind our back, the next apply puts it right."""
     backend = lab.backend()
     apply(backend, case.one)
-    apply(lab.backend(), case.other)
+    lab.changed(case.other)
     report = apply(backend, case.one)
     assert (report.outcome is Outcome.CHANGED) == (case.one != case.other), (
         f"after tampering apply was {report.outcome}"
@@ -45,9 +45,9 @@ def every_kind_of_tampering_is_repaired(lab: Lab, case: Case) -> None:
     backend = lab.backend()
     for name, tampered in all_edits(case.one).items():
         apply(backend, case.one)
-        apply(lab.backend(), tampered)
+        lab.changed(tampered)
         assert apply(backend, case.one).outcome is Outcome.CHANGED, f"{name}: not noticed"
-        found = plan(lab.backend(), case.one)
+        found = lab.planned(case.one)
         assert not found, f"{name}: not repaired, {found}"
     lab.assert_held(case.one)
 
@@ -65,7 +65,7 @@ def native_tampering_is_repaired(lab: Lab, _case: Case) -> None:
         tamper()
         assert apply(backend, lab.sample).outcome is Outcome.CHANGED, f"{name}: not noticed"
         lab.assert_held(lab.sample)
-    apply(lab.backend(), Ruleset())
+    lab.changed(Ruleset())
     assert not lab.held(), "something that was tampered with is left"
 
 
@@ -124,7 +124,7 @@ def fingerprint_moves_with_every_write(lab: Lab, case: Case) -> None:
         if tampered is not None and tampered != case.one:
             apply(backend, case.one)
             before = backend.fingerprint()
-            apply(lab.backend(), tampered)
+            lab.changed(tampered)
             assert backend.fingerprint() != before, f"{name}: the fingerprint stands still"
 
 
@@ -159,7 +159,7 @@ def watch_tells_of_foreign_writes(lab: Lab, case: Case) -> None:
     poller.register(watch.fileno(), select.POLLIN)
     backend.observe()
     assert not poller.poll(20), "reading is no event"
-    apply(lab.backend(), case.other)
+    lab.changed(case.other)
     assert poller.poll(1000), "a foreign write made no event"
     assert watch.events(), "readable, and no event behind it"
     assert not poller.poll(20), "readable after all events were taken"

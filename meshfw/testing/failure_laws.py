@@ -37,7 +37,7 @@ def stale_commit_is_refused(lab: Lab, case: Case) -> None:
     observed = backend.observe()
     transaction = backend.compile(diff(observed.snapshot, case.other))
     intruder = edited(case.one, "delete a rule", first) or Ruleset()
-    apply(lab.backend(), intruder)
+    lab.changed(intruder)
     try:
         committed = backend.commit(transaction, based_on=observed.fingerprint)
     except ConcurrentChangeError:
@@ -58,16 +58,12 @@ def intruder_is_noticed(lab: Lab, case: Case) -> None:
         for when in ("before", "after"):
             backend = lab.backend()
             apply(backend, case.one)
-            interrupt: Callable[[], None] = partial(_apply, lab, intruder)
+            interrupt: Callable[[], None] = partial(lab.changed, intruder)
             wrapped = Interrupted(backend, **{when: interrupt})
             apply(wrapped, target)
-            problems = diff(lab.held(), target)
+            problems = lab.planned(target)
             assert not problems, f"{name} {when} the commit: {problems}"
             lab.assert_held(target)
-
-
-def _apply(lab: Lab, ruleset: Ruleset) -> None:
-    apply(lab.backend(), ruleset)
 
 
 def _crash() -> None:
@@ -103,14 +99,14 @@ def success_that_looks_like_failure_is_adopted(lab: Lab, case: Case) -> None:
 def cut_off_commit_is_mended(lab: Lab, case: Case) -> None:
     """Wherever a commit was cut off, the next apply converges: nothing lost, nothing doubled."""
     for old, new in (*_steps(lab), (case.one, case.other)):
-        apply(lab.backend(), old)
+        lab.changed(old)
         count = len(transaction_lines(_transaction(lab, new)))
         for cut in sorted({count * part // _CUTS for part in range(_CUTS)}):
-            backend = lab.backend()
-            apply(backend, old)
-            short = Falsified(backend, partial(with_lines, keep=partial(_is_before, cut)))
-            refused(partial(apply, Interrupted(short, after=_crash), new))
-            apply(backend, new)
+            with lab.instance() as backend:
+                apply(backend, old)
+                short = Falsified(backend, partial(with_lines, keep=partial(_is_before, cut)))
+                refused(partial(apply, Interrupted(short, after=_crash), new))
+                apply(backend, new)
             lab.assert_held(new)
 
 
@@ -123,25 +119,25 @@ def _is_not(line: int, at: int) -> bool:
 
 
 def _transaction(lab: Lab, ruleset: Ruleset) -> Transaction:
-    backend = lab.backend()
-    return backend.compile(diff(backend.observe().snapshot, ruleset))
+    with lab.instance() as backend:
+        return backend.compile(diff(backend.observe().snapshot, ruleset))
 
 
 @law()
 def dropped_line_is_caught(lab: Lab, _case: Case) -> None:
     """Whichever line a transaction loses on its way, no apply says that all is well when it isn't."""
     for old, new in _steps(lab):
-        apply(lab.backend(), old)
+        lab.changed(old)
         lines = transaction_lines(_transaction(lab, new))
         for index, line in enumerate(lines):
             for times in (1, None):
-                backend = lab.backend()
-                apply(backend, old)
-                lossy = Falsified(backend, partial(with_lines, keep=partial(_is_not, index)), times=times)
-                error = refused(partial(apply, lossy, new))
-                problems = diff(lab.held(), new)
-                assert error is not None or not problems, f"without {line!r} all is said to be well: {problems}"
-                apply(backend, new)
+                with lab.instance() as backend:
+                    apply(backend, old)
+                    lossy = Falsified(backend, partial(with_lines, keep=partial(_is_not, index)), times=times)
+                    error = refused(partial(apply, lossy, new))
+                    problems = lab.planned(new)
+                    assert error is not None or not problems, f"without {line!r} all is said to be well: {problems}"
+                    apply(backend, new)
                 lab.assert_held(new)
 
 

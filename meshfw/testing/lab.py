@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -12,7 +13,8 @@ from meshfw.errors import MeshfwError
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.model import Chain, Dispatcher, Family, Goto, Jump, Policy, Rule, Ruleset, Table, set_references
-from meshfw.reconcile import apply
+from meshfw.plan import Plan
+from meshfw.reconcile import apply, plan
 from meshfw.snapshot import ListKey, ObservedList, Snapshot
 from meshfw.testing.loopback import delivers
 from meshfw.testing.rulesets import CATALOGUE, of_families, parsed, sample
@@ -79,10 +81,14 @@ class Lab:
         self._opened.append(made)
         return made
 
-    def closing(self, backend: Backend) -> None:
-        """Close one instance now."""
-        self._opened = [held for held in self._opened if held is not backend]
-        backend.close()
+    @contextmanager
+    def instance(self, owner: str = OWNER) -> Iterator[Backend]:
+        """A fresh instance, closed at the end of the block: open ones hold descriptors, of which there are few."""
+        made = self._make(owner)
+        try:
+            yield made
+        finally:
+            made.close()
 
     def reset(self) -> None:
         """Take the rules of both owners away and close every instance."""
@@ -90,9 +96,8 @@ class Lab:
         for held in opened:
             held.close()
         for owner in (OWNER, NEIGHBOUR):
-            cleaner = self._make(owner)
-            apply(cleaner, Ruleset())
-            cleaner.close()
+            with self.instance(owner) as cleaner:
+                apply(cleaner, Ruleset())
 
     def close(self) -> None:
         """Take everything away for good."""
@@ -133,7 +138,18 @@ class Lab:
 
     def held(self, owner: str = OWNER) -> Snapshot:
         """What a fresh instance reads."""
-        return self.backend(owner).observe().snapshot
+        with self.instance(owner) as backend:
+            return backend.observe().snapshot
+
+    def planned(self, ruleset: Ruleset) -> Plan:
+        """What a fresh instance would change."""
+        with self.instance() as backend:
+            return plan(backend, ruleset)
+
+    def changed(self, ruleset: Ruleset) -> None:
+        """Apply a ruleset by a fresh instance: what a vandal does to us, or another meshfw of the same owner."""
+        with self.instance() as backend:
+            apply(backend, ruleset)
 
     def assert_held(self, ruleset: Ruleset, owner: str = OWNER) -> None:
         """Fail unless a fresh instance reads exactly the ruleset: every chain, rule, order, policy and set."""
@@ -261,5 +277,5 @@ class Coverage(msgspec.Struct, frozen=True):
 def coverage(lab: Lab, laws: Iterable[Law]) -> Coverage:
     """The coverage of a lab's backend by these laws."""
     entries = tuple(Entry(item.name, item.says, item.narrowed(lab)) for item in laws)
-    backend = lab.backend()
-    return Coverage(backend.name, entries, lab.left_out)
+    with lab.instance() as backend:
+        return Coverage(backend.name, entries, lab.left_out)

@@ -44,7 +44,7 @@ def plan_after_apply_is_empty(lab: Lab, case: Case) -> None:
         report = apply(backend, ruleset)
         assert (report.outcome is Outcome.CHANGED) == bool(report.plan), f"{report.outcome} with plan {report.plan}"
         assert not plan(backend, ruleset), "the instance that applied still sees changes"
-        assert not plan(lab.backend(), ruleset), "a new instance sees changes"
+        assert not lab.planned(ruleset), "a new instance sees changes"
 
 
 @law(generated=True)
@@ -128,7 +128,7 @@ def processes_stay_in_budget(lab: Lab, case: Case) -> None:
     with ProcessCounter() as change:
         apply(backend, changed)
     with ProcessCounter() as adoption:
-        apply(lab.backend(), changed)
+        lab.changed(changed)
     spent = [counter.count.forks for counter in (idle, change, adoption, cold)]
     read = 0 if lab.has_fingerprint else 2 * each * families  # each of the two reads everything, every time
     budget = [read, each + read // 2, each * families, 2 * each * families]
@@ -146,7 +146,7 @@ def _with_one_more(ruleset: Ruleset, family: Family) -> Ruleset:
 @law(generated=True)
 def new_instance_adopts(lab: Lab, case: Case) -> None:
     """A new instance takes what is there for its own and writes nothing."""
-    apply(lab.backend(), case.one)
+    lab.changed(case.one)
     witness = lab.backend()
     before = witness.fingerprint()
     recording = Recording(lab.backend())
@@ -209,7 +209,7 @@ def _refused_or_held(lab: Lab, ruleset: Ruleset, what: str, *, may: bool) -> Non
 @law(generated=True)
 def rendering_is_deterministic(lab: Lab, case: Case) -> None:
     """The transaction of one plan is the same text every time and in every instance, and compiling writes nothing."""
-    apply(lab.backend(), case.one)
+    lab.changed(case.one)
     backend, other = lab.backend(), lab.backend()
     observed = backend.observe()
     for ruleset in (case.other, Ruleset()):
@@ -244,8 +244,8 @@ def protocol_is_kept(lab: Lab, case: Case) -> None:
     assert isinstance(backend.capabilities, Capabilities)
     assert isinstance(backend.cache, Cache)
     assert backend.cache is not other.cache, "two instances share a cache"
-    apply(backend, case.one)
-    lab.closing(backend)
+    with lab.instance() as closed:
+        apply(closed, case.one)
     lab.assert_held(case.one)
 
 

@@ -94,7 +94,7 @@ CATALOGUE: Final[tuple[str, ...]] = (
     "-p tcp -j REJECT --reject-with tcp-reset",
     "-j LOG --log-prefix dropped --log-level 6",
     "-j MARK --set-xmark 0x1/0xff",
-    "-j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff",
+    "-j CONNMARK --save-mark",
     "-p tcp -j DNAT --to-destination {end}",
     "-s {net} -j SNAT --to-source {host}",
     "-s {net} ! -d {net} -j MASQUERADE",

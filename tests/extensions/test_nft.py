@@ -93,7 +93,7 @@ class Nft:
                 chain = words[1]
             elif words and words != ["}"] and words[0] != "table":
                 texts[chain] = line.strip()
-        held = json.loads(self.run("-j", "-s", "list", "ruleset"))["nftables"]
+        held = json.loads(self.run("-j", "-s", "-p", "list", "ruleset"))["nftables"]
         found = {item["rule"]["chain"]: item["rule"] for item in held if "rule" in item}
         return [
             (texts[f"c{index}"], found[f"c{index}"]["expr"], found[f"c{index}"].get("comment", ""))
@@ -158,7 +158,6 @@ def test_every_icmp_type_and_code_comes_back(nft: Nft, first: int) -> None:
 FOREIGN = [
     "tcp dport >= 1024",
     "tcp dport < 1024",
-    "udp sport != { 1-2, 4 } tcp dport 1",
     "tcp flags == syn",
     "tcp sequence 5",
     "tcp option maxseg size 1200",
@@ -168,7 +167,6 @@ FOREIGN = [
     "icmp code 4",
     "icmp type . icmp code { 3 . 4, 3 . 1 }",
     "ct state != new",
-    "ct state invalid | new",
     "ct state ! new",
     "ct status dying",
     "ct status expected,snat",
@@ -188,11 +186,8 @@ FOREIGN = [
     "limit rate 5 kbytes/second",
     "log group 5",
     "log level audit",
-    'log prefix "x" snaplen 5',
-    "reject with icmpx port-unreachable",
     "meta mark set ct mark | 0x1",
     "meta mark set jhash ip saddr mod 2",
-    "meta mark set meta priority",
     "meta mark set meta mark << 1",
     "ct mark set meta mark | 1",
     "ct label set 1",
@@ -244,3 +239,28 @@ def test_other_words_for_the_same_are_read_as_the_same(nft: Nft) -> None:
     for (rule, meant), (_, statements, _) in zip(OTHER_WORDS, listing, strict=True):
         wanted = None if meant is None else parse_rule(meant, family=Family.IPV4, language=LANGUAGE)
         assert readable(statements) == wanted, rule
+
+
+STRANGE_JSON = [
+    {"reject": {"type": "icmpx", "expr": "port-unreachable"}},
+    {"reject": {"type": "icmp", "expr": "frag-needed"}},
+    {"log": {"prefix": "x", "group": 1}},
+    {"log": {"level": "audit"}},
+    {"log": {"flags": ["skuid", "whatever"]}},
+    {"limit": {"rate": 5, "burst": 5, "per": "minute", "inv": True}},
+    {"limit": {"rate": 0, "burst": 5, "per": "minute"}},
+    {"masquerade": {"flags": "persistent"}},
+    {"redirect": {"port": "@web"}},
+    {"snat": {"addr": "10.0.0.1", "family": "ip", "type_flags": "prefix"}},
+    {"dnat": {"addr": {"map": {}}}},
+    {"mangle": {"key": {"meta": {"key": "mark"}}, "value": {"-": [{"meta": {"key": "mark"}}, 1]}}},
+    {"mangle": {"key": {"meta": {"key": "mark"}}, "value": "one"}},
+    {"mangle": {"key": {"ct": {"key": "mark"}}, "value": {"meta": {"key": "cpu"}}}},
+    {"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": {"set": ["original", "reply"]}}},
+    {"match": {"op": "==", "left": {"payload": {"protocol": "ether", "field": "saddr"}}, "right": {"set": []}}},
+]
+
+
+@pytest.mark.parametrize("statement", STRANGE_JSON, ids=json.dumps)
+def test_json_that_means_something_else_is_unreadable(statement: dict[str, Any]) -> None:
+    assert readable([statement]) is None

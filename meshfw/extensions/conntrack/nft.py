@@ -193,7 +193,7 @@ def _read_expire(match: NftMatch, family: Family) -> Conntrack | None:
 
 
 def _read_direction(match: NftMatch, family: Family) -> Conntrack | None:
-    return Conntrack(direction=match.right.upper()) if match.op == "==" else None
+    return Conntrack(direction=str(match.right).upper()) if match.op == "==" else None
 
 
 def _read_network(right: Any) -> Network:

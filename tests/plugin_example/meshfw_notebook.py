@@ -1,0 +1,197 @@
+"""An example of a plugin, made of meshfw's public names alone: one of everything that a plugin can bring.
+
+The backend ``notebook`` keeps the rules in a file instead of a kernel, the source ``blocklist`` drops what comes from
+the addresses of a text file, the match ``cpu`` adds a condition, and every reconcile is noted in a journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable
+
+from meshfw import (
+    DROP,
+    Attachment,
+    BackendPlugin,
+    Cache,
+    Capabilities,
+    Chain,
+    Codec,
+    Committed,
+    ConfigError,
+    Declaration,
+    Extension,
+    Family,
+    Fingerprint,
+    Hook,
+    ListKey,
+    Match,
+    MemoryBackend,
+    MemoryKernel,
+    ModelError,
+    NftMatch,
+    Observed,
+    Option,
+    ParseContext,
+    Place,
+    Plan,
+    Report,
+    Rule,
+    Ruleset,
+    Set,
+    SetRef,
+    SourcePlugin,
+    Table,
+    Transaction,
+    Unsupported,
+    hookimpl,
+)
+
+# --- a backend ---------------------------------------------------------------------------------------------
+
+
+class Notebook:
+    """A backend that keeps what the memory backend holds in a JSON file, one text for each family."""
+
+    api_version = 1
+    name = "notebook"
+
+    def __init__(self, place: Place) -> None:
+        file = place.options.get("file")
+        if not isinstance(file, str):
+            raise ConfigError("no file is named", key="backend.notebook.file", expected="the path of a file to write")
+        self._file = file
+        self._kernel = MemoryKernel()
+        if os.path.exists(file):
+            with open(file, encoding="utf-8") as page:
+                for family, text in json.load(page).items():
+                    self._kernel.write(Family(family), text)
+        options = {"kernel": self._kernel}
+        self._memory = MemoryBackend(Place(owner=place.owner, language=place.language, options=options))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._memory.capabilities
+
+    @property
+    def cache(self) -> Cache:
+        return self._memory.cache
+
+    def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
+        return self._memory.check(ruleset)
+
+    def fingerprint(self) -> Fingerprint | None:
+        return self._memory.fingerprint()
+
+    def observe(self, keys: Collection[ListKey | tuple[Family, str]] | None = None) -> Observed:
+        return self._memory.observe(keys)
+
+    def compile(self, plan: Plan) -> Transaction:
+        return self._memory.compile(plan)
+
+    def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
+        committed = self._memory.commit(transaction, based_on=based_on)
+        new = f"{self._file}.new"
+        with open(new, "w", encoding="utf-8") as page:
+            json.dump({family.value: self._kernel.text(family) for family in Family}, page)
+        os.replace(new, self._file)
+        return committed
+
+    def watch(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+# --- a source of rules -------------------------------------------------------------------------------------
+
+
+class Blocklist:
+    """A source that drops whatever comes from the addresses of a text file, one on each line."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        settings = declaration.settings()
+        self.name = declaration.beside(settings.required("file", expected="the path of a list of addresses"))
+        settings.finish()
+
+    def load(self) -> Ruleset:
+        with open(self.name, encoding="utf-8") as lines:
+            addresses = [line.strip() for line in lines if line.strip()]
+        rule = Rule(source=SetRef("blocked"), target=DROP)
+        chains, sets, attachments = [], [], []
+        for family in Family:
+            own = [text for text in addresses if (":" in text) is (family is Family.IPV6)]
+            sets.append(Set.of(family, "blocked", own))
+            chains.append(Chain(family=family, table=Table.RAW, name="blocked", rules=(rule,)))
+            attachments.append(Attachment(family=family, table=Table.RAW, hook=Hook.PREROUTING, chain="blocked"))
+        return Ruleset(chains=tuple(chains), sets=tuple(sets), attachments=tuple(attachments))
+
+    def changes(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+# --- an extension of the language --------------------------------------------------------------------------
+
+
+class Cpu(Match, frozen=True):
+    """The processor that handles the packet (iptables-extensions(8), cpu)."""
+
+    cpu: int
+
+
+def _number(text: str, context: ParseContext) -> int:
+    if not text.isdigit():
+        raise ModelError(f"{text!r} is no number")
+    return int(text)
+
+
+def _nft(left: str, value: int, negated: bool) -> str:
+    return f"{left} != {value}" if negated else f"{left} {value}"
+
+
+def _read(match: NftMatch) -> int:
+    return int(match.right)
+
+
+CPU = Extension(
+    name="cpu",
+    value=Cpu,
+    options=(
+        Option(
+            "--cpu", "cpu", Codec(_number, str, "a processor's number", _nft, _read), invertible=True, nft="meta cpu"
+        ),
+    ),
+)
+
+
+# --- the hooks ---------------------------------------------------------------------------------------------
+
+
+@hookimpl
+def meshfw_backends() -> Iterable[BackendPlugin]:
+    return (
+        BackendPlugin(name="notebook", factory=Notebook, summary="rules in a file, for a look at them", api_version=1),
+    )
+
+
+@hookimpl
+def meshfw_sources() -> Iterable[SourcePlugin]:
+    return (SourcePlugin(name="blocklist", factory=Blocklist, summary="addresses to drop", api_version=1),)
+
+
+@hookimpl
+def meshfw_extensions() -> Iterable[Extension]:
+    return (CPU,)
+
+
+@hookimpl
+def meshfw_reconciled(report: Report) -> None:
+    journal = os.environ.get("MESHFW_NOTEBOOK_JOURNAL")
+    if journal is not None:
+        with open(journal, "a", encoding="utf-8") as page:
+            page.write(f"{report.backend}: {report.outcome}\n")
