@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final
 
@@ -97,6 +98,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The error of one of its keys."""
         return ConfigError(reason, file=self.file, key=key, expected=expected)
 
+    @contextmanager
+    def naming_file(self) -> Iterator[None]:
+        """A block whose ConfigErrors name the configuration's file, unless they are of the command line's options."""
+        try:
+            yield
+        except ConfigError as error:
+            if error.file or error.key.startswith("--"):
+                raise
+            raise self.error(error.reason, key=error.key, expected=error.expected) from error
+
 
 def find_config(named: str | None = None) -> str | None:
     """The path of the configuration: the one named, or the first there is, here or the system's; None without any."""
@@ -173,7 +184,7 @@ def _owner(settings: Settings) -> tuple[str, str]:
         expected = "a lower-case letter and up to 9 more or digits: it begins the names of chains"
         raise settings.error(f"{owner!r} can't be an owner", key="owner", expected=expected)
     if owner in _TAKEN:
-        raise settings.error(f"{owner!r} is {_TAKEN[owner]}'s name", key="owner", expected="a name of your own")
+        raise settings.error(f"{owner!r} is a name of {_TAKEN[owner]}", key="owner", expected="a name of your own")
     return owner, f"owner {owner}: {_DOUBTFUL[owner]}" if owner in _DOUBTFUL else ""
 
 
@@ -222,11 +233,8 @@ def load_rules(config: Config, *, plugins: Plugins, language: Language) -> Rules
         raise config.error(
             "it declares no rules", expected="[[chain]] tables or a [[source]]; 'meshfw clean' takes ours away"
         )
-    parts = [_load_source(config, table, plugins, language) for table in config.sources]
-    try:
-        return merge(parts)
-    except ConfigError as error:
-        raise config.error(error.reason, key=error.key, expected=error.expected) from None
+    with config.naming_file():
+        return merge([_load_source(config, table, plugins, language) for table in config.sources])
 
 
 def _load_source(config: Config, table: SourceTable, plugins: Plugins, language: Language) -> tuple[str, Ruleset]:

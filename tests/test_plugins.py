@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+import meshfw
 from meshfw import (
     API_VERSION,
     BackendPlugin,
@@ -31,6 +35,7 @@ from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.plugins import BuiltIn
 
+ROOT = Path(__file__).resolve().parent.parent
 LANGUAGE = Language.of(builtin_extensions())
 REPORT = Report(outcome=Outcome.CLEAN, backend="memory", cache="hit")
 
@@ -378,3 +383,17 @@ def test_auto_without_a_usable_backend_names_the_reason_of_each(monkeypatch: pyt
     assert plugins.automatic().name is None
     with pytest.raises(Exception, match=r"auto: no backend can be used here\n  nft: no library \(install it\)"):
         plugins.usable()
+
+
+# --- the names that plugins are made of ---
+
+
+def test_every_public_name_has_a_home_and_costs_nothing_until_it_is_asked_for() -> None:
+    assert {*meshfw._HOMES, "model", "reconcile"} == set(meshfw.__all__)
+    code = (
+        "import sys, meshfw; print([m for m in sys.modules if m.partition('.')[0] in ('meshfw', 'msgspec', 'pluggy')])"
+    )
+    done = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "['meshfw']\n", done.stderr
+    with pytest.raises(AttributeError, match="'meshfw' has no attribute 'nope'"):
+        meshfw.nope  # noqa: B018 - the attribute access is the test

@@ -219,11 +219,11 @@ class MemoryBackend:
         for stored, (kind, elements) in document.sets.items():
             name = self._names.logical(stored)
             if name is not None and (keys is None or (family, name) in keys):
-                type_, _, intervals = kind.partition(" ")
-                held = Set.of(family, name, elements, type=ElementType(type_))
+                type_, _, word = kind.partition(" ")
+                held = Set.of(family, name, elements, type=ElementType(type_), intervals=word == "intervals")
                 if len(held.elements) != len(elements):
                     raise ValueError(f"elements of set {name} overlap")
-                yield msgspec.structs.replace(held, intervals=intervals == "intervals")
+                yield held
 
     def _parsed(self, text: str, family: Family) -> Rule | None:
         """The rule that a stored text means; None where it means none."""
@@ -294,8 +294,8 @@ class MemoryBackend:
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
         """Run the steps on a copy of the texts, then swap; the kernel compares the number of writes as it does."""
         texts, writes = self.kernel.read()
-        if based_on is not None and based_on.value[1] != writes:
-            raise ConcurrentChangeError(f"write {writes} came after {based_on.value[1]}", backend=NAME)
+        if based_on is not None and based_on != Fingerprint((NAME, writes)):
+            raise ConcurrentChangeError("somebody wrote since the text was read", backend=NAME)
         changed: dict[Family, Document] = {}
         for step in transaction.steps:
             if len(step.command) != 2 or step.command[0] != RESTORE:

@@ -260,7 +260,7 @@ class MemoryKernel:
         """
         with self._lock:
             if based_on is not None and based_on != self.writes:
-                raise ConcurrentChangeError(f"write {self.writes} came after {based_on}", backend=NAME)
+                raise ConcurrentChangeError("somebody wrote since the text was read", backend=NAME)
             self._texts.update(texts)
             self.writes += 1
             for watch in self._watches:

@@ -14,7 +14,8 @@ def run(arguments: Namespace) -> int:
     """0, whatever can be used."""
     path = find_config(arguments.config)
     config = Config() if path is None else load_config(path)
-    plugins = Plugins(config.plugins)
+    with config.naming_file():
+        plugins = Plugins(config.plugins)
     verdict = plugins.automatic()
     listed = plugins.listed()
     configured = arguments.backend or config.backend

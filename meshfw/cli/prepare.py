@@ -36,7 +36,7 @@ class Workshop:
         self._netns: str | None = arguments.netns
         self._wanted = arguments.backend or self.config.backend
         self._wanted_key = "--backend" if arguments.backend else "backend"
-        with self._in_file():
+        with self.config.naming_file():
             self.plugins = Plugins(self.config.plugins)
             # Chosen before the language is made: a plugin's extensions take part with its backend or source.
             self._named = None if self._wanted == AUTO else self._choose()
@@ -55,16 +55,6 @@ class Workshop:
             if name != self._wanted and not self.plugins.has_backend(name):
                 self.plugins.backend(name, key=f"backend.{name}")
 
-    @contextmanager
-    def _in_file(self) -> Iterator[None]:
-        """A block whose ConfigErrors are of the configuration's file, unless they are of the command line."""
-        try:
-            yield
-        except ConfigError as error:
-            if error.file or error.key.startswith("--"):
-                raise
-            raise self.config.error(error.reason, key=error.key, expected=error.expected) from error
-
     @property
     def place(self) -> Place:
         """Where and as whom the backend works; its options are those of the backend that was named."""
@@ -81,7 +71,7 @@ class Workshop:
         place = self.place
         options = self.config.options.get(offer.name, {})
         place = Place(owner=place.owner, language=place.language, netns=place.netns, options=options)
-        with self._in_file():
+        with self.config.naming_file():
             backend = self.plugins.open_backend(offer, place)
         try:
             with self.plugins.blaming(offer):
@@ -96,7 +86,7 @@ class Workshop:
         available = backend.capabilities.families
         if backend.capabilities.kernel and self.config.ipv6 is not Ipv6.OFF:
             available &= host_families(self._netns)
-        with self._in_file():
+        with self.config.naming_file():
             fitting, warnings = fit_families(ruleset, available, ipv6=self.config.ipv6)
         self.warnings += warnings
         return fitting

@@ -175,7 +175,8 @@ def set_nft(left: str, text: str, negated: bool) -> str:
     return f"{left} != {text}" if negated else f"{left} {text}"
 
 
-def _ports_nft(left: str, value: Ports | SetRef, negated: bool) -> str:
+def ports_nft(left: str, value: Ports | SetRef, negated: bool) -> str:
+    """A port condition of nft."""
     return set_nft(left, str(value) if isinstance(value, SetRef) else value.nft(), negated)
 
 
@@ -183,7 +184,7 @@ PORTS: Final = Codec(
     parse=parse_ports,
     format=str,
     expected="a port, FIRST:LAST or a service name",
-    nft=_ports_nft,
+    nft=ports_nft,
     read=lambda match: read_ports(match.right),
 )
 

@@ -171,18 +171,13 @@ def _to_nft(keyword: str, target: str, value: Any) -> str:
 
 
 def _addresses_nft(held: AddressRange, *, ports: bool) -> str:
-    """The addresses as nft lists them: a range that is a prefix as one, which with ports nft itself can't read."""
+    """The addresses as nft lists them; but a prefix with ports, which it lists and can't read, stays a range."""
     low, high = format_address(held.low, held.family), format_address(held.high, held.family)
     bracketed = ports and held.family is Family.IPV6
     if held.low == held.high:
         return f"[{low}]" if bracketed else low
     size = held.high - held.low + 1
-    if size & (size - 1) == 0 and held.low % size == 0:
-        if ports:
-            raise InexpressibleError(
-                f"translation to {held} with ports: nft lists the range as a prefix, and can't read that with ports; "
-                "a range that is no prefix works"
-            )
+    if size & (size - 1) == 0 and held.low % size == 0 and not ports:
         return f"{low}/{held.family.bits - size.bit_length() + 1}"
     return f"[{low}]-[{high}]" if bracketed else f"{low}-{high}"
 

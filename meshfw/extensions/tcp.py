@@ -14,12 +14,13 @@ from meshfw.extensions.codecs import (
     number,
     plain_condition,
     port_atoms,
+    ports_nft,
     set_nft,
     sign,
     useful_ports,
 )
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, SetRef
+from meshfw.model import Family, Match, Not, Rule, SetRef
 
 TCP: Final = 6
 FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
@@ -78,9 +79,7 @@ def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
 def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
     """The condition in the form that nft lists for such a mask and value."""
     if value.set & ~value.mask or not value.mask:
-        raise InexpressibleError(
-            f"--tcp-flags {value}: no flags are on outside the mask, so it never matches or always"
-        )
+        raise InexpressibleError(f"--tcp-flags {value}: the mask is empty, or leaves out a flag that is to be on")
     mask = ",".join(name for name, bit in _NFT_FLAGS.items() if value.mask & bit)
     on = ",".join(name for name, bit in _NFT_FLAGS.items() if value.set & bit)
     if not on:
@@ -110,10 +109,9 @@ def _read_masked(match: NftMatch, family: Family) -> Tcp | None:
     return Tcp(flags=Not(flags) if match.negated else flags)
 
 
-def _read_flags(match: NftMatch, family: Family) -> Tcp | None:
-    """Any of the flags (``in``), or none of them (``!``)."""
-    none = TcpFlags(_flag_bits(match.right), 0)
-    return {"in": Tcp(flags=Not(none)), "!": Tcp(flags=none)}.get(match.op)
+def _read_any(match: NftMatch, family: Family) -> Tcp | None:
+    """Any of the flags."""
+    return Tcp(flags=Not(TcpFlags(_flag_bits(match.right), 0))) if match.op == "in" else None
 
 
 def _option_nft(left: str, value: int, negated: bool) -> str:
@@ -193,15 +191,31 @@ def port_options(protocol: str) -> tuple[Option, ...]:
     )
 
 
-_FLAGS: Final = Codec(
-    parse=_parse_flags, format=str, expected="MASK and the flags of it that are on, each FLAG,FLAG", nft=_flags_nft
-)
+_FLAGS: Final = Codec(parse=_parse_flags, format=str, expected="MASK and the flags of it that are on, each FLAG,FLAG")
 _OPTION: Final = Codec(
     parse=lambda text, context: number(text, low=1, high=0xFF),
     format=str,
     expected="a TCP option's number from 1 to 255",
-    nft=_option_nft,
 )
+
+
+def _to_nft(value: Tcp, family: Family, rule: Rule) -> Iterable[str]:
+    """Ports and flags, which make nft test that the packet is TCP; then the option, whose absence needs that test."""
+    for left, ports in (("tcp sport", value.sport), ("tcp dport", value.dport)):
+        if ports is not None:
+            negated, held = sign(ports)
+            yield ports_nft(left, held, negated)
+    if value.flags is not None:
+        negated, held = sign(value.flags)
+        yield _flags_nft("tcp flags", held, negated)
+    if value.option is None:
+        return
+    negated, held = sign(value.option)
+    if negated and value.sport is None and value.dport is None and value.flags is None:
+        raise InexpressibleError(
+            f"! --tcp-option {held} without ports or flags: nft lets every packet through that is not TCP"
+        )
+    yield _option_nft("tcp option", held, negated)
 
 
 EXTENSIONS: Final = (
@@ -211,13 +225,14 @@ EXTENSIONS: Final = (
         implied_by=TCP,
         options=(
             *port_options("tcp"),
-            Option("--tcp-option", "option", _OPTION, invertible=True, nft="tcp option"),
-            Option("--tcp-flags", "flags", _FLAGS, words=2, invertible=True, nft="tcp flags"),
+            Option("--tcp-option", "option", _OPTION, invertible=True),
+            Option("--tcp-flags", "flags", _FLAGS, words=2, invertible=True),
             Option("--syn", "flags", words=0, invertible=True, preset=SYN),
         ),
+        to_nft=_to_nft,
         from_nft={
             "tcp flags &": _read_masked,
-            "tcp flags": _read_flags,
+            "tcp flags": _read_any,
             **{f"tcp option {name}": _OptionReader(number) for number, name in _NFT_OPTIONS.items()},
         },
     ),

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.errors import ConfigError, FamilyParseError, ModelError, ParseError
-from meshfw.languages.iptables import parse_protocol, parse_rule
+from meshfw.languages.iptables import OPAQUE_TARGETS, parse_protocol, parse_rule
 from meshfw.languages.lexer import Word, split
 from meshfw.model import (
     Attachment,
@@ -122,6 +122,8 @@ class _Reader:
 
     def _chain(self, table: Settings) -> None:
         name = table.required("name", expected="a chain's name")
+        if name in self._language.targets or name in OPAQUE_TARGETS:  # -j NAME would mean that; iptables refuses it too
+            raise table.error(f"{name} is a target of iptables", key="name", expected="another name")
         kind = table.choice("table", Table, Table.FILTER)
         families = table.choice("families", Families, Families.BOTH).each
         rules: dict[Family, list[Rule]] = {family: [] for family in families}

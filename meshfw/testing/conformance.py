@@ -15,46 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.model import Ruleset
-from meshfw.testing import drift_laws, failure_laws, laws, packet_laws
-from meshfw.testing.edits import edited, middle
-from meshfw.testing.lab import Case, Coverage, Foreign, Lab, Law, MakeBackend, coverage
-from meshfw.testing.rulesets import compact, compact_changed, small
+from meshfw.testing.book import LAWS, report, try_law
+from meshfw.testing.lab import Case, Foreign, Lab, Law, MakeBackend
 from meshfw.testing.strategies import pairs, rulesets
 
-LAWS: Final[tuple[Law, ...]] = (*laws.LAWS, *drift_laws.LAWS, *packet_laws.LAWS, *failure_laws.LAWS)
-"""The whole book."""
 _SHARE: Final = 3
 """A law over whole rulesets takes so much longer than a plain property that it gets this part of the examples."""
-
-
-def report(lab: Lab) -> Coverage:
-    """What the book covers of a lab's backend: every law, those that its capabilities or the lab narrow with why."""
-    return coverage(lab, LAWS)
-
-
-def fixed_cases(lab: Lab) -> tuple[Case, ...]:
-    """The cases that every law is tried on."""
-    other = edited(lab.sample, "move a rule", middle)
-    for name in ("edit a rule in place", "remove a chain", "change a policy", "remove an element"):
-        other = edited(other, name, middle) if other is not None else None
-    return (Case(lab.sample, other or small(lab.families)),)
-
-
-def generated_cases(lab: Lab) -> tuple[Case, ...]:
-    """The fixed cases that generated laws are tried on beside them: small ones, and nothing at all."""
-    return (
-        Case(compact(lab.families), compact_changed(lab.families)),
-        Case(small(lab.families), Ruleset()),
-        Case(Ruleset(), small(lab.families)),
-    )
-
-
-def try_law(law: Law, lab: Lab) -> None:
-    """Try a law on the fixed cases; AssertionError, or the backend's own error, where it is broken."""
-    for case in (*fixed_cases(lab), *(generated_cases(lab) if law.generated else ())):
-        lab.reset()
-        law.run(lab, case)
-    lab.reset()
 
 
 def try_generated(law: Law, lab: Lab, *, examples: int | None = None) -> None:
@@ -178,3 +144,6 @@ def _test_of(law: Law) -> Callable[[BackendLaws, Lab], None]:
 
 for _law in LAWS:
     setattr(BackendLaws, f"test_{_law.name}", _test_of(_law))
+
+
+__all__ = ["LAWS", "BackendLaws", "report", "try_generated", "try_law"]

@@ -1,12 +1,11 @@
 """Exact counts of the processes that a program, or a block of this process, starts.
 
 A tracer follows every task by ptrace(2) and takes down each new process and each exec as the kernel reports it.
-Nothing is sampled and nothing can be missed: a task stands still until its event was taken down. No privilege is
-needed, only what ptrace asks for (see REMEDY), so it works inside ``unshare -rn`` too. It can't be used on what
-is traced already or traces by itself, and a setuid program runs without its privileges when an ordinary user
-traces it. A block costs 25 ms and each process in it 0.3 ms more: count in one pass, measure time in another.
-
-Name the real program: a pyenv shim ``python3`` makes some 40 processes of its own, ``sys.executable`` none.
+Nothing is sampled and nothing is missed: a task stands still until its event was taken down. No privilege is needed
+but what ptrace asks for (REMEDY), so ``unshare -rn`` is fine. What is traced already or traces by itself can't be
+counted, and an ordinary user's setuid programs run without their privileges. A block costs 25 ms and each process
+in it 0.3 ms more: count in one pass, measure time in another. Name the real program: a pyenv shim ``python3`` makes
+some 40 processes of its own, ``sys.executable`` none.
 
 The first half of this file is the tracer's program, the second half starts it. The tracer is a process of its own
 because its wait(2) for all tracees would take the exit codes of our own children, and it's spawned, not forked,
@@ -44,12 +43,12 @@ class _Tracer:
         self.line = line  # the socket to the one who counts; once tracing, its end or a byte on it means stop
         self.patience = patience  # seconds
         self.tasks: set[int] = set()
+        self.unproven: set[int] = set()  # attached to, and not yet stopped since
         self.forks = 0
         self.commands: list[list[str]] = []
         self.leaving = False
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-        self.libc.ptrace.restype = ctypes.c_long
         clock = self.libc if hasattr(self.libc, "timer_create") else ctypes.CDLL("librt.so.1")  # before glibc 2.34
         self.settime, self.timer = clock.timer_settime, ctypes.c_void_p()
         event = struct.pack("Pii48x", 0, signal.SIGKILL, 0)  # sigevent(3type), SIGEV_SIGNAL
@@ -75,7 +74,7 @@ class _Tracer:
         _say(self.line, {"ready": True})
         self.follow()
         self.let_go()
-        return {"forks": self.forks, "commands": self.commands}
+        return {"forks": self.forks, "execs": len(self.commands), "commands": self.commands}
 
     def stay_alive(self) -> None:
         """Put off our own death by a timer: a tracer that hangs, or was stopped, would leave its tracees frozen."""
@@ -83,56 +82,69 @@ class _Tracer:
         self.settime(self.timer, 0, at, None)
 
     def seize(self, pid: int, tids: set[int]) -> None:
-        """Attach without stopping anything; to all threads means again until no new one was made meanwhile."""
-        seen: set[int] = set()
-        while fresh := (tids or {int(name) for name in os.listdir(f"/proc/{pid}/task")}) - seen:
-            seen |= fresh
-            for tid in fresh:
-                try:
-                    self.ask(_SEIZE, tid, _OPTIONS)
-                    self.tasks.add(tid)
-                except ProcessLookupError:
-                    pass
-                except PermissionError as error:
-                    self.excuse(tid, error)
+        """Attach to threads; to all, if none is named, those that are made meanwhile included."""
+        known: set[int] = set()
+        deadline = time.monotonic() + _LAST_CALL
+        while True:
+            listed = tids or {int(name) for name in os.listdir(f"/proc/{pid}/task")}
+            # The list ends early if a thread ends while it's read; the number of threads tells. Held threads make
+            # held threads: when those of the list are all, no other can come.
+            if listed <= known and len(listed) >= (len(tids) or int(_field(pid, b"Threads"))):
+                return
+            known |= {tid for tid in listed - known if self.attach(tid)}
+            while self.unproven and (left := deadline - time.monotonic()) > 0 and self.turn(left):
+                pass
 
-    def excuse(self, tid: int, error: OSError) -> None:
-        """Pass over a thread that came with its maker, or that has ended; the error for any other."""
+    def attach(self, tid: int) -> bool:
+        """Whether a thread is held now, or has ended and needs no hold; False when it's gone."""
         try:
-            holder, state = int(_field(tid, b"TracerPid")), _field(tid, b"State")
+            try:
+                self.ask(_SEIZE, tid, _OPTIONS)
+                # It may be in the midst of a clone that began free and will end so; after one stop it isn't.
+                self.unproven.add(tid)
+                self.ask(_INTERRUPT, tid)
+            except PermissionError as error:
+                holder, state = int(_field(tid, b"TracerPid")), _field(tid, b"State")
+                if holder not in {0, os.getpid()}:
+                    raise OSError(error.errno, f"process {holder} traces this one already") from error
+                if not holder and state not in {b"Z", b"X"}:
+                    raise
         except (FileNotFoundError, ProcessLookupError):
-            return
-        if holder not in {0, os.getpid()}:
-            raise OSError(error.errno, f"process {holder} traces this one already") from error
-        if not holder and state not in {b"Z", b"X"}:
-            raise error
+            return False
+        self.tasks.add(tid)  # a thread, as we know already: no new process
+        return True
 
     def follow(self, deadline: float = math.inf) -> None:
         """Take down and continue until no task is left, or until told to stop or out of time."""
-        while (left := deadline - time.monotonic()) > 0:
-            self.stay_alive()
-            try:
-                # Seen, but not yet taken: a task that was killed before its first stop is still in /proc. A tracer
-                # sees every tracee's changes (Linux 4.7, wait(2)), those of threads and of clones without SIGCHLD too.
-                change = os.waitid(os.P_ALL, 0, _PEEK)
-            except ChildProcessError:
-                return
-            if change is not None:
-                self.step(change.si_pid)
-                left = 0  # no waiting, but a busy block must be able to end, too
-            for descriptor, _ in self.poller.poll(math.ceil(1000 * min(left, self.patience / 4))):
-                if descriptor == self.line:
-                    return
-                os.read(self.alarm, 4096)
+        while (left := deadline - time.monotonic()) > 0 and self.turn(left):
+            pass
+
+    def turn(self, left: float) -> bool:
+        """Take one change, or wait for one for some seconds; False when no task is left, or when told to stop."""
+        self.stay_alive()
+        try:
+            # Seen, but not yet taken: a task that was killed before its first stop is still in /proc. A tracer sees
+            # every tracee's changes (Linux 4.7, wait(2)), those of threads and of clones without SIGCHLD too.
+            change = os.waitid(os.P_ALL, 0, _PEEK)
+        except ChildProcessError:
+            return False
+        if change is not None:
+            self.step(change.si_pid)
+            left = 0  # no waiting, but a busy block must be able to end, too
+        for descriptor, _ in self.poller.poll(math.ceil(1000 * min(left, self.patience / 4))):
+            if descriptor == self.line:
+                return False
+            os.read(self.alarm, 4096)
+        return True
 
     def step(self, tid: int) -> None:
         """Take one change of a task: count the task if it's new, continue it if it stopped."""
         if tid not in self.tasks:
-            # A new task stops once or dies, whatever becomes of its maker: so it's counted when it appears
-            # itself, and the maker's event says nothing more.
+            # It stops once or dies, whatever becomes of its maker, whose own event thus says nothing more.
             self.tasks.add(tid)
             self.forks += int(_field(tid, b"Tgid")) == tid  # else it's a thread
         found, status = os.waitpid(tid, os.WNOHANG)
+        self.unproven.discard(found)
         if found and os.WIFSTOPPED(status):
             with suppress(ProcessLookupError):  # killed meanwhile: its end is the next change
                 self.pass_on(tid, status >> 16, os.WSTOPSIG(status))
@@ -176,17 +188,13 @@ class _Tracer:
     def ask(self, request: int, tid: int, data: int = 0) -> None:
         """One ptrace(2) request without an address; OSError as the kernel refuses it."""
         if self.libc.ptrace(request, tid, None, data) == -1:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _field(tid: int, name: bytes) -> bytes:
-    """One of the first fields of /proc/TID/status (proc_pid_status(5)): Tgid is the process a task is part of."""
-    descriptor = os.open(f"/proc/{tid}/status", os.O_RDONLY)
-    try:
-        return os.read(descriptor, 4096).partition(b"\n" + name + b":")[2].split(None, 1)[0]
-    finally:
-        os.close(descriptor)
+    """One of the fields of /proc/TID/status (proc_pid_status(5)): Tgid is the process a task is part of."""
+    with open(f"/proc/{tid}/status", "rb", buffering=0) as file:
+        return file.read(65536).partition(b"\n" + name + b":")[2].split(None, 1)[0]
 
 
 def _say(line: int, message: dict[str, object]) -> None:
@@ -213,7 +221,6 @@ import socket  # noqa: E402 - the tracer starts without what stands from here on
 import subprocess  # noqa: E402 - as above
 import threading  # noqa: E402 - as above
 from collections.abc import Mapping, Sequence  # noqa: E402 - as above
-from typing import Any  # noqa: E402 - as above
 
 import msgspec  # noqa: E402 - as above
 
@@ -266,8 +273,8 @@ def run_counted(
     whole = counter.count
     if not (whole.forks and whole.execs):
         raise KernelError(f"{argv[0]} was not seen to start", remedy=REMEDY)
-    own = Count(whole.forks - 1, whole.execs - 1, whole.commands[1:])
-    return Counted(own, done.returncode, done.stdout, done.stderr)
+    started = Count(whole.forks - 1, whole.execs - 1, whole.commands[1:])
+    return Counted(started, done.returncode, done.stdout, done.stderr)
 
 
 class ProcessCounter:
@@ -281,10 +288,10 @@ class ProcessCounter:
 
     Counted is each process whose start had returned when the block ended, and each exec that had begun by then;
     what runs on is let go, so wait in the block for what is to be counted whole. A block can't wait for *any*
-    child until there is none, since the tracer is one; and a process can be in one block at a time.
-    ``everything=False`` follows the calling thread alone. ``timeout`` bounds, in seconds, the wait for the tracer
-    at each end of the block. Entering raises KernelError when this process can't be traced; leaving raises it
-    when the count was lost, unless the block raised: its own error goes first.
+    child until there is none, since the tracer is one; and a process can be in one block at a time. A system call
+    that a signal may interrupt may be interrupted at both ends of the block. ``everything=False`` follows the calling
+    thread alone. A tracer that hangs, or doesn't answer, is ended after ``timeout`` seconds. Entering raises
+    KernelError when this process can't be traced; leaving, when the count was lost, unless the block raised itself.
     """
 
     def __init__(self, *, everything: bool = True, timeout: float = 30.0) -> None:
@@ -356,18 +363,14 @@ class _Tracing:
     def begin(self) -> None:
         """Let the tracer attach to this process, and wait until it has."""
         # Under Yama a child may trace us only by our leave (PR_SET_PTRACER(2const)); elsewhere this is EINVAL.
-        prctl = ctypes.CDLL(None).prctl
-        prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
-        prctl(_PR_SET_PTRACER, self.process.pid, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(self.process.pid), *[ctypes.c_ulong(0)] * 3)
         self.ask()
 
     def finish(self) -> Count:
         """Stop the tracer, which lets this process go, and return what it has counted."""
-        report = self.ask()
-        commands = tuple(tuple(command) for command in report["commands"])
-        return Count(report["forks"], len(commands), commands)
+        return msgspec.convert(self.ask(), Count)
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> object:
         """The tracer's next message; KernelError when it could not trace, or doesn't answer any more."""
         try:
             self.line.sendall(b".")
@@ -378,7 +381,7 @@ class _Tracing:
             answer = b""
         if not answer.endswith(b"\n"):
             raise KernelError("the tracer ended without a report: it was killed, or could not start")
-        message: dict[str, Any] = json.loads(answer)
+        message = json.loads(answer)
         if "error" in message:
             remedy = REMEDY if message["errno"] == errno.EPERM else ""
             raise KernelError(f"count processes: {message['error']}", errno=message["errno"], remedy=remedy)

@@ -48,7 +48,7 @@ def every_kind_of_tampering_is_repaired(lab: Lab, case: Case) -> None:
         lab.changed(tampered)
         assert apply(backend, case.one).outcome is Outcome.CHANGED, f"{name}: not noticed"
         found = lab.planned(case.one)
-        assert not found, f"{name}: not repaired, {found}"
+        assert not found, f"{name}: not repaired:\n{lab.described(found)}"
     lab.assert_held(case.one)
 
 
@@ -134,13 +134,16 @@ def fingerprint_is_of_what_was_read(lab: Lab, case: Case) -> None:
     backend = lab.backend()
     apply(backend, case.one)
     now = backend.fingerprint()
-    assert now is not None, "no fingerprint after a commit"
-    assert backend.cache.fingerprint == now, "the commit's fingerprint is not that of the kernel after it"
-    assert backend.observe().fingerprint == now, "reading moved the fingerprint, or gives another"
+    assert backend.cache.fingerprint == now is not None, "what apply remembers is not the fingerprint of now"
+    observed = backend.observe()
+    assert observed.fingerprint == now, "reading moved the fingerprint, or gives another"
     assert backend.observe([chain.key for chain in case.one.chains]).fingerprint == now, "reading a part gives another"
     backend.check(case.other)
-    backend.compile(diff(backend.observe().snapshot, case.other))
+    transaction = backend.compile(diff(observed.snapshot, case.other))
     assert backend.fingerprint() == now, "checking or compiling moved the fingerprint"
+    committed = backend.commit(transaction, based_on=now)
+    assert committed.fingerprint == backend.fingerprint() != now, "a commit gives another fingerprint than it made"
+    assert committed.exclusive, "nobody else wrote, and the commit can't tell"
 
 
 def _needs_watch(lab: Lab) -> str | None:

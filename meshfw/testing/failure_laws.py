@@ -62,7 +62,7 @@ def intruder_is_noticed(lab: Lab, case: Case) -> None:
             wrapped = Interrupted(backend, **{when: interrupt})
             apply(wrapped, target)
             problems = lab.planned(target)
-            assert not problems, f"{name} {when} the commit: {problems}"
+            assert not problems, f"{name} {when} the commit:\n{lab.described(problems)}"
             lab.assert_held(target)
 
 
@@ -88,11 +88,14 @@ def failure_leaves_old_or_new(lab: Lab, case: Case) -> None:
 @law()
 def success_that_looks_like_failure_is_adopted(lab: Lab, case: Case) -> None:
     """After a commit that worked and then reported an error the next apply finds everything done."""
-    backend = lab.backend()
-    apply(backend, case.one)
-    assert refused(partial(apply, Interrupted(backend, after=_crash), case.other)) is not None
-    lab.assert_held(case.other)
-    assert apply(backend, case.other).outcome is Outcome.CLEAN
+    for warm in (False, True):
+        lab.changed(case.one)
+        with lab.instance() as backend:
+            if warm:
+                apply(backend, case.one)
+            assert refused(partial(apply, Interrupted(backend, after=_crash), case.other)) is not None
+            lab.assert_held(case.other)
+            assert apply(backend, case.other).outcome is Outcome.CLEAN, "what was done is done again"
 
 
 @law()
@@ -136,7 +139,8 @@ def dropped_line_is_caught(lab: Lab, _case: Case) -> None:
                     lossy = Falsified(backend, partial(with_lines, keep=partial(_is_not, index)), times=times)
                     error = refused(partial(apply, lossy, new))
                     problems = lab.planned(new)
-                    assert error is not None or not problems, f"without {line!r} all is said to be well: {problems}"
+                    well = f"without {line!r} all is said to be well:\n{lab.described(problems)}"
+                    assert error is not None or not problems, well
                     apply(backend, new)
                 lab.assert_held(new)
 

@@ -12,12 +12,13 @@ from meshfw.backend import Backend, Capabilities
 from meshfw.errors import MeshfwError
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
+from meshfw.languages.iptables import format_rule
 from meshfw.model import Chain, Dispatcher, Family, Goto, Jump, Policy, Rule, Ruleset, Table, set_references
 from meshfw.plan import Plan
 from meshfw.reconcile import apply, plan
 from meshfw.snapshot import ListKey, ObservedList, Snapshot
 from meshfw.testing.loopback import delivers
-from meshfw.testing.rulesets import CATALOGUE, of_families, parsed, sample
+from meshfw.testing.rulesets import CATALOGUE, may_stand, of_families, parsed, sample
 
 OWNER: Final = "meshfw"
 NEIGHBOUR: Final = "neighbour"
@@ -106,29 +107,32 @@ class Lab:
 
     # --- what the backend can hold ---
 
-    def accepts(self, rule: Rule, family: Family) -> bool:
-        """Whether the backend says that it can hold the rule."""
-        tables = rule.target.tables if rule.target is not None else None
-        table = Table.FILTER if tables is None else min(tables)
+    def accepts(self, rule: Rule, family: Family, table: Table) -> bool:
+        """Whether the backend says that it can hold the rule in the table."""
         ruleset = Ruleset(chains=(Chain(family=family, table=table, name="one", rules=(rule,)),))
         return not any(finding.refuses for finding in self._probe.check(ruleset))
 
     def _known(self, text: str) -> bool:
+        """Whether the backend holds a rule of the catalogue in some family and table."""
         rules = ((parsed(text, family=family, language=self.language), family) for family in self.families)
-        return any(rule is not None and self.accepts(rule, family) for rule, family in rules)
+        return any(
+            rule is not None
+            and any(may_stand(rule, table, ()) and self.accepts(rule, family, table) for table in Table)
+            for rule, family in rules
+        )
 
     def _supported(self, ruleset: Ruleset) -> Ruleset:
         """The ruleset without the rules that the backend refuses one by one."""
 
-        def stays(rule: Rule, family: Family) -> bool:
+        def stays(rule: Rule, chain: Chain) -> bool:
             refers = isinstance(rule.target, Jump | Goto) or any(True for _ in set_references(rule))
-            return refers or self.accepts(rule, family)
+            return refers or self.accepts(rule, chain.family, chain.table)
 
         chains = tuple(
-            msgspec.structs.replace(chain, rules=tuple(rule for rule in chain.rules if stays(rule, chain.family)))
+            msgspec.structs.replace(chain, rules=tuple(rule for rule in chain.rules if stays(rule, chain)))
             for chain in ruleset.chains
         )
-        return msgspec.structs.replace(of_families(ruleset, self.families), chains=chains)
+        return of_families(msgspec.structs.replace(ruleset, chains=chains), self.families)
 
     # --- witnesses ---
 
@@ -155,6 +159,10 @@ class Lab:
         """Fail unless a fresh instance reads exactly the ruleset: every chain, rule, order, policy and set."""
         found = list(differences(self.held(owner), ruleset))
         assert not found, f"what is held is not what was declared for {owner}:\n" + "\n".join(found)
+
+    def described(self, found: Plan) -> str:
+        """A plan as a person reads it."""
+        return found.text(lambda rule, family: format_rule(rule, family=family, language=self.language))
 
     def meet_packets(self) -> None:
         """Let packets of every family meet the rules, or as good as."""

@@ -42,7 +42,9 @@ def plan_after_apply_is_empty(lab: Lab, case: Case) -> None:
     backend = lab.backend()
     for ruleset in (case.one, case.other, case.one):
         report = apply(backend, ruleset)
-        assert (report.outcome is Outcome.CHANGED) == bool(report.plan), f"{report.outcome} with plan {report.plan}"
+        assert (report.outcome is Outcome.CHANGED) == bool(report.plan), (
+            f"{report.outcome} with this plan:\n{lab.described(report.plan)}"
+        )
         assert not plan(backend, ruleset), "the instance that applied still sees changes"
         assert not lab.planned(ruleset), "a new instance sees changes"
 
@@ -108,7 +110,7 @@ def idle_apply_reads_nothing(lab: Lab, case: Case) -> None:
     recording = Recording(lab.backend())
     apply(recording, case.one)
     recording.calls.clear()
-    assert apply(recording, case.one).outcome is Outcome.IDLE
+    assert apply(recording, case.one).outcome is Outcome.IDLE, "the same object again is no idle apply"
     assert recording.calls == ["fingerprint"], f"an idle apply did {recording.calls}"
 
 
@@ -151,7 +153,7 @@ def new_instance_adopts(lab: Lab, case: Case) -> None:
     before = witness.fingerprint()
     recording = Recording(lab.backend())
     report = apply(recording, copied(case.one))
-    assert report.outcome is Outcome.CLEAN, f"a new instance's apply was {report.outcome}: {report.plan}"
+    assert report.outcome is Outcome.CLEAN, f"a new instance changes:\n{lab.described(report.plan)}"
     assert "commit" not in recording.calls, "a new instance committed"
     assert witness.fingerprint() == before, "a new instance moved the fingerprint"
 
@@ -244,6 +246,8 @@ def protocol_is_kept(lab: Lab, case: Case) -> None:
     assert isinstance(backend.capabilities, Capabilities)
     assert isinstance(backend.cache, Cache)
     assert backend.cache is not other.cache, "two instances share a cache"
+    told, read = backend.fingerprint(), backend.observe().fingerprint
+    assert (told is None) == (read is None), "asked for its fingerprint it says one thing, and when it reads another"
     with lab.instance() as closed:
         apply(closed, case.one)
     lab.assert_held(case.one)

@@ -37,8 +37,8 @@ from meshfw.model import (
 from meshfw.testing.edits import EDITS, edited
 from meshfw.testing.rulesets import CATALOGUE, may_stand, parsed
 
-Accepts = Callable[[Rule, Family], bool]
-"""Whether the backend under test can hold a rule of the family."""
+Accepts = Callable[[Rule, Family, Table], bool]
+"""Whether the backend under test can hold a rule in a table of the family."""
 
 COMMENTS: Final = st.one_of(
     st.text(st.characters(exclude_characters="\n\0", codec="utf-8"), min_size=1, max_size=60),
@@ -79,7 +79,7 @@ def sets(family: Family, name: str, kind: ElementType) -> st.SearchStrategy[Set]
 
 
 @st.composite
-def rules(draw: st.DrawFn, family: Family, pool: tuple[Rule, ...], *, accepts: Accepts) -> Rule:
+def rules(draw: st.DrawFn, family: Family, table: Table, *, pool: tuple[Rule, ...], accepts: Accepts) -> Rule:
     """Rules out of a pool, with other addresses and comments."""
     rule = draw(st.sampled_from(pool))
     changes: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def rules(draw: st.DrawFn, family: Family, pool: tuple[Rule, ...], *, accepts: A
         others = tuple(match for match in rule.matches if not isinstance(match, Comment))
         changes["matches"] = (*others, Comment(draw(COMMENTS)))
     changed = msgspec.structs.replace(rule, **changes) if changes else rule
-    return changed if accepts(changed, family) else rule
+    return changed if accepts(changed, family, table) else rule
 
 
 @st.composite
@@ -98,7 +98,7 @@ def _table(draw: st.DrawFn, family: Family, table: Table, held: tuple[Set, ...],
     hooks = draw(st.lists(st.sampled_from(sorted(HOOKS[table])), unique=True, max_size=2))
     names = draw(st.lists(st.sampled_from(_NAMES), unique=True, min_size=1, max_size=4))
     pool = pools.of(family, table, hooks)
-    found = draw(st.lists(rules(family, pool, accepts=pools.accepts), min_size=1, max_size=8))
+    found = draw(st.lists(rules(family, table, pool=pool, accepts=pools.accepts), min_size=1, max_size=8))
     found += [rule for rule in _set_rules(held) if pools.accepts_sets]
     chains = []
     for index, name in enumerate(names):
@@ -144,21 +144,23 @@ class _Pools:
     def __init__(self, language: Language, accepts: Accepts, *, accepts_sets: bool) -> None:
         self.accepts = accepts
         self.accepts_sets = accepts_sets
-        self._rules: dict[Family, list[Rule]] = {}
+        self._rules: dict[tuple[Family, Table], list[Rule]] = {}
         for family in Family:
-            found = (parsed(text, family=family, language=language) for text in CATALOGUE)
-            self._rules[family] = [rule for rule in found if rule is not None and accepts(rule, family)]
+            known = [parsed(text, family=family, language=language) for text in CATALOGUE]
+            for table in Table:
+                fitting = (rule for rule in known if rule is not None and may_stand(rule, table, ()))
+                self._rules[family, table] = [rule for rule in fitting if accepts(rule, family, table)]
 
     def of(self, family: Family, table: Table, hooks: Collection[Hook]) -> tuple[Rule, ...]:
         """The rules that may stand in chains reached from these hooks."""
-        return tuple(rule for rule in self._rules[family] if may_stand(rule, table, hooks))
+        return tuple(rule for rule in self._rules[family, table] if may_stand(rule, table, hooks))
 
 
 def rulesets(
     language: Language,
     *,
     families: Collection[Family] = tuple(Family),
-    accepts: Accepts = lambda rule, family: True,
+    accepts: Accepts = lambda rule, family, table: True,
     accepts_sets: bool = True,
 ) -> st.SearchStrategy[Ruleset]:
     """Rulesets of up to some hundred rules, of the extensions that ``language`` knows and ``accepts`` takes."""

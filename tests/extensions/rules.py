@@ -148,7 +148,7 @@ def limits() -> st.SearchStrategy[Limit]:
 
 def matches(family: Family, protocol: int | None) -> st.SearchStrategy[Match]:
     """Any match that can stand in a rule of the family and protocol."""
-    kinds = (0xFFF if family is Family.IPV4 else 0xBF) & ~0x40
+    kinds = 0xFFF if family is Family.IPV4 else 0xB7
     octet = st.integers(0, 255)
     held: list[st.SearchStrategy[Match]] = [
         conntrack(family),

@@ -39,7 +39,9 @@ def test_a_rule_is_written_as_nft_lists_it(case: Case) -> None:
 
 REASONS = [
     ("-p tcp --tcp-option 253", "nft has no name"),
-    ("-p tcp --tcp-flags SYN ACK", "outside the mask"),
+    ("-p tcp ! --tcp-option 8", "not TCP"),
+    ("-p tcp -m conntrack --ctproto 6 -m tcp --dport 80", "behind that match"),
+    ("-p tcp --tcp-flags SYN ACK", "leaves out"),
     ("-p sctp --chunk-types any INIT", "chunk"),
     ("-m conntrack --ctstate ESTABLISHED,DNAT", "a rule for each"),
     ("-m conntrack ! --ctstate DNAT", "without a connection"),
@@ -50,7 +52,6 @@ REASONS = [
     ("-m conntrack --ctexpire 0:", "of all"),
     ("-m mark --mark 2/1", "outside the mask"),
     ("-m iprange ! --src-range 0.0.0.0-255.255.255.255", "no packet"),
-    ("-p tcp -j SNAT --to-source 192.0.2.0-192.0.2.1:80", "no prefix"),
     ("-p tcp -j DNAT --to-destination :80-90/1", "shift"),
     ("-j CONNMARK --save-mark --mask 1", "overwrites"),
     ("-j CONNMARK --set-mark 1 --left-shift-mark 1", "shift"),
@@ -108,11 +109,12 @@ def nft(requires: Callable[..., None]) -> Iterator[Nft]:
         yield Nft(room)
 
 
-def check_round_trip(nft: Nft, held: list[tuple[Family, Rule]]) -> None:
+def check_round_trip(nft: Nft, held: list[tuple[Family, Rule]], *, same_text: bool = True) -> None:
     """Each rule is listed in the words it was written in, and its JSON reads back as the same rule."""
     rendered = [(family, text(rule, family)) for family, rule in held]
     listing = nft.listed(rendered)
-    assert [line for line, _, _ in listing] == [line for _, line in rendered]
+    if same_text:
+        assert [line for line, _, _ in listing] == [line for _, line in rendered]
     for (family, rule), (line, statements, comment) in zip(held, listing, strict=True):
         again = read_rule(statements, family=family, language=LANGUAGE, comment=comment)
         assert again == rule, line
@@ -135,7 +137,24 @@ def expressible(family: Family, rule: Rule) -> bool:
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(Family).flatmap(lambda family: st.tuples(st.just(family), rules(family))), max_size=20))
 def test_the_kernel_keeps_any_rule_as_it_was_written(nft: Nft, held: list[tuple[Family, Rule]]) -> None:
-    check_round_trip(nft, [(family, rule) for family, rule in held if expressible(family, rule)])
+    # nft lists a few rules in other words than it reads, such as ports of two matches: then the meaning proves them.
+    check_round_trip(nft, [pair for pair in held if expressible(*pair)], same_text=False)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-p udp -m multiport --dports 80 -m multiport --sports 5",
+        "-p tcp -j SNAT --to-source 192.0.2.0-192.0.2.255:80",
+        "-p tcp -j DNAT --to-destination 192.0.2.2-192.0.2.3:80-90",
+    ],
+)
+def test_what_nft_lists_in_other_words_is_read_as_the_same_rule(nft: Nft, rule: str) -> None:
+    parsed = parse_rule(rule, family=Family.IPV4, language=LANGUAGE)
+    ((line, _, _),) = nft.listed([(Family.IPV4, text(parsed, Family.IPV4))])
+    assert line != text(parsed, Family.IPV4), "then it could join the cases whose text is compared"
+    check_round_trip(nft, [(Family.IPV4, parsed)], same_text=False)
 
 
 @pytest.mark.kernel
@@ -167,7 +186,6 @@ FOREIGN = [
     "icmp code 4",
     "icmp type . icmp code { 3 . 4, 3 . 1 }",
     "ct state != new",
-    "ct state ! new",
     "ct status dying",
     "ct status expected,snat",
     "ct status & (expected | assured) != expected | assured",
@@ -221,6 +239,7 @@ OTHER_WORDS = [
     ("meta l4proto 6 th dport { 22, 80 }", "-p tcp -m multiport --dports 80,22"),
     ("tcp dport { 22 }", "-p tcp --dport 22"),
     ("ct state { new, established }", None),
+    ("ct state ! new,invalid", "-m state ! --state NEW,INVALID"),
     ("ct original saddr 10.0.0.1", None),
     ("icmp type 8", "-p icmp --icmp-type 8"),
     ("meta mark & 0xff000000 == 0x01000000", "-m mark --mark 0x1000000/0xff000000"),

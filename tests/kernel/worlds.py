@@ -14,8 +14,9 @@ from meshfw.backends.nft import NftBackend
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.kernel.command import run
 from meshfw.languages.dump import parse_dump, ruleset_of_dump
+from meshfw.languages.iptables import format_rule
 from meshfw.model import Family
-from meshfw.reconcile import apply
+from meshfw.reconcile import apply, plan
 from meshfw.testing.frames import Packet
 from meshfw.testing.probes import Prober, Result
 from meshfw.testing.topology import Topology
@@ -81,9 +82,11 @@ class World:
     def backend(self, owner: str = "meshfw") -> Backend:
         """The backend of an owner in the gateway."""
         if owner not in self._backends:
-            place = Place(owner=owner, language=LANGUAGE, netns=self.topology.gateway.path)
-            self._backends[owner] = BACKENDS[self._engine](place)
+            self._backends[owner] = self._made(owner)
         return self._backends[owner]
+
+    def _made(self, owner: str) -> Backend:
+        return BACKENDS[self._engine](Place(owner=owner, language=LANGUAGE, netns=self.topology.gateway.path))
 
     def load(self, text: str) -> None:
         """Put one table, or several, into effect: ``*filter``, ``:FORWARD DROP`` and ``-A`` lines, COMMIT left out."""
@@ -95,7 +98,14 @@ class World:
                 environment = {"XTABLES_LOCKFILE": str(self._lock)}
                 run((f"{tool}-restore", "-w", "10"), timeout=20, input=tables.encode(), env=environment)
         else:
-            apply(self.backend(), ruleset_of_dump(parse_dump(tables, family=self.family, language=LANGUAGE)))
+            ruleset = ruleset_of_dump(parse_dump(tables, family=self.family, language=LANGUAGE))
+            apply(self.backend(), ruleset)
+            fresh = self._made(
+                "meshfw"
+            )  # what was written is read back as the same rules, by somebody who knows nothing
+            todo = plan(fresh, ruleset)
+            fresh.close()
+            assert not todo, todo.text(lambda rule, family: format_rule(rule, family=family, language=LANGUAGE))
 
     def packet(self, protocol: str, dport: int = 0, **fields: Any) -> Packet:
         """A packet from the peer to the host, unless told otherwise; addresses may be given by their words."""

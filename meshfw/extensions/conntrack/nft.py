@@ -68,12 +68,7 @@ def _status_nft(status: Any) -> Iterable[str]:
     negated, mask = sign(status)
     if not mask:
         raise InexpressibleError("--ctstatus NONE: no connection meets it, or every one")
-    if not negated:
-        yield f"ct status {_names(_NFT_STATUS, mask)}"
-        return
-    for name, bit in _NFT_STATUS.items():
-        if mask & bit:
-            yield f"ct status & {name} != {name}"
+    yield f"ct status {'! ' if negated else ''}{_names(_NFT_STATUS, mask)}"
 
 
 def _duration(seconds: int) -> str:
@@ -136,6 +131,12 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
         yield set_nft(left, ports.nft(), negated)
 
 
+def _header_follows(value: Conntrack, rule: Rule) -> bool:
+    """Whether a match whose header tells nft the protocol stands behind the value."""
+    place = next((index for index, match in enumerate(rule.matches) if match is value), -1)
+    return any(match.protocols is not None and any(True for _ in match.atoms()) for match in rule.matches[place + 1 :])
+
+
 def to_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
     """The statements; InexpressibleError for what nft would let another packet through."""
     if value.states is not None:
@@ -145,6 +146,12 @@ def to_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
                 "states, whatever the other options say, and nft does not; split it into two matches"
             )
         yield from states_nft(value.states)
+    told = type(value.protocol) is int or any(getattr(value, field) is not None for field in _NFT_PORTS)
+    if told and _header_follows(value, rule):
+        # nft takes ct protocol for the test of the packet's own, which it then leaves out: ICMP errors would pass.
+        raise InexpressibleError(
+            "conntrack with --ctproto or ports in front of a match on the protocol's header: put it behind that match"
+        )
     yield from _tuple_nft(value, family, rule)
     if value.status is not None:
         yield from _status_nft(value.status)
@@ -179,11 +186,14 @@ def _read_status(match: NftMatch, family: Family) -> Conntrack | None:
     return Conntrack(states=translated) if translated else None
 
 
+def _read_no_state(match: NftMatch, family: Family) -> Conntrack | None:
+    states = _read_bits(_NFT_STATES, match.mask) if match.op == "==" and match.right == 0 else None
+    return Conntrack(states=Not(states)) if states else None
+
+
 def _read_no_status(match: NftMatch, family: Family) -> Conntrack | None:
-    status = _read_bits(_NFT_STATUS, match.mask)
-    if match.op != "!=" or match.mask != match.right or not status or status.bit_count() > 1:
-        return None
-    return Conntrack(status=Not(status))
+    status = _read_bits(_NFT_STATUS, match.mask) if match.op == "==" and match.right == 0 else None
+    return Conntrack(status=Not(status)) if status else None
 
 
 def _read_expire(match: NftMatch, family: Family) -> Conntrack | None:
@@ -218,6 +228,7 @@ class _Reader:
 
 READERS: Final[Mapping[str, Callable[[Any, Family], Match | None]]] = {
     "ct state": _read_state,
+    "ct state &": _read_no_state,
     "ct status": _read_status,
     "ct status &": _read_no_status,
     "ct expiration": _read_expire,

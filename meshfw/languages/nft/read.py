@@ -64,7 +64,7 @@ def read_rule(
 
 
 _VERDICTS: Final[Mapping[str, Target]] = {"accept": ACCEPT, "drop": DROP, "return": RETURN}
-_OPERATORS: Final = frozenset({"==", "!=", "in", "<", ">", "<=", ">="})
+_OPERATORS: Final = frozenset({"==", "!=", "in", "<", ">", "<=", ">=", "!"})
 
 
 class _RuleReader:
@@ -123,6 +123,10 @@ class _RuleReader:
             raise UnreadableError(body)
         key, mask = _left(body["left"])
         right = self._logical_set(body["right"])
+        if op == "!":  # how nft writes that none of these bits are on: left & right == 0
+            if mask is not None:
+                raise UnreadableError(body)
+            op, mask, right = "==", right, 0
         match = NftMatch(key, right, self._family, negated=op == "!=", op=op, mask=mask)
         if not self._base(match):
             self._extension_match(match, body)
@@ -216,17 +220,27 @@ def _left(left: Any) -> tuple[str, Any]:
         if mask is not None:
             raise UnreadableError(left)
         return inner, body[1]
+    if kind == "concat":
+        parts = [_left(part) for part in body]
+        if any(mask is not None for _, mask in parts):
+            raise UnreadableError(left)
+        return " . ".join(key for key, _ in parts), None
+    return _key(kind, body), None
+
+
+def _key(kind: str, body: Mapping[str, Any]) -> str:
+    """One thing that a condition looks at, as nft's words."""
     if kind == "payload" and "field" in body:
-        return f"{body['protocol']} {body['field']}", None
+        return f"{body['protocol']} {body['field']}"
     if kind == "meta":
-        return f"meta {body['key']}", None
+        return f"meta {body['key']}"
     if kind == "ct":
         direction = f"{body['dir']} " if "dir" in body else ""
-        return f"ct {direction}{body['key']}", None
+        return f"ct {direction}{body['key']}"
     if kind == "fib":
         flags = body["flags"]
         joined = " . ".join([flags] if isinstance(flags, str) else flags)
-        return f"fib {joined} {body['result']}", None
+        return f"fib {joined} {body['result']}"
     if kind == "tcp option":
-        return f"tcp option {body.get('name', '')} {body.get('field', '')}".strip(), None
-    raise UnreadableError(left)
+        return f"tcp option {body.get('name', '')} {body.get('field', '')}".strip()
+    raise UnreadableError({kind: body})
