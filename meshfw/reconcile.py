@@ -10,7 +10,7 @@ from meshfw.model import Ruleset
 from meshfw.plan import Plan, diff
 
 ATTEMPTS: Final = 4
-"""Commits before giving up on a kernel that keeps differing (another writer, or a defect)."""
+"""Tries before giving up on a kernel that keeps differing (another writer, or a defect)."""
 
 
 def plan(backend: Backend, ruleset: Ruleset) -> Plan:
@@ -40,20 +40,21 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
     warnings = _warnings(backend, ruleset)
     observed, state = _look(backend)
     first = todo = diff(observed.snapshot, ruleset)
-    for commits in range(ATTEMPTS + 1):
+    commits = 0
+    for attempt in range(ATTEMPTS + 1):
         if not todo:
             _settle(backend, observed, ruleset)
-            outcome = Outcome.CHANGED if commits else Outcome.CLEAN
             return Report(
-                outcome=outcome,
+                outcome=Outcome.CHANGED if commits else Outcome.CLEAN,
                 backend=backend.name,
                 cache=state,
-                plan=first,
+                plan=first if commits else todo,
                 commits=commits,
                 warnings=warnings,
             )
-        if commits < ATTEMPTS:
-            observed = _commit(backend, observed, todo, ruleset, cached=state == "hit" and commits == 0)
+        if attempt < ATTEMPTS:
+            observed, committed = _commit(backend, observed, todo, ruleset, cached=state == "hit" and attempt == 0)
+            commits += committed
             todo = diff(observed.snapshot, ruleset)
     cache.drop("the kernel differed after a commit")
     raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
@@ -79,26 +80,28 @@ def _look(backend: Backend) -> tuple[Observed, str]:
     return backend.observe(), cache.reason
 
 
-def _commit(backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool) -> Observed:
-    """Commit a plan and read what came of it: the touched lists when nobody else wrote, else everything."""
+def _commit(
+    backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool
+) -> tuple[Observed, bool]:
+    """Commit a plan and read what came of it, the touched lists or everything; and whether anything was committed."""
     if cached and todo.moves:
         # Rules that are written again take their counters along, and a cached snapshot's are old.
         part = backend.observe(todo.moves)
         if part.fingerprint != observed.fingerprint:
-            return backend.observe()
+            return backend.observe(), False
         observed = Observed(observed.snapshot.updated(part.snapshot, todo.moves), part.fingerprint)
         todo = diff(observed.snapshot, ruleset)
     backend.cache.drop("a commit did not finish")
     try:
         committed = backend.commit(backend.compile(todo), based_on=observed.fingerprint)
     except ConcurrentChangeError:
-        return backend.observe()
+        return backend.observe(), False
     if not committed.exclusive or todo.rebuilt:
-        return backend.observe()
+        return backend.observe(), True
     part = backend.observe(todo.keys)
     if part.fingerprint != committed.fingerprint:
-        return backend.observe()
-    return Observed(observed.snapshot.updated(part.snapshot, todo.keys), part.fingerprint)
+        return backend.observe(), True
+    return Observed(observed.snapshot.updated(part.snapshot, todo.keys), part.fingerprint), True
 
 
 def _settle(backend: Backend, observed: Observed, ruleset: Ruleset) -> None:

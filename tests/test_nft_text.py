@@ -112,7 +112,14 @@ def test_rewritten_rules_take_their_counters_along() -> None:
 
 @pytest.mark.parametrize(
     ("kept", "run"),
-    [((), (0, 0)), ((-1, -1), (0, 0)), ((0, 1, 2), (0, 3)), ((0, -1, 1), (0, 1)), ((0, -1, 1, 2), (2, 4)), ((0, 1, -1, 2), (0, 2))],
+    [
+        ((), (0, 0)),
+        ((-1, -1), (0, 0)),
+        ((0, 1, 2), (0, 3)),
+        ((0, -1, 1), (0, 1)),
+        ((0, -1, 1, 2), (2, 4)),
+        ((0, 1, -1, 2), (0, 2)),
+    ],
 )
 def test_the_longest_run_is_found(kept: tuple[int, ...], run: tuple[int, int]) -> None:
     assert longest_run(kept) == run

@@ -37,8 +37,8 @@ _NAT: Final = {Hook.PREROUTING: -100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100, 
 _OFFSET: Final = {Place.FIRST: -5, Place.LAST: 5}
 
 
-class BaseChain(msgspec.Struct, frozen=True):
-    """What makes an nft base chain: type, hook and priority (nft(8), CHAINS)."""
+class NftHook(msgspec.Struct, frozen=True):
+    """What makes an nft chain a base chain: type, hook and priority (nft(8), CHAINS)."""
 
     type: str
     hook: str
@@ -48,7 +48,7 @@ class BaseChain(msgspec.Struct, frozen=True):
         return f"type {self.type} hook {self.hook} priority {self.priority};"
 
 
-def base_chain(key: DispatcherKey) -> BaseChain:
+def base_chain(key: DispatcherKey) -> NftHook:
     """The base chain of a dispatcher."""
     kind = "filter"
     if key.table is Table.NAT:
@@ -56,7 +56,7 @@ def base_chain(key: DispatcherKey) -> BaseChain:
     elif key.table is Table.MANGLE and key.hook is Hook.OUTPUT:
         kind = "route"
     priority = _NAT[key.hook] if key.table is Table.NAT else PRIORITIES[key.table]
-    return BaseChain(kind, key.hook.value, priority + _OFFSET[key.place])
+    return NftHook(kind, key.hook.value, priority + _OFFSET[key.place])
 
 
 def nft_name(name: str) -> str:

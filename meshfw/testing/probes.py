@@ -177,7 +177,7 @@ class Prober:
         self._links[link].sendto(data, (link, _ETHERTYPE[packet.family], 0, 0, Topology.mac(far)))
 
     def _wait_for(self, link: str) -> None:
-        """Wait until a link carries frames: the kernel wires a veth pair up in the background, and loses them before."""
+        """Wait until a link carries frames: a veth pair is wired up in the background, and loses them until then."""
         for _ in range(int(_FENCE_SECONDS / _RETRY_SECONDS)):
             if self._fence_passed(link, _Sightings(), _RETRY_SECONDS):
                 return

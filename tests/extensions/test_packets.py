@@ -92,9 +92,10 @@ BOTH = [
     "-m conntrack ! --ctstatus SEEN_REPLY,EXPECTED",
     "-m conntrack --ctstatus CONFIRMED",
     "-m conntrack ! --ctstatus CONFIRMED,ASSURED",
-    "-m conntrack --ctexpire 1:100",
-    "-m conntrack ! --ctexpire 1:",
-    "-m conntrack --ctexpire 0:9",
+    # Timeouts are 10, 30 or 120 s: no limit here is near one, so that a tick of the clock changes nothing.
+    "-m conntrack --ctexpire 20:100",
+    "-m conntrack ! --ctexpire 20:",
+    "-m conntrack --ctexpire 0:60",
     "-m mark --mark 0x12",
     "-m mark ! --mark 0x12",
     "-m mark --mark 0x10/0xf0",
