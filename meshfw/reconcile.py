@@ -11,6 +11,9 @@ from meshfw.plan import Plan, diff
 
 ATTEMPTS: Final = 4
 """Tries before giving up on a kernel that keeps differing (another writer, or a defect)."""
+PATIENCE: Final = 4
+"""Commits put off because somebody wrote in between. Then one is made all the same: whoever writes that often mostly
+writes rules of his own, and what he did to ours is seen in the reading behind it."""
 
 
 def plan(backend: Backend, ruleset: Ruleset) -> Plan:
@@ -40,24 +43,27 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
     warnings = _warnings(backend, ruleset)
     observed, state = _look(backend)
     first = todo = diff(observed.snapshot, ruleset)
-    commits = 0
-    for attempt in range(ATTEMPTS + 1):
-        if not todo:
-            _settle(backend, observed, ruleset)
-            return Report(
-                outcome=Outcome.CHANGED if commits else Outcome.CLEAN,
-                backend=backend.name,
-                cache=state,
-                plan=first if commits else todo,
-                commits=commits,
-                warnings=warnings,
-            )
-        if attempt < ATTEMPTS:
-            observed, committed = _commit(backend, observed, todo, ruleset, cached=state == "hit" and attempt == 0)
-            commits += committed
-            todo = diff(observed.snapshot, ruleset)
-    cache.drop("the kernel differed after a commit")
-    raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
+    commits = refusals = 0
+    while todo:
+        if commits == ATTEMPTS or refusals == ATTEMPTS + PATIENCE:
+            cache.drop("the kernel differed after a commit")
+            raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
+        fresh = commits == refusals == 0
+        observed, committed = _commit(
+            backend, observed, todo, ruleset, cached=fresh and state == "hit", insist=refusals >= PATIENCE
+        )
+        commits += committed
+        refusals += not committed
+        todo = diff(observed.snapshot, ruleset)
+    _settle(backend, observed, ruleset)
+    return Report(
+        outcome=Outcome.CHANGED if commits else Outcome.CLEAN,
+        backend=backend.name,
+        cache=state,
+        plan=first if commits else todo,
+        commits=commits,
+        warnings=warnings,
+    )
 
 
 def _warnings(backend: Backend, ruleset: Ruleset) -> tuple[str, ...]:
@@ -81,7 +87,7 @@ def _look(backend: Backend) -> tuple[Observed, str]:
 
 
 def _commit(
-    backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool
+    backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool, insist: bool
 ) -> tuple[Observed, bool]:
     """Commit a plan and read what came of it, the touched lists or everything; and whether anything was committed."""
     if cached and todo.moves:
@@ -93,7 +99,7 @@ def _commit(
         todo = diff(observed.snapshot, ruleset)
     backend.cache.drop("a commit did not finish")
     try:
-        committed = backend.commit(backend.compile(todo), based_on=observed.fingerprint)
+        committed = backend.commit(backend.compile(todo), based_on=None if insist else observed.fingerprint)
     except ConcurrentChangeError:
         return backend.observe(), False
     if not committed.exclusive or todo.rebuilt:

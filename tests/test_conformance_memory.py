@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+import msgspec
 import pytest
 
-from meshfw.backend import Place
+from meshfw.backend import Cache, Capabilities, Committed, Fingerprint, Observed, Place, Step, Transaction, Unsupported
 from meshfw.backends.memory import MemoryBackend
-from meshfw.backends.memory_kernel import MemoryKernel
+from meshfw.backends.memory_kernel import Document, MemoryKernel
+from meshfw.errors import BackendError, ConfigError
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
-from meshfw.model import Family
+from meshfw.model import Chain, Family, OpaqueMatch, OpaqueTarget, Rule, Ruleset, SetKey, Table
+from meshfw.plan import Plan
+from meshfw.reconcile import apply
+from meshfw.snapshot import ListKey
 from meshfw.testing.conformance import LAWS, BackendLaws, report
 from meshfw.testing.lab import Foreign, Lab, MakeBackend
+from meshfw.testing.rulesets import sample
+from meshfw.testing.wrapping import Wrapped
 
 STRANGERS = """create blocked:v4 hash:ip family inet
 add blocked:v4 192.0.2.1
@@ -106,3 +113,157 @@ def test_a_memory_backend_alone_narrows_what_needs_more() -> None:
     assert [entry.law for entry in made.laws] == [law.name for law in LAWS]
     assert all(entry.says.endswith(".") for entry in made.laws)
     assert made.left_out == ()
+
+
+class Narrow(Wrapped):
+    """As little as a backend may be: one family, no fingerprint, no counters, no events, nothing opaque."""
+
+    capabilities = Capabilities(families=frozenset({Family.IPV4}), counters=False, kernel=False)
+
+    def __init__(self, inner: MemoryBackend, language: Language) -> None:
+        super().__init__(inner)
+        self._known = set(language.by_value)
+
+    def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
+        found = [Unsupported(str(chain.key), "no IPv6") for chain in ruleset.chains if chain.family is Family.IPV6]
+        for chain in ruleset.chains:
+            for index, rule in enumerate(chain.rules, 1):
+                opaque = {type(match) for match in rule.matches} - self._known or isinstance(rule.target, OpaqueTarget)
+                found += [Unsupported(f"{chain.key}, rule {index}", "no typed value")] if opaque else []
+        return tuple(found)
+
+    def fingerprint(self) -> Fingerprint | None:
+        return None
+
+    def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
+        return msgspec.structs.replace(self.inner.observe(keys), fingerprint=None)
+
+    def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
+        return msgspec.structs.replace(self.inner.commit(transaction, based_on=None), fingerprint=None)
+
+    def watch(self) -> None:
+        return None
+
+
+class TestNarrowBackend(BackendLaws):
+    examples = 3
+
+    @pytest.fixture
+    def make_backend(self, language: Language) -> MakeBackend:
+        kernel = MemoryKernel()
+        return lambda owner: Narrow(
+            MemoryBackend(Place(owner=owner, language=language, options={"kernel": kernel})), language
+        )
+
+    def test_each_narrowing_has_its_reason(self, lab: Lab) -> None:
+        narrowed = {entry.law: entry.narrowed for entry in report(lab).laws if entry.narrowed}
+        unable = "the backend has no fingerprint here"
+        assert narrowed == {
+            "families_are_held_apart": "the backend has ipv4 alone",
+            "idle_apply_reads_nothing": unable,
+            "fingerprint_moves_with_every_write": unable,
+            "fingerprint_is_of_what_was_read": unable,
+            "stale_commit_is_refused": unable,
+            "watch_tells_of_foreign_writes": "the backend has no events here",
+            "counters_survive": "the backend has no counters",
+            "native_tampering_is_repaired": "no tampering by the kernel's own means was given",
+            "foreign_rules_stay": "no rules of others were given",
+            "packets_meet_the_rules_in_order": "no packet meets the backend's rules",
+            "ranks_and_conditions_are_met": "no packet meets the backend's rules",
+        }
+
+
+def test_the_kit_has_one_test_for_each_law() -> None:
+    tests = {name.removeprefix("test_") for name in vars(BackendLaws) if name.startswith("test_")}
+    assert {law.name for law in LAWS} < tests
+    assert all(getattr(BackendLaws, f"test_{law.name}").__doc__ == law.says for law in LAWS)
+
+
+# --- the kernel of text ------------------------------------------------------------------------------------
+
+LANGUAGE = Language.of(builtin_extensions())
+
+
+def on(kernel: MemoryKernel, owner: str = "meshfw") -> MemoryBackend:
+    return MemoryBackend(Place(owner=owner, language=LANGUAGE, options={"kernel": kernel}))
+
+
+def test_what_is_stored_is_the_script_that_makes_it() -> None:
+    kernel = MemoryKernel()
+    apply(on(kernel), sample(LANGUAGE))
+    kernel.count(packets=3, octets=180)
+    for family in Family:
+        text = kernel.text(family)
+        assert str(Document(text)) == text
+        assert "[3:180] -A meshfw:fw" in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("*filter\n:a:b - [0:0]\n-A a:b -j a:c\nCOMMIT", "there is no chain a:c"),
+        ("*filter\n:a:b - [0:0]\n-A a:b -s @a:s -j DROP\nCOMMIT", "there is no set a:s"),
+        ("*filter\n:a:b - [0:0]\n:a:b - [0:0]\nCOMMIT", "chain a:b is there already"),
+        ("*filter\n:a:b - [0:0]\n-A a:b -j DROP\n-X a:b\nCOMMIT", "chain a:b is not empty"),
+        ("*filter\n:a:b - [0:0]\n:a:c - [0:0]\n-A a:c -g a:b\n-X a:b\nCOMMIT", "chain a:b is in use"),
+        ("*filter\n:a:b - [0:0]\n-I a:b 2 -j DROP\nCOMMIT", "chain a:b has 0 rules"),
+        ("*filter\n:a:b - [0:0]\n-D a:b 1\nCOMMIT", "chain a:b has no rule 1"),
+        ("*filter\n-F a:b\nCOMMIT", "there is no chain a:b"),
+        ("*filter\n", "table filter has no COMMIT"),
+        ("*nosuch\nCOMMIT", "it can't be understood"),
+        ("-A a:b -j DROP", "it can't be understood"),
+        ("create a:s address\ncreate a:s address", "set a:s is there already"),
+        ("create a:s address\nadd a:s 10.0.0.1\nadd a:s 10.0.0.1", "10.0.0.1 is in the set already"),
+        ("create a:s address\ndel a:s 10.0.0.1", "10.0.0.1 is not in set a:s"),
+        ("create a:s address\n*raw\n:a:b - [0:0]\n-A a:b -s @a:s\nCOMMIT\ndestroy a:s", "set a:s is in use"),
+        ("destroy a:s", "there is no set a:s"),
+    ],
+)
+def test_a_kernel_of_text_refuses_what_a_kernel_refuses(lines: str, reason: str) -> None:
+    with pytest.raises(BackendError) as refused:
+        Document(lines)
+    assert reason in str(refused.value)
+    kernel = MemoryKernel()
+    with pytest.raises(BackendError):
+        kernel.write(Family.IPV4, lines)
+    assert (kernel.text(Family.IPV4), kernel.writes) == ("", 0)
+
+
+def test_what_is_referred_to_in_a_comment_is_no_reference() -> None:
+    text = "*filter\n:a:b - [0:0]\n-A a:b -m comment --comment @a:s -j DROP\nCOMMIT\n"
+    assert str(Document(text)) == text
+
+
+def test_a_step_of_another_tool_is_refused() -> None:
+    backend = on(MemoryKernel())
+    with pytest.raises(BackendError, match="nft -f -: no such command"):
+        backend.commit(Transaction("nft", (Step(("nft", "-f", "-"), "flush ruleset"),), Plan()), based_on=None)
+
+
+def test_a_kernel_that_is_none_is_a_mistake_in_the_configuration() -> None:
+    with pytest.raises(ConfigError, match="expected a MemoryKernel"):
+        MemoryBackend(Place(owner="meshfw", language=LANGUAGE, options={"kernel": "legacy"}))
+
+
+def test_each_backend_has_a_kernel_of_its_own_by_default() -> None:
+    one, other = (MemoryBackend(Place(owner="meshfw", language=LANGUAGE)) for _ in range(2))
+    apply(one, sample(LANGUAGE))
+    assert not other.observe().snapshot
+    assert isinstance(one.cache, Cache)
+
+
+def test_names_of_others_begin_like_ours_and_are_not_ours() -> None:
+    kernel = MemoryKernel()
+    apply(on(kernel, "mesh"), sample(LANGUAGE))
+    before = kernel.text(Family.IPV4)
+    assert not on(kernel, "meshfw").observe().snapshot
+    apply(on(kernel, "meshfw"), sample(LANGUAGE))
+    apply(on(kernel, "meshfw"), Ruleset())
+    assert kernel.text(Family.IPV4) == before
+
+
+def test_a_rule_whose_text_means_something_else_is_refused() -> None:
+    odd = Rule(matches=(OpaqueMatch("odd", ("--flag", "-j", "DROP")),))
+    chain = Chain(family=Family.IPV4, table=Table.FILTER, name="a", rules=(Rule(), odd))
+    (finding,) = on(MemoryKernel()).check(Ruleset(chains=(chain,)))
+    assert str(finding) == "ipv4 filter a, rule 2 (-m odd --flag -j DROP): its text has another meaning"

@@ -59,6 +59,8 @@ _NUMERIC: Final = Numeric.PROTOCOL | Numeric.PRIORITY
 _READS: Final = 5
 _FEW: Final = 32
 """Up to so many changed chains of a family are listed one by one; more, by listing the table."""
+_SMALL: Final = 2000
+"""Below so many rules a whole new table is listed at once; above, the kernel's dump of a table is quadratic."""
 _TRIM: Final = 2000
 """Rules read beyond which the C library's memory is worth giving back."""
 
@@ -155,7 +157,7 @@ class NftBackend:
         else:
             wanted = [key for key in keys if not isinstance(key, tuple) and key in policies]
             if proven:
-                rules.update(self._prove(wanted))
+                rules.update(self._prove(wanted, policies))
             for key in wanted:
                 if key not in rules:
                     table = f"{FAMILIES[key.family]} {self._owner}"
@@ -194,14 +196,20 @@ class NftBackend:
     def _list(self, command: str) -> str:
         return self._nft.run(command, json_output=True, numeric=_NUMERIC)
 
-    def _prove(self, keys: Iterable[ListKey]) -> dict[ListKey, tuple[ObservedRule, ...]]:
+    @staticmethod
+    def _whole(family: Family, mine: Collection[ListKey], standing: Iterable[ListKey]) -> bool:
+        """Whether these are all the lists that stand in the family's table."""
+        return sum(key.family is family for key in standing) == len(mine)
+
+    def _prove(self, keys: Iterable[ListKey], standing: Collection[ListKey]) -> dict[ListKey, tuple[ObservedRule, ...]]:
         """The lists whose text is what our own last commit left; the others are left to be read by meaning."""
         found: dict[ListKey, tuple[ObservedRule, ...]] = {}
         for family in Family:
             mine = [key for key in keys if key.family is family and key in self._expected]
             table = f"{FAMILIES[family]} {self._owner}"
             bodies: dict[str, str] = {}
-            if len(mine) > _FEW:
+            size = sum(len(self._expected[key].rules) for key in mine)
+            if len(mine) > _FEW or (len(mine) > 1 and size < _SMALL and self._whole(family, mine, standing)):
                 bodies = chain_bodies(self._nft.run(f"list table {table}", numeric=_NUMERIC))
             for key in mine:
                 name = chain_name(key)

@@ -77,7 +77,8 @@ class _DumpParser:
 
     def parse(self, text: str) -> Dump:
         number = 0
-        for number, line in enumerate(text.splitlines(), 1):
+        lines = text.removesuffix("\n").split("\n")  # a comment may hold what str.splitlines takes for a line's end
+        for number, line in enumerate(lines, 1):
             try:
                 self._line(line.rstrip("\r"), number)
             except ParseError as error:

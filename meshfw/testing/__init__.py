@@ -9,13 +9,18 @@ A backend is proven by one class and one fixture (pytest and hypothesis have to 
         def make_backend(self, tmp_path):
             return lambda owner: MyBackend(owner, tmp_path)
 
+That narrows nothing but what needs more than instances of the backend: rules of others, packets, counters, a dump of
+the kernel as a witness, tampering by the kernel's own means. Each is one more fixture, and
+``meshfw.testing.book.report(lab)`` is the list of laws with what narrows each.
+
 * ``conformance``: that class, with one test for each law
-* ``laws``, ``failure_laws``: the law book itself, functions over a ``lab``
-* ``lab``: one backend under test, with what its kernel offers to a witness
-* ``rulesets``, ``strategies``: what the laws are tried on, fixed and drawn by hypothesis
+* ``book``: all laws, the cases they are tried on, and the report; ``laws``, ``drift_laws``, ``packet_laws`` and
+  ``failure_laws`` hold them
+* ``lab``: one backend under test, with what its kernel offers to a witness; what a law is
+* ``rulesets``, ``edits``, ``strategies``: what laws are tried on, fixed and drawn by hypothesis
 * ``wrapping``: backends around a backend that record, interrupt or falsify what it does
-* ``mutants``: deliberately broken backends, each with the law that catches it: the test of the law book
-* ``counting``: exact counts of processes; ``netns``: network namespaces; ``packets``: what packets meet there
+* ``mutants``: broken backends, each with the law that catches it (``broken_writers``, ``broken_readers``)
+* ``loopback``: whether packets come through; ``counting``: exact counts of processes; ``netns``: network namespaces
 
 Nothing is imported here, so that each costs only what it needs.
 """

@@ -14,7 +14,7 @@ import msgspec
 from meshfw.errors import ModelError
 from meshfw.model import (
     ACCEPT,
-    DROP,
+    RETURN,
     Attachment,
     Chain,
     Comment,
@@ -104,8 +104,8 @@ def _replace(rules: list[Rule], pick: Pick) -> None:
     """Edit a rule in place: another verdict, or one more match."""
     at = pick(len(rules))
     rule = rules[at]
-    if rule.target in (ACCEPT, DROP):
-        rules[at] = msgspec.structs.replace(rule, target=DROP if rule.target == ACCEPT else ACCEPT)
+    if rule.target in (ACCEPT, RETURN):  # which every table takes
+        rules[at] = msgspec.structs.replace(rule, target=RETURN if rule.target == ACCEPT else ACCEPT)
     else:
         comments = [match for match in rule.matches if isinstance(match, Comment)]
         others = tuple(match for match in rule.matches if not isinstance(match, Comment))

@@ -56,11 +56,14 @@ def intruder_is_noticed(lab: Lab, case: Case) -> None:
         if intruder is None:
             continue
         for when in ("before", "after"):
-            backend = lab.backend()
-            apply(backend, case.one)
             interrupt: Callable[[], None] = partial(lab.changed, intruder)
-            wrapped = Interrupted(backend, **{when: interrupt})
-            apply(wrapped, target)
+            with lab.instance() as backend:
+                apply(backend, case.one)
+                error = refused(partial(apply, Interrupted(backend, **{when: interrupt}), target))
+                # Without a fingerprint a commit can't know that it's late, but it must not say that all is well.
+                assert error is None or not lab.has_fingerprint, f"{name} {when} the commit: {error}"
+                if error is not None:
+                    apply(backend, target)
             problems = lab.planned(target)
             assert not problems, f"{name} {when} the commit:\n{lab.described(problems)}"
             lab.assert_held(target)

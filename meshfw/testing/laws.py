@@ -24,14 +24,7 @@ from meshfw.model import (
 )
 from meshfw.plan import diff
 from meshfw.reconcile import apply, plan
-from meshfw.testing.lab import (
-    Case,
-    Lab,
-    law,
-    meaning,
-    needs_fingerprint,
-    refused,
-)
+from meshfw.testing.lab import Case, Lab, law, meaning, needs_fingerprint, refused
 from meshfw.testing.rulesets import commented, copied, of_families, small
 from meshfw.testing.wrapping import Recording
 

@@ -694,6 +694,14 @@ CASES = (
     ),
     Case("46", "filter", '-j LOG --log-prefix "costs $5"', "", None),
     Case("46", "filter", '-j LOG --log-prefix "say \\"x\\""', "", None),
+    Case(
+        "46",
+        "filter",
+        "-j LOG --log-uid --log-tcp-options --log-tcp-sequence",
+        "-j LOG --log-tcp-sequence --log-tcp-options --log-uid",
+        "counter log flags tcp sequence,options flags skuid",
+    ),
+    Case("46", "filter", "-j LOG --log-tcp-sequence --log-uid", "", "counter log flags tcp sequence flags skuid"),
     # MASQUERADE
     Case("46", "nat/POSTROUTING", "-j MASQUERADE", "", "counter masquerade"),
     Case(

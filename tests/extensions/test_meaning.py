@@ -139,6 +139,7 @@ DIFFERENT = [
     ("-m addrtype --src-type LOCAL", "-m addrtype --src-type LOCAL --limit-iface-in"),
     ("-m addrtype --src-type LOCAL --limit-iface-out", "-m addrtype --src-type LOCAL --limit-iface-in"),
     ("-m iprange --src-range 10.0.0.0-10.0.0.254", "-s 10.0.0.0/24"),
+    ("-m iprange ! --src-range 0.0.0.0-255.255.255.255", ""),
     ("-m mac --mac-source 00:00:00:00:00:01", "-m mac ! --mac-source 00:00:00:00:00:01"),
     ("-j REJECT", "-j REJECT --reject-with icmp-host-unreachable"),
     ("-j LOG --log-prefix a", "-j LOG --log-prefix b"),
