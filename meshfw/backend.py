@@ -88,13 +88,15 @@ class Step(msgspec.Struct, frozen=True):
 class Transaction(msgspec.Struct, frozen=True, weakref=True):
     """What a backend will commit; its text is exactly what runs.
 
-    ``texts`` has, for each changed list, the backend's own writing of each rule it will then hold.
+    ``texts`` has, for each changed list, the backend's own writing of each rule it will then hold;
+    ``notes`` say what else a person should know before it runs.
     """
 
     backend: str
     steps: tuple[Step, ...]
     plan: Plan
     texts: Mapping[ListKey, tuple[str, ...]] = {}
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "".join(f"# {' '.join(step.command)}\n{step.input}" for step in self.steps)

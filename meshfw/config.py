@@ -55,6 +55,16 @@ _TAKEN: Final[Mapping[str, str]] = {
     "weave": "Weave Net",
 }
 """Owners that are refused: chains and tables of that name or prefix belong to another tool."""
+_KEYWORDS: Final = frozenset(
+    "accept add all and arp bridge cgroup chain comment constant continue counter cpu create ct day define delete "
+    "describe destroy device devices dnat drop dup dynamic ecn element elements ether exists expires export exthdr fib "
+    "flags flow flowtable flush fwd goto handle hook hour ibriport ibrname icmp icmpv6 iif iifgroup iifname iiftype "
+    "index inet insert interval ip ip6 ipsec jhash jump last limit list log map mark masquerade meta meter missing "
+    "netdev nftrace not notrack numgen obriport obrname offload oif oifgroup oifname oiftype or osf policy priority "
+    "queue quota redirect reject rename replace reset return rt rt0 rt2 rtclassid rule ruleset sctp secmark set size "
+    "skgid skuid snat socket srh symhash synproxy table tcp th time timeout tproxy type typeof update vmap xt".split()
+)
+"""Words of nft's grammar (tried one by one with nft 1.0.6, and newer ones): no table can bear such a name."""
 _DOUBTFUL: Final[Mapping[str, str]] = {"kilo": "Kilo writes chains of that prefix itself: stop it first"}
 
 
@@ -183,6 +193,8 @@ def _owner(settings: Settings) -> tuple[str, str]:
     if not _OWNER.match(owner):
         expected = "a lower-case letter and up to 9 more or digits: it begins the names of chains"
         raise settings.error(f"{owner!r} can't be an owner", key="owner", expected=expected)
+    if owner in _KEYWORDS:
+        raise settings.error(f"{owner!r} is a word of nft's own language", key="owner", expected="a name of your own")
     if owner in _TAKEN:
         raise settings.error(f"{owner!r} is a name of {_TAKEN[owner]}", key="owner", expected="a name of your own")
     return owner, f"owner {owner}: {_DOUBTFUL[owner]}" if owner in _DOUBTFUL else ""

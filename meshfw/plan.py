@@ -66,9 +66,14 @@ class ListChange(msgspec.Struct, frozen=True):
         return tuple(index for index in range(count) if index not in stay)
 
     @property
+    def run(self) -> tuple[int, int]:
+        """Start and end of the run of new rules that a backend which writes at head and tail only leaves alone."""
+        return longest_run(self.kept, [rule.stateful for rule in self.rules])
+
+    @property
     def moves(self) -> bool:
         """Whether a rule may be written again and must take its counters along: it moves, or stays behind a change."""
-        start, end = longest_run(self.kept)
+        start, end = self.run
         return any(source >= 0 for source in (*self.source[:start], *self.source[end:]))
 
 
@@ -212,16 +217,21 @@ def _set_changes(observed: Snapshot, desired: Ruleset, broken: Collection[Family
             yield SetChange(key, old, None)
 
 
-def longest_run(kept: Sequence[int]) -> tuple[int, int]:
-    """Start and end of the longest run of rules that stay in place, the first of equals."""
-    best = (0, 0)
-    start = 0
+def longest_run(kept: Sequence[int], stateful: Sequence[bool]) -> tuple[int, int]:
+    """Start and end of the run of rules that can stay untouched where a backend writes at head and tail only.
+
+    Of all runs the one with most rules that remember (limit and the like), since those lose more than a place when
+    they are written again; then the longest, then the first.
+    """
+    best, best_weight = (0, 0), (0, 0)
+    start, weight = 0, (0, 0)
     for index, old in enumerate((*kept, -1)):
         if old >= 0:
+            weight = (weight[0] + stateful[index], weight[1] + 1)
             continue
-        if index - start > best[1] - best[0]:
-            best = (start, index)
-        start = index + 1
+        if weight > best_weight:
+            best, best_weight = (start, index), weight
+        start, weight = index + 1, (0, 0)
     return best
 
 

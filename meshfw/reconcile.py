@@ -13,7 +13,7 @@ ATTEMPTS: Final = 4
 """Tries before giving up on a kernel that keeps differing (another writer, or a defect)."""
 PATIENCE: Final = 4
 """Commits put off because somebody wrote in between. Then one is made all the same: whoever writes that often mostly
-writes rules of his own, and what he did to ours is seen in the reading behind it."""
+writes rules of his own; such a commit is never exclusive, so all of ours is read behind it."""
 
 
 def plan(backend: Backend, ruleset: Ruleset) -> Plan:
@@ -33,6 +33,7 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
         BackendError: a commit failed; what the backend's atomicity promises holds, and the next call converges.
+        ConcurrentChangeError: somebody else wrote before every commit; nothing was written.
         VerifyError: the kernel still differs after several commits.
     """
     cache = backend.cache
@@ -44,13 +45,16 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
     observed, state = _look(backend)
     first = todo = diff(observed.snapshot, ruleset)
     commits = refusals = 0
+    notes: list[str] = []
     while todo:
         if commits == ATTEMPTS or refusals == ATTEMPTS + PATIENCE:
             cache.drop("the kernel differed after a commit")
+            if not commits:
+                raise ConcurrentChangeError("somebody else keeps writing; nothing was changed", backend=backend.name)
             raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
         fresh = commits == refusals == 0
         observed, committed = _commit(
-            backend, observed, todo, ruleset, cached=fresh and state == "hit", insist=refusals >= PATIENCE
+            backend, observed, todo, ruleset, cached=fresh and state == "hit", insist=refusals >= PATIENCE, notes=notes
         )
         commits += committed
         refusals += not committed
@@ -62,7 +66,7 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
         cache=state,
         plan=first if commits else todo,
         commits=commits,
-        warnings=warnings,
+        warnings=(*warnings, *notes),
     )
 
 
@@ -87,7 +91,7 @@ def _look(backend: Backend) -> tuple[Observed, str]:
 
 
 def _commit(
-    backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool, insist: bool
+    backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool, insist: bool, notes: list[str]
 ) -> tuple[Observed, bool]:
     """Commit a plan and read what came of it, the touched lists or everything; and whether anything was committed."""
     if cached and todo.moves:
@@ -98,10 +102,12 @@ def _commit(
         observed = Observed(observed.snapshot.updated(part.snapshot, todo.moves), part.fingerprint)
         todo = diff(observed.snapshot, ruleset)
     backend.cache.drop("a commit did not finish")
+    transaction = backend.compile(todo)
     try:
-        committed = backend.commit(backend.compile(todo), based_on=None if insist else observed.fingerprint)
+        committed = backend.commit(transaction, based_on=None if insist else observed.fingerprint)
     except ConcurrentChangeError:
         return backend.observe(), False
+    notes.extend(transaction.notes)
     if not committed.exclusive or todo.rebuilt:
         return backend.observe(), True
     part = backend.observe(todo.keys)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshfw.backends.layout import names_in
-from meshfw.backends.nft_text import transaction_text
+from meshfw.backends.nft_text import restart_notes, transaction_text
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.iptables import parse_rule
 from meshfw.languages.nft import NftText, render_rule
@@ -122,4 +122,22 @@ def test_rewritten_rules_take_their_counters_along() -> None:
     ],
 )
 def test_the_longest_run_is_found(kept: tuple[int, ...], run: tuple[int, int]) -> None:
-    assert longest_run(kept) == run
+    assert longest_run(kept, [False] * len(kept)) == run
+
+
+def test_rules_that_remember_stay_rather_than_more_that_do_not() -> None:
+    assert longest_run((0, -1, 1, 2, 3), [True, False, False, False, False]) == (0, 1)
+    assert longest_run((0, -1, 1, 2, 3), [False] * 5) == (2, 5)
+
+
+def test_a_note_says_which_limits_start_anew() -> None:
+    limit = rule("-m limit --limit 1/hour -j ACCEPT")
+    plain = rule("-s 10.0.0.1 -j DROP")
+    other = rule("-m limit --limit 2/hour -j ACCEPT")
+    observed = Snapshot({KEY: ObservedList(KEY, (ObservedRule(limit, handle=1), ObservedRule(other, handle=2)))})
+    chain = Chain(family=Family.IPV4, table=Table.FILTER, name="a", rules=(limit, plain, other))
+    assert restart_notes(diff(observed, Ruleset(chains=(chain,)))) == (
+        "ipv4 filter a: rule 3 is written again, and its limit starts anew",
+    )
+    chain = Chain(family=Family.IPV4, table=Table.FILTER, name="a", rules=(limit, other, plain))
+    assert restart_notes(diff(observed, Ruleset(chains=(chain,)))) == ()

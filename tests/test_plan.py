@@ -197,7 +197,7 @@ def test_every_object_changes_once(pair: tuple[Ruleset, Ruleset]) -> None:
 def test_the_longest_run_is_the_longest_block_that_stays(kept: list[int]) -> None:
     spans = [(start, end) for start in range(len(kept) + 1) for end in range(start, len(kept) + 1)]
     runs = [(start, end) for start, end in spans if -1 not in kept[start:end]]
-    start, end = longest_run(kept)
+    start, end = longest_run(kept, [False] * len(kept))
     assert (start, end) in runs
     assert end - start == max(end - start for start, end in runs)
 

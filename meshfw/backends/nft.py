@@ -27,6 +27,7 @@ from meshfw.backend import (
     Watch,
 )
 from meshfw.backends.layout import names_in, nft_set
+from meshfw.backends.nft_depth import deep_paths
 from meshfw.backends.nft_listing import (
     Expected,
     JsonReader,
@@ -36,7 +37,7 @@ from meshfw.backends.nft_listing import (
     prove,
 )
 from meshfw.backends.nft_neighbours import neighbour_findings
-from meshfw.backends.nft_text import chain_name, rule_texts, transaction_text
+from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts, transaction_text
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
 from meshfw.kernel.netlink import TABLE_DORMANT, Nfnetlink
@@ -142,12 +143,13 @@ class NftBackend:
     def _read(self, keys: Collection[ListKey | SetKey] | None, *, proven: bool) -> Snapshot:
         listing = Listing()
         present = self._present(listing)
+        unlistable = frozenset(listing.broken)  # by now the tables with flags
         policies = self._chains(listing, present)
         reader = JsonReader(listing, language=self._language, owner=self._owner)
         rules: dict[ListKey, tuple[ObservedRule, ...]] = {}
         if keys is None:
             for family in present:
-                if family in listing.broken:
+                if family in unlistable:
                     continue
                 text = self._list(f"list table {FAMILIES[family]} {self._owner}")
                 rules.update(reader.rules(text))
@@ -273,7 +275,7 @@ class NftBackend:
         present = self._tables_of(plan)
         text = transaction_text(plan, render, owner=self._owner, present=present)
         steps = (Step(("nft", "-f", "-"), text),) if text else ()
-        return Transaction(NAME, steps, plan, rule_texts(plan, render))
+        return Transaction(NAME, steps, plan, rule_texts(plan, render), restart_notes(plan))
 
     @staticmethod
     def _tables_of(plan: Plan) -> frozenset[Family]:
@@ -296,7 +298,7 @@ class NftBackend:
                     raise ConcurrentChangeError("somebody else wrote during the commit", backend=NAME) from None
                 raise _explained(error) from None
         after = self._netlink.generation()
-        exclusive = after == before + len(transaction.steps)
+        exclusive = based_on is not None and after == before + len(transaction.steps)
         self._expected = {}
         if exclusive:
             self._own_generation = after
@@ -319,6 +321,7 @@ class NftBackend:
                 )
             except InexpressibleError as error:
                 findings.append(Unsupported(f"attachment to {attachment.dispatcher}", error.reason))
+        findings.extend(deep_paths(ruleset))
         if not self._isolated and ruleset.attachments:
             findings.extend(neighbour_findings(ruleset, self._netlink.chains(), owner=self._owner))
         wanted = {chain.key for chain in ruleset.chains}

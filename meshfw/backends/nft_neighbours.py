@@ -7,7 +7,7 @@ from typing import Final
 
 from meshfw.backend import Unsupported
 from meshfw.kernel.netlink import NfChain
-from meshfw.model import Attachment, ChainKey, Drop, Family, Goto, Jump, Place, Policy, Ruleset
+from meshfw.model import Attachment, ChainKey, Family, Goto, Jump, Place, Policy, Ruleset
 
 _REACHED: Final = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": (Family.IPV4, Family.IPV6)}
 
@@ -16,7 +16,7 @@ def neighbour_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: st
     """Attachments at place ``last`` that drop behind foreign base chains, and foreign policies that overrule us."""
     foreign: dict[tuple[Family, str], list[tuple[str, str]]] = {}
     for chain in chains:
-        if chain.hook_name is None or chain.table == owner or chain.type == "nat":
+        if chain.hook_name is None or (chain.table == owner and chain.family in ("ip", "ip6")) or chain.type == "nat":
             continue
         place = (f"{chain.family} {chain.table} {chain.name}", chain.policy or "accept")
         for family in _REACHED.get(chain.family, ()):
@@ -26,7 +26,7 @@ def neighbour_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: st
         others = foreign.get((attachment.family, attachment.hook.value), [])
         drops = attachment.place is Place.LAST and bool(others) and _drops(attachment, ruleset)
         mark = (attachment.family, attachment.hook.value, drops)
-        if others and mark not in seen:
+        if others and (drops or mark not in seen):
             seen.add(mark)
             yield from _findings(attachment, others, drops=drops)
 
@@ -61,7 +61,7 @@ def _drops(attachment: Attachment, ruleset: Ruleset) -> bool:
         seen.add(key)
         for rule in chains[key].rules:
             target = rule.target
-            if isinstance(target, Drop) or (target is not None and target.label == "REJECT"):
+            if target is not None and target.drops:
                 return True
             if isinstance(target, Jump | Goto):
                 todo.append(ChainKey(key.family, key.table, target.chain))

@@ -2,8 +2,9 @@
 
 nft 1.0.6 puts a rule at the end or at the head of a chain, and deletes one by handle, at a cost that doesn't grow with
 the ruleset; for a place in the middle it would load every rule of every table. So the longest run of rules that may
-stay is left alone, and what belongs before and behind it is written at the head and at the tail; rules that are
-written again take their counters along.
+stay is left alone, and what belongs before and behind it is written at the head and at the tail. Rules that are
+written again take their counters along; a limit can't take its bucket, so rules with state are kept in the run where
+one run holds them all, and a note says so where not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from meshfw.backends.layout import base_chain, nft_chain, nft_dispatcher, nft_set
 from meshfw.languages.nft import FAMILIES, NftText
 from meshfw.model import ChainKey, Dispatcher, DispatcherKey, ElementType, Family, Policy, Rule, Set
-from meshfw.plan import ListChange, Plan, SetChange, longest_run
+from meshfw.plan import ListChange, Plan, SetChange
 from meshfw.snapshot import ListKey
 
 Renderer = Callable[[ListKey, Rule], NftText]
@@ -117,7 +118,7 @@ class _ListText:
         self._change = change
         self._render = render
         self._fresh = fresh or change.old is None
-        self._start, self._end = (0, 0) if self._fresh else longest_run(change.kept)
+        self._start, self._end = (0, 0) if self._fresh else change.run
 
     def removals(self) -> Iterator[str]:
         """Whatever doesn't stay where it is, by handle; all of it at once where nothing stays."""
@@ -161,6 +162,22 @@ class _ListText:
             return str(text)
         held = change.old.rules[source]
         return text.counting_from(held.packets, held.bytes) if held.packets else str(text)
+
+
+def restart_notes(plan: Plan) -> tuple[str, ...]:
+    """The lists in which a rule with state is written again, and starts to count anew."""
+    notes = []
+    for change in plan.lists:
+        start, end = (0, 0) if change.key.family in plan.rebuilt else change.run
+        again = [
+            index + 1
+            for index, rule in enumerate(change.rules)
+            if rule.stateful and change.source[index] >= 0 and not start <= index < end
+        ]
+        if again:
+            rules = ", ".join(map(str, again))
+            notes.append(f"{change.key}: rule {rules} is written again, and its limit starts anew")
+    return tuple(notes)
 
 
 def rule_texts(plan: Plan, render: Renderer) -> Mapping[ListKey, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import listed, mapped, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Extension, NftMatch, Option
-from meshfw.model import Family, Match, Not, Rule
+from meshfw.model import Family, Hook, Match, Not, Rule
 
 
 class AddressType(IntFlag):
@@ -54,6 +54,14 @@ class AddrType(Match, frozen=True):
             raise ModelError("addrtype needs --src-type or --dst-type")
         if self.interface not in (None, "in", "out"):
             raise ModelError(f"{self.interface!r} is neither in nor out")
+
+    def allowed_hooks(self) -> frozenset[Hook] | None:
+        """Where a packet has the interface (xt_addrtype.c, addrtype_mt_checkentry_v1)."""
+        if self.interface is None:
+            return None
+        if self.interface == "in":
+            return frozenset({Hook.PREROUTING, Hook.INPUT, Hook.FORWARD})
+        return frozenset({Hook.POSTROUTING, Hook.OUTPUT, Hook.FORWARD})
 
     def atoms(self) -> Iterable[Any]:
         """One part for each address."""

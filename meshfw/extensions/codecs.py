@@ -198,6 +198,10 @@ class MarkValue(msgspec.Struct, frozen=True, gc=False, order=True):
     value: int
     mask: int = 0xFFFFFFFF
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.value <= 0xFFFFFFFF and 0 <= self.mask <= 0xFFFFFFFF):
+            raise ModelError(f"mark {self.value}/{self.mask}: two numbers of 32 bits")
+
     def __str__(self) -> str:
         return f"{self.value:#x}" if self.mask == 0xFFFFFFFF else f"{self.value:#x}/{self.mask:#x}"
 

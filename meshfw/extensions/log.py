@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import listed, quoted
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Rule, Target
+from meshfw.model import Family, Rule, Target, byte_length
 
 PREFIX_BYTES: Final = 29  # linux/netfilter_ipv4/ipt_LOG.h, prefix[30] with the final NUL
 WARNING: Final = 4
@@ -39,7 +39,7 @@ class Log(Target, frozen=True, kw_only=True):
     macdecode: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.prefix.encode()) > PREFIX_BYTES:
+        if byte_length(self.prefix) > PREFIX_BYTES:
             raise ModelError(f"a log prefix holds at most {PREFIX_BYTES} bytes")
         if "\n" in self.prefix or "\0" in self.prefix:
             raise ModelError("a log prefix can't hold a line end or NUL")

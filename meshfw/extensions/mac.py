@@ -7,7 +7,7 @@ from typing import Any, Final
 from meshfw.errors import ModelError
 from meshfw.extensions.codecs import set_nft
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Match, Not
+from meshfw.model import Hook, Match, Not
 
 
 class Mac(Match, frozen=True):
@@ -19,6 +19,10 @@ class Mac(Match, frozen=True):
         value = self.source.value if isinstance(self.source, Not) else self.source
         if _octets(value) != value:
             raise ModelError(f"{value!r} is not six octets in lower-case hex joined by colons")
+
+    def allowed_hooks(self) -> frozenset[Hook] | None:
+        """Where a packet came in by a link (xt_mac.c)."""
+        return frozenset({Hook.PREROUTING, Hook.INPUT, Hook.FORWARD})
 
 
 def _octets(text: str) -> str:

@@ -52,6 +52,7 @@ class Reject(Target, frozen=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.FILTER})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.INPUT, Hook.FORWARD, Hook.OUTPUT})
+    drops: ClassVar[bool] = True
     answer: str = DEFAULT
 
     def __post_init__(self) -> None:

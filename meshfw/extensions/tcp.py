@@ -200,7 +200,7 @@ _OPTION: Final = Codec(
 
 
 def _to_nft(value: Tcp, family: Family, rule: Rule) -> Iterable[str]:
-    """Ports and flags, which make nft test that the packet is TCP; then the option, whose absence needs that test."""
+    """Ports and flags, which make nft test that the packet is TCP; then the option, which does not."""
     for left, ports in (("tcp sport", value.sport), ("tcp dport", value.dport)):
         if ports is not None:
             negated, held = sign(ports)
@@ -208,14 +208,9 @@ def _to_nft(value: Tcp, family: Family, rule: Rule) -> Iterable[str]:
     if value.flags is not None:
         negated, held = sign(value.flags)
         yield _flags_nft("tcp flags", held, negated)
-    if value.option is None:
-        return
-    negated, held = sign(value.option)
-    if negated and value.sport is None and value.dport is None and value.flags is None:
-        raise InexpressibleError(
-            f"! --tcp-option {held} without ports or flags: nft lets every packet through that is not TCP"
-        )
-    yield _option_nft("tcp option", held, negated)
+    if value.option is not None:
+        negated, held = sign(value.option)
+        yield _option_nft("tcp option", held, negated)
 
 
 EXTENSIONS: Final = (

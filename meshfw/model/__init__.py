@@ -13,6 +13,7 @@ from meshfw.model.address import (
     Interfaces,
     Network,
     SetRef,
+    byte_length,
     format_address,
     parse_address,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "SetRef",
     "Table",
     "Target",
+    "byte_length",
     "format_address",
     "matches_any",
     "merge_ranges",

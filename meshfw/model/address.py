@@ -54,6 +54,14 @@ def parse_address(text: str) -> tuple[Family, int]:
     return Family.IPV4, int(address)
 
 
+def byte_length(text: str) -> int:
+    """The length of the text in UTF-8; ``ModelError`` where it is none."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise ModelError(f"{text!r} is not Unicode text") from None
+
+
 class Network(msgspec.Struct, frozen=True, gc=False, order=True):
     """Addresses under a mask: one host, a prefix, or (iptables' speciality) a mask with gaps."""
 
@@ -136,7 +144,7 @@ class Interface(msgspec.Struct, frozen=True, gc=False, order=True):
     name: str
 
     def __post_init__(self) -> None:
-        if not self.name or len(self.name.encode()) >= _IFNAMSIZ:
+        if not self.name or byte_length(self.name) >= _IFNAMSIZ:
             raise ModelError(f"interface name {self.name!r} must have 1 to {_IFNAMSIZ - 1} bytes")
         if not self.name.isprintable() or set(self.name) & set('/ "'):
             raise ModelError(f"interface name {self.name!r} holds a character that no interface can have")

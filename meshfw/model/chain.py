@@ -95,6 +95,8 @@ class Attachment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             raise ModelError(f"table {self.table} has no hook {self.hook}; it has {known}", where=where)
         if self.when.target is not None:
             raise ModelError("its conditions can't have a target", where=where)
+        if self.table is Table.NAT and self.policy is Policy.DROP:
+            raise ModelError("table nat can't drop: it sees a connection's first packet only", where=where)
         why = self.when.problem(self.family)
         if why:
             raise ModelError(why, where=where)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.model.address import Addresses, Interfaces, Network
+from meshfw.model.address import Addresses, Interfaces, Network, byte_length
 from meshfw.model.kinds import Family, Hook, Not, Table
 
 
@@ -27,6 +27,10 @@ class Match(msgspec.Struct, frozen=True, gc=False):
         """Hashable parts of the rule's meaning; none where it adds nothing to the base conditions."""
         return (self,)
 
+    def allowed_hooks(self) -> frozenset[Hook] | None:
+        """The hooks on which a kernel takes it; None for all."""
+        return None
+
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Why it can't stand in this rule of this family; None where it can."""
         return None
@@ -40,6 +44,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     families: ClassVar[frozenset[Family]] = frozenset(Family)
     final: ClassVar[bool] = True
     """No later rule of the chain sees the packet."""
+    drops: ClassVar[bool] = False
+    """The packet is gone."""
 
     @property
     def label(self) -> str:
@@ -60,7 +66,10 @@ class Accept(Target, frozen=True):
 
 
 class Drop(Target, frozen=True):
-    """DROP: the packet is gone."""
+    """DROP: the packet is gone; not in table nat, which sees a connection's first packet only."""
+
+    tables: ClassVar[frozenset[Table] | None] = frozenset(Table) - {Table.NAT}
+    drops: ClassVar[bool] = True
 
 
 class Return(Target, frozen=True):
@@ -145,7 +154,7 @@ class Comment(Match, frozen=True):
     text: str
 
     def __post_init__(self) -> None:
-        if len(self.text.encode()) > 255:  # xt_comment.h, XT_MAX_COMMENT_LEN with the final NUL
+        if byte_length(self.text) > 255:  # xt_comment.h, XT_MAX_COMMENT_LEN with the final NUL
             raise ModelError("a comment holds at most 255 bytes")
         if "\n" in self.text or "\0" in self.text:
             raise ModelError("a comment can't hold a line end or NUL")
@@ -200,14 +209,18 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         if self.fragment is not None:
             plain.add(("fragment", self.fragment))
         parts: list[Any] = []
+        comments: set[Any] = set()  # a comment has no place among the matches: nft keeps it beside the rule
         for match in self.matches:
-            if match.stateful:
+            if type(match) is Comment:
+                comments.update(match.atoms())
+            elif match.stateful:
                 parts.append(frozenset(plain))
                 parts.extend(match.atoms())
                 plain = set()
             else:
                 plain.update(match.atoms())
         parts.append(frozenset(plain))
+        parts.append(frozenset(comments))
         parts.append(None if self.target is None else self.target.atom())
         return tuple(parts)
 
@@ -223,6 +236,11 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         return hash(self.key())
 
     @property
+    def stateful(self) -> bool:
+        """Whether a match of it counts or remembers."""
+        return any(match.stateful for match in self.matches)
+
+    @property
     def comment(self) -> str:
         """The text of its comment matches, joined by a space; empty without one."""
         return " ".join(match.text for match in self.matches if isinstance(match, Comment))
@@ -235,6 +253,9 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
                 return f"{name} {value} is an {value.family} address in an {family} chain"
             if isinstance(addresses, Not) and isinstance(value, Network) and value.mask == 0:
                 return f"{name} ! {value} matches nothing"
+        protocol = self.protocol.value if isinstance(self.protocol, Not) else self.protocol
+        if protocol is not None and not 1 <= protocol <= 255:
+            return f"protocol {protocol} is not a number from 1 to 255"
         if self.fragment is not None and family is Family.IPV6:
             return "-f matches IPv4 fragments only"
         for match in self.matches:

@@ -74,7 +74,7 @@ def _check(ruleset: Ruleset) -> None:
     for key, hooks in reached.items():
         _check_hooks(chains[key], hooks)
     _check_interfaces(ruleset, chains)
-    for attachment in ruleset.attachments:
+    for attachment in _unique((repr(item), item) for item in ruleset.attachments).values():
         _check_sets(attachment.when, attachment.family, sets, f"attachment of {attachment.chain}")
     ruleset.dispatchers()
 
@@ -179,14 +179,21 @@ def _reach(
 
 def _check_hooks(chain: Chain, hooks: set[Hook]) -> None:
     for index, rule in enumerate(chain.rules, 1):
+        where = f"{chain.key}, rule {index}"
         target = rule.target
-        if target is not None and target.hooks is not None and not hooks <= target.hooks:
-            wrong = ", ".join(sorted(hooks - target.hooks))
-            allowed = ", ".join(hook for hook in Hook if hook in target.hooks)
-            raise ModelError(
-                f"{target.label} is allowed on {allowed} only, and packets come here from {wrong}",
-                where=f"{chain.key}, rule {index}",
-            )
+        if target is not None and target.hooks is not None:
+            _check_allowed(target.label, target.hooks, hooks, where)
+        for match in rule.matches:
+            allowed = match.allowed_hooks()
+            if allowed is not None:
+                _check_allowed(f"match {type(match).__name__.lower()}", allowed, hooks, where)
+
+
+def _check_allowed(label: str, allowed: frozenset[Hook], hooks: set[Hook], where: str) -> None:
+    if not hooks <= allowed:
+        wrong = ", ".join(sorted(hooks - allowed))
+        names = ", ".join(hook for hook in Hook if hook in allowed)
+        raise ModelError(f"{label} is allowed on {names} only, and packets come here from {wrong}", where=where)
 
 
 _NO_INPUT: Final = frozenset({Hook.OUTPUT, Hook.POSTROUTING})

@@ -138,10 +138,6 @@ CASES = (
         "-p tcp -m tcp ! --tcp-option 8 --tcp-flags FIN,SYN,RST,ACK SYN",
         "tcp flags syn / fin,syn,rst,ack tcp option timestamp missing counter",
     ),
-    Case(
-        "46", "filter", "-p tcp --tcp-option 8", "-p tcp -m tcp --tcp-option 8", "tcp option timestamp exists counter"
-    ),
-    Case("46", "filter", "-p tcp ! --tcp-option 8", "-p tcp -m tcp ! --tcp-option 8", None),
     Case("46", "filter", "-p tcp --tcp-option 253", "-p tcp -m tcp --tcp-option 253", None),
     # udp
     Case("46", "filter", "-p udp --dport 53", "-p udp -m udp --dport 53", "udp dport 53 counter"),

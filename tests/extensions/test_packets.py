@@ -67,6 +67,7 @@ BOTH = [
     "-p tcp -m multiport --sports 80,81,82",
     *(f"-p tcp {sign}--tcp-flags {flags}" for flags in TCP_FLAGS for sign in ("", "! ")),
     "-p tcp --tcp-option 2",
+    "-p tcp ! --tcp-option 2",
     "-p tcp --dport 81:90 ! --tcp-option 2",
     "-p tcp --tcp-flags RST NONE ! --tcp-option 1",
     "-p tcp --tcp-option 1",

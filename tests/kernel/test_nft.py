@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 import meshfw
-from meshfw.backend import Outcome, Place
+from meshfw.backend import Observed, Outcome, Place
 from meshfw.backends.nft import NftBackend
 from meshfw.errors import BackendError, ConcurrentChangeError, UnsupportedError
 from meshfw.extensions import Language, builtin_extensions
@@ -650,6 +650,22 @@ def test_a_write_that_slips_in_before_our_commit_is_seen_and_repaired(
     report = apply(backend, changed)
     assert (report.outcome, report.commits) == (Outcome.CHANGED, 2)
     assert_holds(room, changed)
+
+
+def test_a_foreign_write_after_every_reading_only_delays_us(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.nft("add table ip foreign\nadd chain ip foreign c")
+    backend = room.backend()
+    observe = backend.observe
+
+    def observe_and_be_late(keys: Any = None) -> Observed:
+        seen = observe(keys)
+        room.nft("add rule ip foreign c counter")
+        return seen
+
+    monkeypatch.setattr(backend, "observe", observe_and_be_late)
+    report = apply(backend, wanted())
+    assert (report.outcome, report.commits) == (Outcome.CHANGED, 1)
+    assert_holds(room, wanted())
 
 
 WRITER: Final = """

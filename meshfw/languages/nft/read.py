@@ -67,6 +67,9 @@ _VERDICTS: Final[Mapping[str, Target]] = {"accept": ACCEPT, "drop": DROP, "retur
 _OPERATORS: Final = frozenset({"==", "!=", "in", "<", ">", "<=", ">=", "!"})
 
 
+_SET_FIELDS: Final = (" saddr", " daddr", " sport", " dport")
+
+
 class _RuleReader:
     """The parts of a rule found so far."""
 
@@ -122,7 +125,7 @@ class _RuleReader:
         if op not in _OPERATORS:
             raise UnreadableError(body)
         key, mask = _left(body["left"])
-        right = self._logical_set(body["right"])
+        right = self._logical_set(body["right"]) if key.endswith(_SET_FIELDS) else body["right"]
         if op == "!":  # how nft writes that none of these bits are on: left & right == 0
             if mask is not None:
                 raise UnreadableError(body)
@@ -160,6 +163,8 @@ class _RuleReader:
     def _base(self, match: NftMatch) -> bool:
         """Take a condition that every rule may state; False for any other."""
         key = match.key
+        if match.mask is not None and not key.endswith((" saddr", " daddr", " frag-off")):
+            return False
         if key in (f"{self._network} saddr", f"{self._network} daddr"):
             field = "source" if key.endswith("saddr") else "destination"
             value: Any = self._addresses(match)

@@ -147,7 +147,7 @@ def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
     if keyword is None:
         return False
     for match, text in held:
-        if text.startswith(keyword):
+        if text.startswith(keyword) and not text.startswith("tcp option "):
             return True
         if match.stateful:
             return False
