@@ -523,3 +523,53 @@ def test_a_stored_comment_fits_everywhere_and_is_its_own(text: str) -> None:
 def test_comments_that_are_cut_differ_still(text: str, end: str) -> None:
     one, other = f"{text}{'x' * 60}{end}", f"{text}{'x' * 60}{'b' if end == 'a' else 'a'}"
     assert stored_comment(one) != stored_comment(other)
+
+
+# --- what a kernel would refuse ----------------------------------------------------------------------------
+
+
+def _reached_from(text: str, hook: Hook, *, table: Table = Table.FILTER) -> Ruleset:
+    parsed = parse_rule(text, family=Family.IPV4, language=Language.of(builtin_extensions()))
+    chain = Chain(family=Family.IPV4, table=table, name="a", rules=(parsed,))
+    return Ruleset(chains=(chain,), attachments=(Attachment(family=Family.IPV4, table=table, hook=hook, chain="a"),))
+
+
+@pytest.mark.parametrize(
+    ("text", "hook"),
+    [
+        ("-m mac --mac-source 00:11:22:33:44:55 -j DROP", Hook.OUTPUT),
+        ("-m addrtype --dst-type LOCAL --limit-iface-in -j DROP", Hook.OUTPUT),
+        ("-m addrtype --dst-type LOCAL --limit-iface-out -j DROP", Hook.INPUT),
+    ],
+)
+def test_a_match_stands_only_where_a_kernel_takes_it(text: str, hook: Hook) -> None:
+    with pytest.raises(ModelError, match=r"ipv4 filter a, rule 1: match \w+ is allowed on"):
+        _reached_from(text, hook)
+    assert _reached_from(text, Hook.FORWARD)
+
+
+def test_nat_drops_nothing() -> None:
+    with pytest.raises(ModelError, match="DROP is allowed in table"):
+        _reached_from("-j DROP", Hook.PREROUTING, table=Table.NAT)
+    with pytest.raises(ModelError, match="table nat can't drop"):
+        Attachment(family=Family.IPV4, table=Table.NAT, hook=Hook.PREROUTING, chain="a", policy=Policy.DROP)
+
+
+@pytest.mark.parametrize("protocol", [0, -1, 256])
+def test_a_protocol_is_a_number_of_the_header(protocol: int) -> None:
+    with pytest.raises(ModelError, match="1 to 255"):
+        Chain(family=Family.IPV4, table=Table.FILTER, name="a", rules=(Rule(protocol=protocol),))
+
+
+def test_an_attachment_stands_once() -> None:
+    chain = Chain(family=Family.IPV4, table=Table.FILTER, name="a")
+    attachment = Attachment(family=Family.IPV4, table=Table.FILTER, hook=Hook.INPUT, chain="a")
+    with pytest.raises(ModelError, match="declared twice"):
+        Ruleset(chains=(chain,), attachments=(attachment, attachment))
+
+
+@pytest.mark.parametrize("text", ["\ud800"])
+def test_what_is_no_text_is_refused(text: str) -> None:
+    for make in (Comment, Interface):
+        with pytest.raises(ModelError, match="not Unicode"):
+            make(text)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from meshfw.alignment import longest_run
 from meshfw.backends.layout import names_in
 from meshfw.backends.nft_text import restart_notes, transaction_text
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.iptables import parse_rule
 from meshfw.languages.nft import NftText, render_rule
 from meshfw.model import Attachment, Chain, ChainKey, Family, Hook, Policy, Rule, Ruleset, Set, Table
-from meshfw.plan import diff, longest_run
+from meshfw.plan import diff
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
 LANGUAGE = Language.of(builtin_extensions())

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import meshfw.plan
+import meshfw.alignment
+from meshfw.alignment import align, longest_run
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule
@@ -35,12 +36,12 @@ from meshfw.model import (
     Set,
     Table,
 )
-from meshfw.plan import ListChange, Plan, align, diff, longest_run
+from meshfw.plan import ListChange, Plan, diff
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 from meshfw.testing.edits import EDITS, edited, middle
-from meshfw.testing.lab import differences
+from meshfw.testing.lab import Case, differences
 from meshfw.testing.rulesets import commented, sample
-from meshfw.testing.strategies import pairs, rulesets
+from meshfw.testing.strategies import cases, rulesets
 
 LANGUAGE = Language.of(builtin_extensions())
 GOLDEN = Path(__file__).parent / "golden"
@@ -76,13 +77,15 @@ def carried_out(snapshot: Snapshot, plan: Plan) -> Snapshot:
         if change.new is None:
             del lists[change.key]
             continue
-        old = lists[change.key] if change.old is not None and change.key in lists else ObservedList(change.key)
+        old = lists.get(change.key, ObservedList(change.key))
         stay = [held for at, held in enumerate(old.rules) if at not in change.dropped]
         rules = []
         for rule, kept in zip(change.rules, change.kept, strict=True):
             rules.append(stay.pop(0) if kept >= 0 else ObservedRule(rule))
         assert not stay, "a rule that is neither kept nor dropped"
-        policies = old.policies if change.policy is None else frozenset({change.policy})
+        policies = old.policies
+        if isinstance(change.new, Dispatcher) and (change.policy or change.key.family in plan.rebuilt):
+            policies = frozenset({change.new.policy})
         lists[change.key] = ObservedList(change.key, tuple(rules), policies)
     for set_change in plan.sets:
         if set_change.new is None:
@@ -134,7 +137,7 @@ def test_a_rule_that_cannot_be_read_never_stays(before: str, after: str, unread:
 def test_many_equal_rules_are_matched_in_order_instead(before: str, after: str) -> None:
     old, new = spelled(before), spelled(after)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meshfw.plan, "PAIRS_MAX", 0)
+        patch.setattr(meshfw.alignment, "PAIRS_MAX", 0)
         kept = align(old, new)
     assert_aligned(old, new, kept)
     best = longest(old, new)
@@ -152,9 +155,9 @@ def test_thousands_of_equal_rules_are_aligned_at_once() -> None:
 # --- the plan as a whole -----------------------------------------------------------------------------------
 
 
-@given(pairs(rulesets(LANGUAGE)))
-def test_a_plan_carried_out_gives_what_was_wanted(pair: tuple[Ruleset, Ruleset]) -> None:
-    before, after = pair
+@given(cases(rulesets(LANGUAGE)))
+def test_a_plan_carried_out_gives_what_was_wanted(case: Case) -> None:
+    before, after = case.one, case.other
     plan = diff(observed(before), after)
     reached = carried_out(observed(before), plan)
     assert list(differences(reached, after)) == []
@@ -162,15 +165,15 @@ def test_a_plan_carried_out_gives_what_was_wanted(pair: tuple[Ruleset, Ruleset])
     assert plan.desired is after
 
 
-@given(pairs(rulesets(LANGUAGE)))
-def test_a_plan_is_empty_exactly_where_nothing_differs(pair: tuple[Ruleset, Ruleset]) -> None:
-    before, after = pair
+@given(cases(rulesets(LANGUAGE)))
+def test_a_plan_is_empty_exactly_where_nothing_differs(case: Case) -> None:
+    before, after = case.one, case.other
     assert bool(diff(observed(before), after)) == bool(list(differences(observed(before), after)))
 
 
-@given(pairs(rulesets(LANGUAGE)))
-def test_counters_go_with_equal_rules_each_once(pair: tuple[Ruleset, Ruleset]) -> None:
-    before, after = pair
+@given(cases(rulesets(LANGUAGE)))
+def test_counters_go_with_equal_rules_each_once(case: Case) -> None:
+    before, after = case.one, case.other
     for change in diff(observed(before), after).lists:
         old = change.old.rules if change.old is not None else ()
         used = [source for source in change.source if source >= 0]
@@ -183,9 +186,9 @@ def test_counters_go_with_equal_rules_each_once(pair: tuple[Ruleset, Ruleset]) -
         assert not left & fresh, "a new rule begins at zero while an equal one goes with its counters"
 
 
-@given(pairs(rulesets(LANGUAGE)))
-def test_every_object_changes_once(pair: tuple[Ruleset, Ruleset]) -> None:
-    before, after = pair
+@given(cases(rulesets(LANGUAGE)))
+def test_every_object_changes_once(case: Case) -> None:
+    before, after = case.one, case.other
     plan = diff(observed(before), after)
     assert len(plan.keys) == len(set(plan.keys))
     untouched = set(observed(before).lists) - set(plan.keys)

@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, given, settings
 
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
-from meshfw.model import Ruleset
 from meshfw.testing.book import LAWS, report, try_law
 from meshfw.testing.lab import Case, Foreign, Lab, Law, MakeBackend
-from meshfw.testing.strategies import pairs, rulesets
+from meshfw.testing.strategies import cases, rulesets
 
 _SHARE: Final = 3
 """A law over whole rulesets takes so much longer than a plain property that it gets this part of the examples."""
@@ -35,10 +34,10 @@ def try_generated(law: Law, lab: Lab, *, examples: int | None = None) -> None:
         deadline=None,
         suppress_health_check=checks,
     )
-    @given(pairs(drawn))
-    def check(pair: tuple[Ruleset, Ruleset]) -> None:
+    @given(cases(drawn))
+    def check(case: Case) -> None:
         lab.reset()
-        law.run(lab, Case(*pair))
+        law.run(lab, case)
 
     try:
         check()

@@ -223,11 +223,27 @@ def refused(call: Callable[[], object]) -> MeshfwError | None:
 # --- laws --------------------------------------------------------------------------------------------------
 
 
+_SHOWN: Final = 4000
+"""Characters of a ruleset beyond which a case shows what it consists of instead: it was not shrunk yet."""
+
+
 class Case(msgspec.Struct, frozen=True):
     """What a law is tried on: a ruleset, and what it becomes."""
 
     one: Ruleset
     other: Ruleset
+
+    def __repr__(self) -> str:
+        return f"Case(one={_shown(self.one)}, other={_shown(self.other)})"
+
+
+def _shown(ruleset: Ruleset) -> str:
+    text = repr(ruleset)
+    if len(text) <= _SHOWN:
+        return text
+    parts = [f"{chain.key} of {len(chain.rules)} rules" for chain in ruleset.chains]
+    parts += [f"{entry.family} set {entry.name} of {len(entry.elements)}" for entry in ruleset.sets]
+    return f"<{', '.join(parts)}; {len(ruleset.attachments)} attachments>"
 
 
 Need = Callable[[Lab], str | None]

@@ -35,6 +35,7 @@ from meshfw.model import (
     merge_ranges,
 )
 from meshfw.testing.edits import EDITS, edited
+from meshfw.testing.lab import Case
 from meshfw.testing.rulesets import CATALOGUE, may_stand, parsed
 
 Accepts = Callable[[Rule, Family, Table], bool]
@@ -193,8 +194,8 @@ def edits(draw: st.DrawFn, ruleset: Ruleset) -> Ruleset:
 
 
 @st.composite
-def pairs(draw: st.DrawFn, drawn: st.SearchStrategy[Ruleset]) -> tuple[Ruleset, Ruleset]:
+def cases(draw: st.DrawFn, drawn: st.SearchStrategy[Ruleset]) -> Case:
     """A ruleset and what it becomes: mostly an edit of it, at times another."""
     one = draw(drawn)
     other = draw(drawn) if draw(st.integers(0, 4)) == 0 else draw(edits(one))
-    return one, other
+    return Case(one, other)

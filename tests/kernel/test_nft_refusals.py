@@ -1,0 +1,119 @@
+"""What nf_tables would refuse or misread is refused or told apart before: each against the real kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from meshfw.backend import Place
+from meshfw.backends.nft import NftBackend
+from meshfw.backends.nft_depth import DEPTH_MAX
+from meshfw.errors import KernelError, UnsupportedError
+from meshfw.extensions import Language, builtin_extensions
+from meshfw.kernel.libnftables import Libnftables
+from meshfw.languages.iptables import parse_rule
+from meshfw.model import Attachment, Chain, Family, Hook, Rule, Ruleset, Table
+from meshfw.plan import Plan
+from meshfw.reconcile import apply, plan
+from meshfw.testing.netns import Netns
+
+pytestmark = pytest.mark.kernel
+LANGUAGE = Language.of(builtin_extensions())
+
+
+@pytest.fixture
+def backend(netns: Netns) -> Iterator[NftBackend]:
+    opened = NftBackend(Place(owner="meshfw", language=LANGUAGE, netns=netns.path))
+    yield opened
+    opened.close()
+
+
+def fresh_plan(netns: Netns, ruleset: Ruleset) -> Plan:
+    """What an instance that knows nothing yet would change."""
+    with closing(NftBackend(Place(owner="meshfw", language=LANGUAGE, netns=netns.path))) as other:
+        return plan(other, ruleset)
+
+
+def rule(text: str) -> Rule:
+    return parse_rule(text, family=Family.IPV4, language=LANGUAGE)
+
+
+def one_chain(*texts: str) -> Ruleset:
+    chain = Chain(family=Family.IPV4, table=Table.FILTER, name="a", rules=tuple(map(rule, texts)))
+    attachment = Attachment(family=Family.IPV4, table=Table.FILTER, hook=Hook.INPUT, chain="a")
+    return Ruleset(chains=(chain,), attachments=(attachment,))
+
+
+def line_of_jumps(length: int) -> Ruleset:
+    """A chain attached to INPUT that leads through so many chains in all."""
+    chains = [
+        Chain(
+            family=Family.IPV4,
+            table=Table.FILTER,
+            name=f"c{index}",
+            rules=(rule(f"-j c{index + 1}"),) if index + 1 < length else (),
+        )
+        for index in range(length)
+    ]
+    attachment = Attachment(family=Family.IPV4, table=Table.FILTER, hook=Hook.INPUT, chain="c0")
+    return Ruleset(chains=tuple(chains), attachments=(attachment,))
+
+
+def test_jumps_go_exactly_as_deep_as_the_kernel_follows(backend: NftBackend, netns: Netns) -> None:
+    apply(backend, line_of_jumps(DEPTH_MAX))
+    with pytest.raises(UnsupportedError, match=r"c0 -> c1 -> .* -> c15"):
+        apply(backend, line_of_jumps(DEPTH_MAX + 1))
+    assert not fresh_plan(netns, line_of_jumps(DEPTH_MAX))
+
+
+def test_the_kernel_itself_refuses_one_jump_more(netns: Netns) -> None:
+    lines = ["table ip t {"]
+    for index in range(DEPTH_MAX, -1, -1):
+        jump = f"jump c{index + 1}" if index < DEPTH_MAX else ""
+        lines.append(f"chain c{index} {{ {jump}\n }}")
+    lines.append("chain base { type filter hook input priority 0;\n jump c0\n }\n}")
+    with Libnftables(netns.path) as nft, pytest.raises(KernelError, match="Too many links"):
+        nft.run("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-m comment --comment first -m limit --limit 5/sec -j ACCEPT",
+        "-p tcp -m comment --comment between -m limit --limit 5/sec -m tcp --dport 22 -j ACCEPT",
+        "-m limit --limit 5/sec -m comment --comment last -j ACCEPT",
+        "-i @x -j ACCEPT",
+    ],
+)
+def test_a_rule_is_adopted_wherever_its_comment_stands(backend: NftBackend, netns: Netns, text: str) -> None:
+    apply(backend, one_chain(text))
+    assert not fresh_plan(netns, one_chain(text))
+
+
+@pytest.mark.parametrize(
+    "masked",
+    ["meta l4proto & 0x06 == 0x06 counter accept", "ip protocol & 6 == 6 counter accept"],
+)
+def test_a_masked_condition_is_drift(backend: NftBackend, netns: Netns, masked: str) -> None:
+    wanted = one_chain("-p tcp -j ACCEPT")
+    apply(backend, wanted)
+    with Libnftables(netns.path) as nft:
+        nft.run(f"flush chain ip meshfw filter-a\nadd rule ip meshfw filter-a {masked}\n")
+    assert plan(backend, wanted)
+    apply(backend, wanted)
+    assert not fresh_plan(netns, wanted)
+
+
+def test_a_stray_chain_costs_no_counter(backend: NftBackend, netns: Netns) -> None:
+    wanted = one_chain("-p tcp -j ACCEPT")
+    apply(backend, wanted)
+    with Libnftables(netns.path) as nft:
+        nft.run("flush chain ip meshfw filter-a\n")
+        nft.run("add rule ip meshfw filter-a meta l4proto 6 counter packets 7 bytes 70 accept\n")
+        nft.run("add chain ip meshfw stray\n")
+        apply(backend, wanted)
+        listing = nft.run("list table ip meshfw")
+    assert "counter packets 7 bytes 70 accept" in listing
+    assert "stray" not in listing
