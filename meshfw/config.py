@@ -246,7 +246,16 @@ def load_rules(config: Config, *, plugins: Plugins, language: Language) -> Rules
             "it declares no rules", expected="[[chain]] tables or a [[source]]; 'meshfw clean' takes ours away"
         )
     with config.naming_file():
-        return merge([_load_source(config, table, plugins, language) for table in config.sources])
+        ruleset = merge([_load_source(config, table, plugins, language) for table in config.sources])
+    decides = any(chain.rules for chain in ruleset.chains) or any(
+        attachment.policy is not Policy.RETURN for attachment in ruleset.attachments
+    )
+    if not decides:
+        raise config.error(
+            "its sources yield no rule and no policy, so everything of ours would go",
+            expected="at least one rule; 'meshfw clean' takes ours away",
+        )
+    return ruleset
 
 
 def _load_source(config: Config, table: SourceTable, plugins: Plugins, language: Language) -> tuple[str, Ruleset]:

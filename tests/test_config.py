@@ -212,7 +212,7 @@ THING = 'owner = "x"\n[[source]]\ntype = "thing"\n'
 
 def test_the_rules_are_those_of_all_sources() -> None:
     given = Given(Ruleset(chains=(Chain(family=V4, table=Table.NAT, name="b"),)))
-    config = parse_config(f'{THING}[[chain]]\nname = "a"\nfamilies = "ipv4"\n')
+    config = parse_config(f'{THING}[[chain]]\nname = "a"\nfamilies = "ipv4"\nrules = ["-j ACCEPT"]\n')
     ruleset = load_rules(config, plugins=source_plugin(given), language=LANGUAGE)
     assert [chain.name for chain in ruleset.chains] == ["a", "b"]
     assert given.closed == 1
@@ -221,6 +221,19 @@ def test_the_rules_are_those_of_all_sources() -> None:
 def test_no_rules_are_never_said_by_silence() -> None:
     with pytest.raises(ConfigError, match=r"f.toml: it declares no rules; expected \[\[chain\]\] tables"):
         load_rules(parse_config("", file="f.toml"), plugins=Plugins(find=list), language=LANGUAGE)
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        '[[chain]]\nname = "lonely"\n',
+        '[[set]]\nname = "lonely"\n',
+        '[[chain]]\nname = "a"\nattach = { hook = "input" }\n',
+    ],
+)
+def test_sources_that_decide_nothing_are_refused(silent: str) -> None:
+    with pytest.raises(ConfigError, match="everything of ours would go"):
+        load_rules(parse_config(silent), plugins=Plugins(find=list), language=LANGUAGE)
 
 
 def test_sources_that_contradict_each_other_are_both_named_with_the_file() -> None:

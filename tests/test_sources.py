@@ -15,7 +15,6 @@ from meshfw import (
     Family,
     Hook,
     MeshfwError,
-    ModelError,
     ParseError,
     Policy,
     Rule,
@@ -29,7 +28,7 @@ from meshfw import (
     parse_rule,
 )
 from meshfw.extensions.language import Language
-from meshfw.model import Place
+from meshfw.model import Jump, Place
 from meshfw.source import Settings
 from meshfw.sources.dump import DumpSource
 from meshfw.sources.rules import RulesSource
@@ -380,9 +379,18 @@ def test_chains_are_included_and_excluded_by_pattern(dumps: Path, options: dict[
     assert {chain.name for chain in ruleset.chains} == kept
 
 
-def test_a_jump_into_an_excluded_chain_is_named_with_its_file(dumps: Path) -> None:
-    with pytest.raises(ModelError, match=r"rules.v4, ipv4 filter INPUT, rule 2: jump to mine: there is no such chain"):
-        dump_source(dumps, ipv4="rules.v4", exclude=["mine"]).load()
+def test_a_jump_into_an_excluded_chain_goes_with_it(dumps: Path) -> None:
+    whole = dump_source(dumps, ipv4="rules.v4").load()
+    less = dump_source(dumps, ipv4="rules.v4", exclude=["mine"]).load()
+    jumps = [rule for chain in whole.chains for rule in chain.rules if rule.target == Jump("mine")]
+    kept = [rule for chain in whole.chains if chain.name != "mine" for rule in chain.rules]
+    assert jumps
+    assert [rule for chain in less.chains for rule in chain.rules] == [rule for rule in kept if rule not in jumps]
+
+
+def test_an_include_that_meets_no_chain_is_an_error(dumps: Path) -> None:
+    with pytest.raises(ConfigError, match=r"source\[1\]\.include: 'nada' meets no chain of .*rules.v4"):
+        dump_source(dumps, ipv4="rules.v4", include=["nada"]).load()
 
 
 @pytest.mark.parametrize(

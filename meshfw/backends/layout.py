@@ -8,6 +8,8 @@ nft (since 0.1.0), for owner ``meshfw``:
   for mangle's output hook), at the iptables table's priority - 5 (first) or + 5 (last), with the policy;
 * set ``a`` is ``set-a``.
 
+Each table bears the comment ``meshfw``: one of that name without it is somebody else's, and is left alone.
+
 A character that nft's identifiers can't hold is written as a dot and two hexadecimal digits.
 """
 
@@ -25,6 +27,9 @@ from meshfw.model import DispatcherKey, Family, Hook, Place, Table
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _ESCAPED: Final = re.compile(r"\.([0-9a-f]{2})")
 _SET_PREFIX: Final = "set-"
+
+MARK: Final = "meshfw"
+"""The comment of a table of ours, whoever the owner."""
 
 PRIORITIES: Final[Mapping[Table, int]] = {
     Table.RAW: -300,
@@ -57,6 +62,11 @@ def base_chain(key: DispatcherKey) -> NftHook:
         kind = "route"
     priority = _NAT[key.hook] if key.table is Table.NAT else PRIORITIES[key.table]
     return NftHook(kind, key.hook.value, priority + _OFFSET[key.place])
+
+
+def is_marked(userdata: bytes) -> bool:
+    """Whether a table's user data (libnftnl/udata.h: type 0, length, text with its NUL) is our comment."""
+    return userdata == bytes((0, len(MARK) + 1)) + MARK.encode() + b"\0"
 
 
 def nft_name(name: str) -> str:

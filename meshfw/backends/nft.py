@@ -2,8 +2,8 @@
 
 The generation of nf_tables, read over netlink in microseconds, is the fingerprint: while it stands nothing is read.
 After a commit of ours that nobody interleaved, the touched chains are listed as text and compared with what was
-written; whenever somebody else wrote, our own two tables are read as JSON and compared by meaning. Foreign tables are
-never loaded: an older libnftables can crash on what a newer one wrote.
+written; whenever somebody else wrote, our own two tables are read as JSON and compared by meaning. Rules of
+foreign tables are never loaded: an older libnftables can crash on what a newer one wrote.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from meshfw.backend import (
     Unsupported,
     Watch,
 )
-from meshfw.backends.layout import names_in, nft_set
+from meshfw.backends.layout import is_marked, names_in, nft_set
 from meshfw.backends.nft_depth import deep_paths
 from meshfw.backends.nft_listing import (
     Expected,
@@ -40,7 +40,7 @@ from meshfw.backends.nft_neighbours import neighbour_findings
 from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts, transaction_text
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
-from meshfw.kernel.netlink import TABLE_DORMANT, Nfnetlink
+from meshfw.kernel.netlink import TABLE_DORMANT, TABLE_OWNED, Nfnetlink
 from meshfw.kernel.netns import Namespace, entered
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft import FAMILIES, NftText, render_rule
@@ -56,6 +56,7 @@ from meshfw.plan import Plan
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
 NAME: Final = "nft"
+_OPTIONS: Final = ("isolated", "adopt")
 _NUMERIC: Final = Numeric.PROTOCOL | Numeric.PRIORITY
 _READS: Final = 5
 _FEW: Final = 32
@@ -69,7 +70,8 @@ _TRIM: Final = 2000
 class NftBackend:
     """Keeps a ruleset in the tables ``ip OWNER`` and ``ip6 OWNER`` of one network namespace.
 
-    Option ``isolated`` (bool): foreign base chains don't matter, so a dropping ``last`` attachment is allowed.
+    Options: ``isolated`` (bool): foreign base chains don't matter, so a dropping ``last`` attachment is allowed.
+    ``adopt`` (bool): a table of the owner's name that somebody else made is taken over, and built anew.
 
     Raises:
         BackendError: no libnftables. KernelError: no CAP_NET_ADMIN in the namespace.
@@ -81,7 +83,7 @@ class NftBackend:
     def __init__(self, place: Place) -> None:
         self._owner = place.owner
         self._language = place.language
-        self._isolated = _option(place, "isolated")
+        self._isolated, self._adopt = (_option(place, name) for name in _OPTIONS)
         self.cache = Cache()
         with entered(place.netns):
             self._namespace = Namespace.current()
@@ -177,6 +179,8 @@ class NftBackend:
             family = _families.get(table.family)
             if table.name == self._owner and family is not None:
                 present.append(family)
+                if not is_marked(table.userdata):
+                    listing.broken[family] = "the table was made by somebody else"
                 if table.flags:  # and nft 1.0.6 reads out of bounds when it lists such a table as JSON
                     what = "dormant" if table.flags & TABLE_DORMANT else f"special (flags {table.flags:#x})"
                     listing.broken[family] = f"the table was made {what}"
@@ -311,7 +315,7 @@ class NftBackend:
 
     def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
         """Rules that nft can't express, and hooks where foreign chains would be overruled or overrule us."""
-        findings: list[Unsupported] = []
+        findings = list(self._check_tables())
         for chain in ruleset.chains:
             findings.extend(self._check_chain(chain))
         for attachment in ruleset.attachments:
@@ -327,6 +331,21 @@ class NftBackend:
         wanted = {chain.key for chain in ruleset.chains}
         self._texts = {key: held for key, held in self._texts.items() if key in wanted}
         return tuple(findings)
+
+    def _check_tables(self) -> Iterable[Unsupported]:
+        """Tables of the owner's name that aren't ours to touch."""
+        for table in self._netlink.tables():
+            if table.name != self._owner or table.family not in _families:
+                continue
+            where = f"table {table.family} {table.name}"
+            if table.flags & TABLE_OWNED:
+                yield Unsupported(where, "another process holds it for itself alone (flags owner): end that process")
+            elif table.use and not self._adopt and not is_marked(table.userdata):
+                yield Unsupported(
+                    where,
+                    "somebody else made and filled it (it lacks the comment of meshfw's tables): take another owner, or say "
+                    "adopt = true under [backend.nft] to have it built anew",
+                )
 
     def _check_chain(self, chain: Chain) -> Iterable[Unsupported]:
         name = chain_name(chain.key)
@@ -356,9 +375,9 @@ class _RuleError(Exception):
 
 
 def _option(place: Place, name: str) -> bool:
-    unknown = sorted(set(place.options) - {name})
+    unknown = sorted(set(place.options) - set(_OPTIONS))
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]!r}", key=f"backend.{NAME}", expected=name)
+        raise ConfigError(f"unknown option {unknown[0]!r}", key=f"backend.{NAME}", expected=" or ".join(_OPTIONS))
     value = place.options.get(name, False)
     if not isinstance(value, bool):
         raise ConfigError(f"{value!r} is not true or false", key=f"backend.{NAME}.{name}", expected="true or false")

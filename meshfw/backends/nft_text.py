@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final
 
-from meshfw.backends.layout import base_chain, nft_chain, nft_dispatcher, nft_set
+from meshfw.backends.layout import MARK, base_chain, nft_chain, nft_dispatcher, nft_set
 from meshfw.languages.nft import FAMILIES, NftText
 from meshfw.model import ChainKey, Dispatcher, DispatcherKey, ElementType, Family, Policy, Rule, Set
 from meshfw.plan import ListChange, Plan, SetChange
@@ -54,12 +54,19 @@ def transaction_text(plan: Plan, render: Renderer, *, owner: str, present: froze
         sets = [change for change in plan.sets if change.key[0] is family]
         rebuilt = family in plan.rebuilt
         if lists or sets or rebuilt:
-            parts.extend(_family_text(table, lists, sets, render, rebuilt=rebuilt and family in present))
+            stands = family in present
+            parts.extend(_family_text(table, lists, sets, render, rebuilt=rebuilt and stands, present=stands))
     return "".join(parts)
 
 
 def _family_text(
-    table: str, lists: Sequence[ListChange], sets: Sequence[SetChange], render: Renderer, *, rebuilt: bool
+    table: str,
+    lists: Sequence[ListChange],
+    sets: Sequence[SetChange],
+    render: Renderer,
+    *,
+    rebuilt: bool,
+    present: bool,
 ) -> Iterator[str]:
     edits = [_ListText(table, change, render, fresh=rebuilt) for change in lists]
     if rebuilt:
@@ -67,6 +74,8 @@ def _family_text(
     yield from chain.from_iterable(edit.removals() for edit in edits)
     yield from chain.from_iterable(_element_lines(table, change) for change in sets)
     yield f"table {table} {{\n"
+    if not present or rebuilt:
+        yield f'\tcomment "{MARK}"\n'
     yield from chain.from_iterable(_set_block(change.new) for change in sets if change.old is None and change.new)
     yield from chain.from_iterable(edit.block() for edit in edits)
     yield "}\n"

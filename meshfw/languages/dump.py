@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -205,15 +205,17 @@ def ruleset_of_dump(
 ) -> Ruleset:
     """The ruleset that a dump declares: each built-in chain with rules or a DROP policy is attached to its hook.
 
-    ``keep`` leaves chains out; rules of kept chains that lead into one left out are refused by the model.
+    ``keep`` leaves chains out, and with them the rules that lead into them.
     """
     chains: list[Chain] = []
     attachments: list[Attachment] = []
     for table in dump.tables:
-        for chain in table.chains:
-            hook = hook_of(chain.name, table.table)
-            if not keep(table.table, chain.name):
+        left_out = {chain.name for chain in table.chains if not keep(table.table, chain.name)}
+        for whole in table.chains:
+            hook = hook_of(whole.name, table.table)
+            if whole.name in left_out:
                 continue
+            chain = _without(whole, left_out)
             if hook is not None and not chain.rules and chain.policy is not Policy.DROP:
                 continue
             _refuse_builtin_jumps(chain, table.table, source)
@@ -235,6 +237,16 @@ def ruleset_of_dump(
                     )
                 )
     return Ruleset(chains=tuple(chains), attachments=tuple(attachments))
+
+
+def _without(chain: DumpChain, left_out: Collection[str]) -> DumpChain:
+    """The chain without the rules that lead into chains left out."""
+    rules = tuple(
+        entry
+        for entry in chain.rules
+        if not (isinstance(entry.rule.target, Jump | Goto) and entry.rule.target.chain in left_out)
+    )
+    return chain if len(rules) == len(chain.rules) else DumpChain(chain.name, chain.policy, rules)
 
 
 def _refuse_builtin_jumps(chain: DumpChain, table: Table, source: str) -> None:

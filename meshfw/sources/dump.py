@@ -77,6 +77,11 @@ class DumpSource:
         if not dump.tables:
             # An interrupted iptables-save leaves an empty file, and to apply that would take every rule away.
             raise self._error(f"{path} holds no table", family)
+        for pattern in self._selection.include:
+            if not any(_meets(table.table, chain.name, pattern) for table in dump.tables for chain in table.chains):
+                raise self._declaration.settings().error(
+                    f"{pattern!r} meets no chain of {path}", key="include", expected="a pattern that meets a chain"
+                )
         keep: Callable[[Table, str], bool] = self._selection.keeps
         try:
             return ruleset_of_dump(dump, place=self._place, rank=self._rank, keep=keep, source=path)

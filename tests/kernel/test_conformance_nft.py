@@ -50,7 +50,7 @@ TAMPERINGS = {
     "a table made dormant": "add table ip6 meshfw {{ flags dormant; }}",
     "a table deleted": "delete table ip meshfw",
     "both tables deleted": "delete table ip meshfw\ndelete table ip6 meshfw",
-    "an empty table left": "delete table ip6 meshfw\nadd table ip6 meshfw",
+    "an empty table left": 'delete table ip6 meshfw\nadd table ip6 meshfw {{ comment "meshfw"; }}',
     "everything flushed": "flush ruleset",
 }
 

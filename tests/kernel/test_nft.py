@@ -333,7 +333,7 @@ def test_the_empty_ruleset_leaves_no_trace(room: Room) -> None:
 
 
 def test_an_empty_table_of_ours_is_a_trace(room: Room) -> None:
-    room.nft("add table ip meshfw")
+    room.nft('add table ip meshfw { comment "meshfw"; }')
     apply(room.backend(), Ruleset())
     assert room.netlink.tables() == ()
 

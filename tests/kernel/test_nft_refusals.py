@@ -117,3 +117,40 @@ def test_a_stray_chain_costs_no_counter(backend: NftBackend, netns: Netns) -> No
         listing = nft.run("list table ip meshfw")
     assert "counter packets 7 bytes 70 accept" in listing
     assert "stray" not in listing
+
+
+FOREIGN = "table ip meshfw {\n chain mine {\n type filter hook input priority 0;\n tcp dport 22 accept\n }\n}\n"
+
+
+@pytest.mark.parametrize("wanted", [one_chain("-j ACCEPT"), Ruleset()], ids=["apply", "clean"])
+def test_a_table_that_somebody_else_made_is_left_alone(backend: NftBackend, netns: Netns, wanted: Ruleset) -> None:
+    with Libnftables(netns.path) as nft:
+        nft.run(FOREIGN)
+        before = nft.run("list ruleset")
+        with pytest.raises(UnsupportedError, match=r"table ip meshfw: somebody else made and filled it.*adopt = true"):
+            apply(backend, wanted)
+        assert nft.run("list ruleset") == before
+
+
+def test_a_table_that_somebody_else_made_is_taken_over_when_asked(netns: Netns) -> None:
+    with Libnftables(netns.path) as nft:
+        nft.run(FOREIGN)
+        place = Place(owner="meshfw", language=LANGUAGE, netns=netns.path, options={"adopt": True})
+        with closing(NftBackend(place)) as adopting:
+            apply(adopting, one_chain("-j ACCEPT"))
+        assert "mine" not in nft.run("list ruleset")
+    assert not fresh_plan(netns, one_chain("-j ACCEPT"))
+
+
+def test_a_table_that_a_process_holds_for_itself_is_named(backend: NftBackend, netns: Netns) -> None:
+    with Libnftables(netns.path) as holder:
+        holder.run("add table ip meshfw { flags owner; }")
+        with pytest.raises(UnsupportedError, match="another process holds it"):
+            apply(backend, one_chain("-j ACCEPT"))
+
+
+def test_a_foreign_inet_table_of_our_name_is_a_neighbour(backend: NftBackend, netns: Netns) -> None:
+    with Libnftables(netns.path) as nft:
+        nft.run("table inet meshfw {\n chain x {\n type filter hook input priority 0; policy drop;\n }\n}\n")
+    report = apply(backend, one_chain("-j ACCEPT"))
+    assert any("inet meshfw x" in warning for warning in report.warnings)

@@ -10,6 +10,7 @@ from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables.vocabulary import (
     BASE_OPTIONS,
+    COMMANDS,
     GLUED,
     INVERTIBLE,
     OPAQUE_TARGETS,
@@ -105,6 +106,8 @@ class _RuleParser:
             text = self._unglue(word, text.index("="), 1)
         elif not text.startswith("--") and len(text) > 2 and text[1] in GLUED:
             text = self._unglue(word, 2, 0)
+        if text in COMMANDS:
+            raise self._error(f"{text} belongs to a whole command line", word, "the rule alone: what follows -A CHAIN")
         base = BASE_OPTIONS.get(text)
         if base is not None:
             self._base(base, Word(text, word.column))

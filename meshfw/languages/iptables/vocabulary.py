@@ -39,6 +39,11 @@ BASE_OPTIONS: Final[Mapping[str, str]] = {
     "-6": "ipv6",
     "--ipv6": "ipv6",
 }
+COMMANDS: Final = frozenset(
+    "-A --append -I --insert -D --delete -R --replace -C --check -N --new-chain -P --policy -F --flush -X "
+    "--delete-chain -t --table -w --wait".split()
+)
+"""Options of a command line that say where a rule goes, and are none of the rule."""
 INVERTIBLE: Final = frozenset({"source", "destination", "in_interface", "out_interface", "protocol", "fragment"})
 GLUED: Final = frozenset("sdiopmjg")
 VERDICTS: Final[Mapping[str, Target]] = {"ACCEPT": ACCEPT, "DROP": DROP, "RETURN": RETURN}
