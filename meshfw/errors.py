@@ -110,7 +110,7 @@ class PluginError(MeshfwError):
 
 
 class UnsupportedError(MeshfwError):
-    """Rules that a backend can't express; nothing was written. One line each in ``items``."""
+    """What a backend refuses of a ruleset or of what it found in the kernel; nothing was written."""
 
     def __init__(self, backend: str, items: Sequence[object]) -> None:
         super().__init__(backend, items)
@@ -119,7 +119,7 @@ class UnsupportedError(MeshfwError):
 
     def __str__(self) -> str:
         lines = "".join(f"\n  {item}" for item in self.items)
-        return f"backend {self.backend} can't express this ruleset:{lines}"
+        return f"backend {self.backend} refuses this ruleset:{lines}"
 
 
 class BackendError(MeshfwError):

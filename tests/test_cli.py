@@ -352,7 +352,7 @@ def test_rules_that_nft_can_not_say_are_all_named(cli: Any, house: Path) -> None
     said = cli("show", "--wanted", "--nft")
     assert said.code == 1
     assert said.err == (
-        "meshfw: error: backend nft can't express this ruleset:\n"
+        "meshfw: error: backend nft refuses this ruleset:\n"
         "  ipv4 filter a, rule 1 (-m x --y 1): match x has no typed value\n"
         "  ipv4 filter a, rule 3 (-j TCPMSS --set-mss 9): target TCPMSS has no typed value\n"
     )
@@ -581,7 +581,7 @@ def test_rules_that_the_backend_refuses_touch_no_kernel(cli: Any, house: Path, n
     )
     said = cli("apply", "--netns", netns.path)
     assert (said.code, said.out) == (1, "")
-    assert said.err.startswith("meshfw: error: backend nft can't express this ruleset:\n  ipv4 filter input, rule 1 ")
+    assert said.err.startswith("meshfw: error: backend nft refuses this ruleset:\n  ipv4 filter input, rule 1 ")
     assert nft() == before
 
 

@@ -343,8 +343,8 @@ class NftBackend:
             elif table.use and not self._adopt and not is_marked(table.userdata):
                 yield Unsupported(
                     where,
-                    "somebody else made and filled it (it lacks the comment of meshfw's tables): take another owner, or say "
-                    "adopt = true under [backend.nft] to have it built anew",
+                    "somebody else made and filled it (it lacks the comment of meshfw's tables): take another owner, "
+                    "or say adopt = true under [backend.nft] to have it built anew",
                 )
 
     def _check_chain(self, chain: Chain) -> Iterable[Unsupported]:
