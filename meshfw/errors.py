@@ -12,17 +12,18 @@ class MeshfwError(Exception):
 class ModelError(MeshfwError):
     """A value of the model that can't be: what is wrong, and the chain and rule (counted from 1) where it stands."""
 
-    def __init__(self, reason: str, *, where: str = "") -> None:
-        super().__init__(reason, where)
+    def __init__(self, reason: str, *, where: str = "", rule: int | None = None) -> None:
+        super().__init__(reason, where, rule)
         self.reason = reason
         self.where = where
+        self.rule = rule
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}" if self.where else self.reason
 
     def at(self, where: str) -> ModelError:
         """The same refusal with its place said, unless it has one already."""
-        return self if self.where else type(self)(self.reason, where=where)
+        return self if self.where else type(self)(self.reason, where=where, rule=self.rule)
 
 
 class FamilyError(ModelError):

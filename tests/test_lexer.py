@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshfw.errors import ParseError
-from meshfw.languages.lexer import Word, quote, split
+from meshfw.extensions.codecs import quoted
+from meshfw.languages.lexer import Word, split
 
 
 @pytest.mark.parametrize(
@@ -41,4 +42,4 @@ def test_an_open_quote_is_refused_where_it_begins() -> None:
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]), min_size=0)))
 def test_quoted_words_are_read_back(words: list[str]) -> None:
-    assert [word.text for word in split(" ".join(quote(word) for word in words))] == words
+    assert [word.text for word in split(" ".join(quoted(word) for word in words))] == words

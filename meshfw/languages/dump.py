@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -256,10 +256,9 @@ def _refuse_builtin_jumps(chain: DumpChain, table: Table, source: str) -> None:
             raise ParseError(f"{target.label}: a built-in chain can't be jumped to", source=source, line=entry.line)
 
 
-def _located(error: ModelError, rules: Iterable[DumpRule], source: str) -> ModelError:
+def _located(error: ModelError, rules: Sequence[DumpRule], source: str) -> ModelError:
     """The model's refusal with the file's line beside the rule's number."""
-    found = re.search(r"rule (\d+)\Z", error.where)
-    entries = list(rules)
-    if not found or not source:
+    if error.rule is None or not source:
         return error
-    return type(error)(error.reason, where=f"{source}, line {entries[int(found[1]) - 1].line} ({error.where})")
+    line = rules[error.rule - 1].line
+    return type(error)(error.reason, where=f"{source}, line {line} ({error.where})", rule=error.rule)

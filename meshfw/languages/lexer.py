@@ -59,13 +59,3 @@ def _quoted(line: str, at: int) -> tuple[str, int]:
         held.append(char)
         index += 1
     raise ParseError("the quote is never closed", text=line, column=at + 1, expected='a closing "')
-
-
-_BARE: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
-
-
-def quote(text: str) -> str:
-    """The word as iptables-save prints it (xtables.c, xtables_save_string)."""
-    if _BARE.match(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("'", "\\'") + '"'

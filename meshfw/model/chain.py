@@ -53,10 +53,11 @@ class Chain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         if why:
             raise ModelError(f"chain {why}")
         for index, rule in enumerate(self.rules, 1):
-            why = rule.problem(self.family) or _table_problem(rule, self.table)
+            stranger = rule.other_family(self.family)
+            why = stranger or rule.problem(self.family) or _table_problem(rule, self.table)
             if why:
-                kind = FamilyError if "ipv" in why and "address" in why else ModelError
-                raise kind(why, where=f"{self.key}, rule {index}")
+                kind = FamilyError if stranger else ModelError
+                raise kind(why, where=f"{self.key}, rule {index}", rule=index)
 
     @property
     def key(self) -> ChainKey:

@@ -245,14 +245,22 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         """The text of its comment matches, joined by a space; empty without one."""
         return " ".join(match.text for match in self.matches if isinstance(match, Comment))
 
-    def problem(self, family: Family) -> str | None:
-        """Why this can't be a rule of the family; None where it can."""
+    def other_family(self, family: Family) -> str | None:
+        """Which address is of another family than this; None where none is."""
         for name, addresses in (("source", self.source), ("destination", self.destination)):
             value = addresses.value if isinstance(addresses, Not) else addresses
             if isinstance(value, Network) and value.family is not family:
                 return f"{name} {value} is an {value.family} address in an {family} chain"
-            if isinstance(addresses, Not) and isinstance(value, Network) and value.mask == 0:
-                return f"{name} ! {value} matches nothing"
+        return None
+
+    def problem(self, family: Family) -> str | None:
+        """Why this can't be a rule of the family; None where it can."""
+        stranger = self.other_family(family)
+        if stranger:
+            return stranger
+        for name, addresses in (("source", self.source), ("destination", self.destination)):
+            if isinstance(addresses, Not) and isinstance(addresses.value, Network) and addresses.value.mask == 0:
+                return f"{name} ! {addresses.value} matches nothing"
         protocol = self.protocol.value if isinstance(self.protocol, Not) else self.protocol
         if protocol is not None and not 1 <= protocol <= 255:
             return f"protocol {protocol} is not a number from 1 to 255"

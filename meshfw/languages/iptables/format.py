@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshfw.extensions.codecs import PROTOCOL_NAMES
+from meshfw.extensions.codecs import PROTOCOL_NAMES, quoted
 from meshfw.extensions.language import Language
-from meshfw.languages.lexer import quote
 from meshfw.model import (
     Accept,
     Drop,
@@ -50,7 +49,7 @@ def format_rule(rule: Rule, *, family: Family, language: Language) -> str:
 
 def quote_opaque(word: str) -> str:
     """A word of an opaque extension: quoted only where restore would split or change it."""
-    return quote(word) if not word or set(word) & set(' \t"\\') else word
+    return quoted(word) if not word or set(word) & set(' \t"\\') else word
 
 
 def protocol_name(value: int, language: Language) -> str:
