@@ -297,6 +297,21 @@ def test_a_writer_who_never_stops_ends_in_an_error(make: Make) -> None:
     assert recording.calls.count("commit") == ATTEMPTS + PATIENCE
 
 
+def test_patience_with_others_ends_and_then_everything_is_read(make: Make) -> None:
+    class Busy(Wrapped):
+        def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
+            if based_on is not None:
+                raise ConcurrentChangeError("somebody else wrote", backend="memory")
+            return self.inner.commit(transaction, based_on=None)
+
+    recording = Recording(Busy(make()))
+    report = apply(recording, SMALL)
+    assert recording.calls.count("commit") == PATIENCE + 1
+    assert recording.calls[-2:] == ["commit", "observe"]
+    assert (report.outcome, report.commits) == (Outcome.CHANGED, 1)
+    assert_held(make, SMALL)
+
+
 def test_what_never_arrives_is_named_line_by_line(make: Make) -> None:
     wanted = longer(SMALL, "never")
     backend = make()

@@ -81,6 +81,11 @@ class BackendLaws:
         return None
 
     @pytest.fixture
+    def wipe(self) -> Callable[[], None] | None:
+        """Empties the kernel by its own means, for a backend that refuses what has lost its mark."""
+        return None
+
+    @pytest.fixture
     def foreign(self) -> Foreign | None:
         """Rules of others on the same kernel."""
         return None
@@ -99,6 +104,7 @@ class BackendLaws:
         namespace: str | None,
         count: Callable[[], None] | None,
         dump: Callable[[], str] | None,
+        wipe: Callable[[], None] | None,
         foreign: Foreign | None,
         tamperings: Mapping[str, Callable[[], None]],
     ) -> Iterator[Lab]:
@@ -109,6 +115,7 @@ class BackendLaws:
             namespace=namespace,
             count=count,
             dump=dump,
+            wipe=wipe,
             foreign=foreign,
             tamperings=tamperings,
         )

@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backend import Outcome, Transaction
-from meshfw.errors import BackendError, ConcurrentChangeError
+from meshfw.backend import Backend, Outcome, Transaction
+from meshfw.errors import BackendError, ConcurrentChangeError, UnsupportedError
 from meshfw.model import Ruleset
 from meshfw.plan import diff
 from meshfw.reconcile import apply
@@ -31,7 +31,7 @@ def _steps(lab: Lab) -> tuple[tuple[Ruleset, Ruleset], ...]:
 
 @law(needs_fingerprint)
 def stale_commit_is_refused(lab: Lab, case: Case) -> None:
-    """A commit based on an old fingerprint is refused and writes nothing, or says that somebody wrote in between."""
+    """A commit based on an old fingerprint is refused and writes nothing, or admits that it may not be alone."""
     backend = lab.backend()
     apply(backend, case.one)
     observed = backend.observe()
@@ -44,6 +44,11 @@ def stale_commit_is_refused(lab: Lab, case: Case) -> None:
         lab.assert_held(intruder)
     else:
         assert not committed.exclusive, "somebody wrote since the fingerprint, and the commit calls itself exclusive"
+    with lab.instance() as insisting:
+        late = insisting.compile(diff(insisting.observe().snapshot, case.one))
+        exclusive = insisting.commit(late, based_on=None).exclusive
+    assert not exclusive, "a commit based on nothing can't know that nobody wrote, and calls itself exclusive"
+    lab.assert_held(case.one)
 
 
 @law()
@@ -112,8 +117,18 @@ def cut_off_commit_is_mended(lab: Lab, case: Case) -> None:
                 apply(backend, old)
                 short = Falsified(backend, partial(with_lines, keep=partial(_is_before, cut)))
                 refused(partial(apply, Interrupted(short, after=_crash), new))
-                apply(backend, new)
-            lab.assert_held(new)
+                _mend(lab, backend, new)
+
+
+def _mend(lab: Lab, backend: Backend, ruleset: Ruleset) -> None:
+    """Converge after a failure; a backend may refuse, by name, what has lost its mark, where it can be wiped off."""
+    error = refused(partial(apply, backend, ruleset))
+    if error is None:
+        lab.assert_held(ruleset)
+    elif lab.wipe is not None and isinstance(error, UnsupportedError):
+        lab.wipe()
+    else:
+        raise error
 
 
 def _is_before(cut: int, at: int) -> bool:
@@ -141,11 +156,10 @@ def dropped_line_is_caught(lab: Lab, _case: Case) -> None:
                     apply(backend, old)
                     lossy = Falsified(backend, partial(with_lines, keep=partial(_is_not, index)), times=times)
                     error = refused(partial(apply, lossy, new))
-                    problems = lab.planned(new)
-                    well = f"without {line!r} all is said to be well:\n{lab.described(problems)}"
-                    assert error is not None or not problems, well
-                    apply(backend, new)
-                lab.assert_held(new)
+                    if error is None:
+                        problems = lab.planned(new)
+                        assert not problems, f"without {line!r} all is said to be well:\n{lab.described(problems)}"
+                    _mend(lab, backend, new)
 
 
 @law()

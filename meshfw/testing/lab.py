@@ -41,7 +41,8 @@ class Lab:
 
     Only ``make`` has to be given. ``namespace`` is the network namespace whose packets meet the backend's rules;
     ``count`` lets every rule count one packet where there are none; ``dump`` gives the text of all that the kernel
-    holds, anybody's, without counters; ``foreign`` are rules of others; ``tamperings`` change the owner's rules, those
+    holds, anybody's, without counters; ``wipe`` takes it all away by the kernel's own means, for a backend that refuses
+    what has lost its mark; ``foreign`` are rules of others; ``tamperings`` change the owner's rules, those
     of ``sample``, by the kernel's own means. What is left out narrows the laws that need it.
     """
 
@@ -53,6 +54,7 @@ class Lab:
         namespace: str | None = None,
         count: Callable[[], None] | None = None,
         dump: Callable[[], str] | None = None,
+        wipe: Callable[[], None] | None = None,
         foreign: Foreign | None = None,
         tamperings: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
@@ -62,6 +64,7 @@ class Lab:
         self.namespace = namespace
         self.count = count
         self.dump = dump
+        self.wipe = wipe
         self.foreign = foreign
         self.tamperings = tamperings or {}
         self._probe = make(OWNER)
@@ -102,8 +105,10 @@ class Lab:
 
     def close(self) -> None:
         """Take everything away for good."""
-        self.reset()
-        self._probe.close()
+        try:
+            self.reset()
+        finally:
+            self._probe.close()
 
     # --- what the backend can hold ---
 

@@ -81,6 +81,13 @@ class TestNftBackend(BackendLaws):
         return lambda: COUNTERS.sub("", nft.run("list ruleset"))
 
     @pytest.fixture
+    def wipe(self, nft: Libnftables) -> Callable[[], None]:
+        def flush() -> None:
+            nft.run("flush ruleset")
+
+        return flush
+
+    @pytest.fixture
     def foreign(self, nft: Libnftables) -> Foreign:
         tables = ("inet strangers", "ip meshfw-other")
 
