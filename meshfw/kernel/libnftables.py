@@ -44,6 +44,7 @@ _STATELESS, _HANDLE, _JSON, _ECHO, _TERSE = 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 <<
 _SO_PROTOCOL, _SO_DOMAIN = 38, 39
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
+_SELECTABLE = 1024  # sys/select.h, FD_SETSIZE: libnftables waits with select(2)
 _BUFFER = 64 << 20  # a limit, not an allocation: room for some 130,000 rules in one transaction
 _SHOWN_LINES, _SHOWN_COLUMNS = 24, 500
 _OWN_FILES = b"/proc/self/fd/"
@@ -220,7 +221,14 @@ def _new_context(library: ctypes.CDLL) -> int:
     context: int | None = library.nft_ctx_new(0)
     if not context:
         raise BackendError("libnftables can't make a context: out of memory")
-    _enlarge_buffers(_netfilter_sockets() - known)
+    sockets = _netfilter_sockets() - known
+    if any(descriptor >= _SELECTABLE for descriptor, _ in sockets):
+        library.nft_ctx_free(context)
+        raise BackendError(
+            f"libnftables' socket got a descriptor beyond {_SELECTABLE - 1}, with which it would abort the process",
+            remedy="open the backend before other files and sockets, or close some",
+        )
+    _enlarge_buffers(sockets)
     if library.nft_ctx_buffer_output(context) != 0 or library.nft_ctx_buffer_error(context) != 0:
         library.nft_ctx_free(context)
         raise BackendError("libnftables can't buffer its output: out of memory")

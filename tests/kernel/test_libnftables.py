@@ -429,3 +429,19 @@ def test_trimming_gives_memory_back_and_harms_nothing(nft: Libnftables) -> None:
     assert resident() - low < (high - low) / 2
     assert nft.run("list table ip t").count("accept") == 5000
     assert isinstance(release_memory(), bool)
+
+
+def test_a_socket_that_the_library_cannot_wait_for_is_refused(netns: Netns) -> None:
+    script = (
+        "import os, resource, sys\n"
+        "from meshfw.errors import BackendError\n"
+        "from meshfw.kernel.libnftables import Libnftables\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+        "held = [os.open('/dev/null', os.O_RDONLY) for _ in range(1100)]\n"
+        "try:\n"
+        "    Libnftables(sys.argv[1])\n"
+        "except BackendError as error:\n"
+        "    print(error)\n"
+    )
+    done = run([sys.executable, "-c", script, netns.path], timeout=60)
+    assert "would abort the process" in done.stdout
