@@ -535,7 +535,9 @@ def test_two_hundred_blocks_leave_nothing() -> None:
         with ProcessCounter() as counter:
             reap(spawn("/bin/true"))
         assert (counter.count.forks, counter.count.execs) == (1, 1)
-    assert held() == before
+    after = held()
+    assert after[:2] == before[:2]
+    assert after[2] <= before[2], "a thread more; one less may be an earlier test's that ended"
     assert traced_threads() == []
 
 

@@ -119,7 +119,7 @@ def test_an_installed_plugin_that_nobody_chose_changes_nothing(python: Path, tmp
 
 
 def test_the_refusal_of_an_installed_backend_names_file_and_key(python: Path, tmp_path: Path) -> None:
-    text = 'backend = "notebook"\n[[chain]]\nname = "a"\n'
+    text = 'backend = "notebook"\n[[chain]]\nname = "a"\nrules = ["-j ACCEPT"]\n'
     (tmp_path / "meshfw.toml").write_text(text, encoding="utf-8")
     done = run(python, "-m", "meshfw", "apply", cwd=tmp_path)
     assert done.returncode == 1
