@@ -16,7 +16,9 @@ import pytest
 from meshfw import Family, Place, __version__, builtin_extensions
 from meshfw.backends.instance import only_writer
 from meshfw.cli import INTERRUPTED, PIPE_CLOSED, main
+from meshfw.cli.apply import SHOWN
 from meshfw.cli.arguments import VERBS, parse
+from meshfw.cli.output import warn
 from meshfw.extensions.language import Language
 
 if TYPE_CHECKING:
@@ -136,6 +138,42 @@ def test_wrong_usage_is_an_error_and_never_the_answer_changes_pending(cli: Any, 
     assert "\nmeshfw: error: " in said.err
 
 
+@pytest.mark.parametrize(
+    ("argv", "usage", "message"),
+    [
+        ((), "meshfw [options] VERB ...", "which verb? plan, apply, "),
+        (("pla",), "meshfw [options] VERB ...", "there is no verb 'pla' (did you mean plan?)"),
+        (("--netns", "plan", "chekc"), "meshfw [options] VERB ...", "there is no verb 'chekc' (did you mean check?)"),
+        (("plan", "--jsn"), "meshfw plan [options]", "there is no option --jsn (did you mean --json?)"),
+        (("plan", "--trans"), "meshfw plan [options]", "there is no option --trans (did you mean --transaction?)"),
+        (("show", "x"), "meshfw show [options]", "show takes no 'x'"),
+        (("apply", "--lock-timeout"), "meshfw apply [options]", "--lock-timeout: expected one argument"),
+        *(
+            (
+                ("apply", "--lock-timeout", text),
+                "meshfw apply [options]",
+                f"--lock-timeout: '{text}' is no time to wait",
+            )
+            for text in ("abc", "-1", "nan", "inf")
+        ),
+        (("plan", "--config", ""), "meshfw plan [options]", "--config: it is empty, and names nothing"),
+        (("--netns=", "plan"), "meshfw [options] VERB ...", "--netns: it is empty, and names nothing"),
+        (("translate", "-f", ""), "meshfw translate [options] [RULE ...]", "-f/--file: it is empty, and names nothing"),
+    ],
+)
+def test_a_wrong_command_line_gets_its_usage_and_one_message(
+    cli: Any, argv: tuple[str, ...], usage: str, message: str
+) -> None:
+    lines = cli(*argv).err.splitlines()
+    assert lines[0] == f"usage: {usage}"
+    assert lines[1].startswith(f"meshfw: error: {message}")
+    assert lines[1].endswith("--help tells more")
+    assert len(lines) == 2
+    error = cli("--json", *argv).data["error"]
+    assert (error["type"], error["usage"]) == ("UsageError", f"usage: {usage}")
+    assert f"meshfw: error: {error['message']}" == lines[1]
+
+
 def test_demo_is_imported_when_it_is_asked_for(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
@@ -170,6 +208,120 @@ def test_a_closed_pipe_ends_quietly(house: Path) -> None:
     done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (PIPE_CLOSED, b"")
+
+
+EARLY = """\
+import os, signal, sys
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+from meshfw.cli import main
+sys.meta_path.insert(0, Interrupter())
+sys.exit(main(["plan", "--backend", "memory"]))
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["meshfw.cli.streams", "meshfw.cli.arguments", "argparse", "meshfw.cli.plan", "msgspec", "meshfw.plugins"],
+)
+def test_an_interrupt_during_the_imports_ends_like_any_other(house: Path, module: str) -> None:
+    command = (sys.executable, "-c", EARLY, module)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "meshfw: interrupted\n")
+
+
+def test_the_entry_point_imports_nothing_before_it_can_be_interrupted() -> None:
+    code = "import sys, meshfw; before = set(sys.modules); import meshfw.cli; print(*set(sys.modules) - before)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run((sys.executable, "-c", code), env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "meshfw.cli\n"
+
+
+def redirected(arguments: str, redirection: str) -> subprocess.CompletedProcess[str]:
+    """A command whose streams a shell closed or redirected, which is where such commands come from."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
+    script = f'"$PYTHON" -m meshfw {arguments} {redirection}'
+    return subprocess.run(("sh", "-c", script), env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("apply --backend memory", 0),
+        ("apply --backend memory --json", 0),
+        ("plan --backend memory", 2),
+        ("plan --backend memory --transaction", 2),
+        ("show --wanted", 0),
+        ("translate -j ACCEPT", 0),
+        ("--help", 0),
+        ("plan --nosuch", 1),
+        ("plan --nosuch --json", 1),
+    ],
+)
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_closed_streams_are_like_dev_null(house: Path, arguments: str, code: int, closed: str) -> None:
+    done = redirected(arguments, closed)
+    told = redirected(arguments, "")
+    out = "" if ">&-" in closed.replace("2>&-", "") else told.stdout
+    err = "" if "2>" in closed else told.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
+def test_a_file_opened_later_does_not_pass_for_a_closed_stream(house: Path) -> None:
+    code = (
+        "import os, sys\nfrom meshfw.cli.streams import guarded_streams\n"
+        "with guarded_streams(): opened = os.open('/dev/null', os.O_RDONLY)\nsys.exit(opened)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "CODE": code}
+    done = subprocess.run(("sh", "-c", '"$PYTHON" -c "$CODE" <&- >&- 2>&-'), env=environment, check=False)
+    assert done.returncode > 2
+
+
+def test_closed_standard_input_holds_nothing(house: Path) -> None:
+    done = redirected("translate", "<&-")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("meshfw: error: standard input: there is nothing to translate")
+
+
+@pytest.mark.parametrize("arguments", ["apply", "apply --json", "clean", "plan", "plan --json", "show --wanted"])
+def test_standard_output_that_can_not_be_written_is_one_message(house: Path, arguments: str) -> None:
+    done = redirected(f"{arguments} --backend memory", ">/dev/full")
+    verb = arguments.split(maxsplit=1)[0]
+    stands = f"; what {verb} did stands" if verb in ("apply", "clean") else ""
+    message = f"meshfw: error: standard output can't be written: No space left on device{stands}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
+
+
+def test_an_error_whose_json_can_not_be_written_is_told_first(house: Path) -> None:
+    (house / "meshfw.toml").write_text("owner = 7", encoding="utf-8")
+    first, second = redirected("apply --json", ">/dev/full").stderr.splitlines()
+    assert first.startswith("meshfw: error: meshfw.toml: owner: 7 is a number")
+    assert second == "meshfw: error: standard output can't be written: No space left on device"
+
+
+@pytest.mark.kernel
+def test_what_was_applied_without_an_answer_stands(cli: Any, house: Path, netns: Netns) -> None:
+    for number, redirection in enumerate((">&-", ">/dev/full", "| true")):
+        cli("clean", "--netns", netns.path)
+        assert redirected(f"apply --netns {netns.path}", redirection).returncode == (0, 1, 0)[number]
+        assert cli("check", "--netns", netns.path).code == 0
+
+
+def test_a_closed_pipe_hides_no_error(house: Path) -> None:
+    (house / "meshfw.toml").write_text("owner = 7", encoding="utf-8")
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = (sys.executable, "-m", "meshfw", "apply", "--json")
+    done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"meshfw: error: meshfw.toml: owner: 7 is a number")
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_a_defect_is_one_message_and_its_traceback_waits_for_verbose(
@@ -323,12 +475,101 @@ def test_json_holds_what_the_text_says(cli: Any, house: Path) -> None:
     assert cli("check", "--backend", "memory", "--json").data["drift"] is True
 
 
-def test_a_transaction_is_printed_as_it_would_run(cli: Any, house: Path) -> None:
+def test_a_transaction_is_printed_as_it_would_run_and_nothing_else(cli: Any, house: Path) -> None:
     said = cli("plan", "--backend", "memory", "--transaction")
-    assert "\n# memory-restore ipv4\n" in said.out
     steps = cli("plan", "--backend", "memory", "--transaction", "--json").data["transaction"]
-    for step in steps:
-        assert f"# {' '.join(step['command'])}\n{step['input']}" in said.out
+    assert steps[0]["command"] == ["memory-restore", "ipv4"]
+    assert said.out == "".join(f"# {' '.join(step['command'])}\n{step['input']}" for step in steps)
+    assert said.code == 2
+
+
+@pytest.mark.kernel
+def test_a_printed_transaction_can_be_piped_into_nft(cli: Any, house: Path, netns: Netns, requires: Any) -> None:
+    requires("nft")
+    printed = cli("plan", "--transaction", "--netns", netns.path).out
+    path = shutil.which("nft") or "nft"
+    with netns.entered():
+        subprocess.run((path, "-c", "-f", "-"), input=printed, text=True, check=True)
+        assert cli("check", "--netns", netns.path).code == 2  # it was only checked
+        subprocess.run((path, "-f", "-"), input=printed, text=True, check=True)
+    assert cli("check", "--netns", netns.path).code == 0
+    again = cli("plan", "--transaction", "--netns", netns.path)
+    assert (again.code, again.out, again.err) == (0, "", "nothing to do (nft)\n")
+
+
+def test_apply_shows_some_changes_and_plan_all(cli: Any, house: Path) -> None:
+    rules = ", ".join(f'"-s 10.0.0.{number} -j DROP"' for number in range(100))
+    (house / "meshfw.toml").write_text(f'[[chain]]\nname = "a"\nrules = [{rules}]\n', encoding="utf-8")
+    planned = cli("plan", "--backend", "memory").out.splitlines()
+    assert len(planned) == 101 + 1  # the rules fit IPv4 only, but the chain is there in both families
+    applied = cli("apply", "--backend", "memory").out.splitlines()
+    assert applied == [
+        *planned[:SHOWN],
+        f"... {len(planned) - SHOWN} more (-v shows all)",
+        f"{len(planned)} changes in 1 transaction (memory)",
+    ]
+    assert cli("apply", "--backend", "memory", "-v").out.splitlines()[: len(planned)] == planned
+    assert len(cli("apply", "--backend", "memory", "--json").data["changes"]) == len(planned)
+
+
+def test_a_warning_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    warn(["a", "ipv4 filter b: c", "a", "ipv6 filter d: e", "ipv6 filter b: c", "ipv4 filter f: g"])
+    assert capsys.readouterr().err.splitlines() == [
+        "meshfw: warning: a",
+        "meshfw: warning: ipv4 and ipv6 filter b: c",
+        "meshfw: warning: ipv6 filter d: e",
+        "meshfw: warning: ipv4 filter f: g",
+    ]
+
+
+@pytest.mark.kernel
+def test_plan_tells_what_apply_would_warn_of(cli: Any, house: Path, netns: Netns) -> None:
+    def declare(*rules: str) -> None:
+        text = f'owner = "clitest"\n[[chain]]\nname = "a"\nfamilies = "ipv4"\nrules = {json.dumps(rules)}\n'
+        (house / "meshfw.toml").write_text(text, encoding="utf-8")
+
+    limited = [f"-s 10.0.0.{number} -m limit --limit 5/min -j ACCEPT" for number in range(3)]
+    room = ("--netns", netns.path)
+    declare(*limited)
+    assert cli("plan", *room).err == ""
+    assert cli("apply", *room).code == 0
+    declare(limited[0], "-s 10.1.0.0/16 -j DROP", limited[1], limited[2])
+    planned = cli("plan", *room)
+    assert "is written again, and its limit starts anew" in planned.err
+    assert cli("plan", "--transaction", *room).err == planned.err
+    (warning,) = cli("plan", "--json", *room).data["warnings"]
+    assert planned.err == f"meshfw: warning: {warning}\n"
+    assert cli("apply", *room).err == planned.err
+
+
+WICKED = "\x1b]0;mine\x07\x1b[2J\x9b31m\u202ex"
+
+
+def test_nothing_that_commands_a_terminal_is_printed_for_people(cli: Any, house: Path) -> None:
+    comment = json.dumps(WICKED)  # TOML has the escapes of JSON
+    (house / "meshfw.toml").write_text(
+        f'[[chain]]\nname = "a"\nrules = [{{ comment = {comment}, target = "ACCEPT" }}]\n', encoding="utf-8"
+    )
+    room = ("--backend", "memory")
+    for argv in (("plan", *room), ("apply", *room), ("check", *room), ("show", "--wanted")):
+        said = cli(*argv)
+        assert "\\x1b]0;mine\\x07\\x1b[2J\\x9b31m\\u202ex" in said.out
+    for argv in (("plan", *room), ("apply", *room), ("check", *room), *((("show", "--wanted", *nft)) for nft in NFT)):
+        said = cli(*argv)
+        assert not set(said.out + said.err) & set(WICKED) - set("]0;mine[2J31mx")
+    shown = cli("plan", "--json", *room).data["changes"]
+    assert any(WICKED in change.get("text", "") for change in shown)
+
+
+NFT = ((), ("--nft",))
+
+
+def test_messages_hold_nothing_that_commands_a_terminal(cli: Any, house: Path) -> None:
+    said = cli("translate", "-p tcp --dprt \x1b[31m22")
+    assert "\x1b" not in said.err
+    assert "\\x1b[31m22" in said.err
+    (house / "meshfw.toml").write_text(f"owner = {json.dumps(WICKED)}", encoding="utf-8")
+    assert "\x1b" not in cli("plan").err
 
 
 def test_wanted_rules_are_shown_without_a_kernel(cli: Any, house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,6 +678,10 @@ def test_text_has_colours_on_a_terminal_only(house: Path) -> None:
         (("iptables -t nat -A PREROUTING -j ACCEPT",), "add rule ip nat PREROUTING counter accept"),
         (("ip6tables -A a",), "add rule ip6 filter a counter"),
         (("--table", "raw", "--chain", "b", "-i lo"), 'add rule ip raw b iifname "lo" counter'),
+        (("-A", "INPUT", "-p", "tcp"), "add rule ip filter INPUT meta l4proto 6 counter"),
+        (("-t", "nat", "-A", "PREROUTING", "-j", "ACCEPT"), "add rule ip nat PREROUTING counter accept"),
+        (("iptables", "-A", "a", "-j", "ACCEPT"), "add rule ip filter a counter accept"),
+        (("--to", "iptables", "ip6tables", "-t", "nat", "-A", "a", "-p", "6"), "-A a -p tcp"),
     ],
 )
 def test_a_rule_is_translated(cli: Any, house: Path, argv: tuple[str, ...], out: str) -> None:
@@ -454,12 +699,33 @@ def test_a_rule_is_translated(cli: Any, house: Path, argv: tuple[str, ...], out:
         (("",), "there is nothing to translate; expected a rule or a dump"),
         (("-f", "nope"), "nope: No such file or directory"),
         (('-m comment --comment "a',), "column 22: the quote is never closed"),
+        (("-I", "INPUT", "-p", "tcp"), "-I belongs to a whole command line; expected the rule alone: what follows -A"),
+        (("-p", "tcp", "-A", "INPUT"), "-A belongs to a whole command line; expected the rule alone: what follows -A"),
+        (("iptables", "-D", "INPUT", "1"), "-D belongs to a whole command line; expected the rule alone"),
+        (("-f", "nope", "-j", "ACCEPT"), "'-j' comes beside a file; expected a rule or -f FILE, not both"),
+        (("-m", "comment", "--comment", "a\udcff"), "'a\\udcff' is not Unicode text"),
     ],
 )
 def test_what_can_not_be_translated_is_one_message(cli: Any, house: Path, argv: tuple[str, ...], error: str) -> None:
     said = cli("translate", *argv)
     assert (said.code, said.out) == (1, "")
     assert said.err.startswith(f"meshfw: error: {error}")
+
+
+@pytest.mark.parametrize("way", ["file", "input"])
+def test_what_is_no_text_is_named_with_its_place(house: Path, way: str) -> None:
+    (house / "binary").write_bytes(b"-j ACCEPT\n\x7fELF\xd0\0")
+    done = redirected("translate", "-f binary" if way == "file" else "<binary")
+    name = "binary" if way == "file" else "standard input"
+    message = f"meshfw: error: {name}, line 2: byte 0xd0 is not UTF-8; expected text: rules or a dump\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
+
+
+def test_arguments_that_are_no_text_are_refused_as_json_too(cli: Any, house: Path) -> None:
+    error = cli("translate", "--json", "-m", "comment", "--comment", "a\udcff").data["error"]
+    assert error["message"] == "'a\\udcff' is not Unicode text"
+    error = cli("plan", "--json", "--config", "a\udcff").data["error"]
+    assert error["file"] == "a\\udcff"
 
 
 DUMP = "*filter\n:INPUT DROP [0:0]\n:a - [0:0]\n-A INPUT -p 6 -j a\n-A a -s fd00::1\nCOMMIT\n"

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from meshfw import Plugins, builtin_extensions, load_rules, parse_config
-from meshfw.cli import main
-from meshfw.cli.arguments import VERBS
+from meshfw import ConfigError, Family, ParseError, Plugins, Ruleset, builtin_extensions, load_rules, parse_config
+from meshfw.cli import INTERRUPTED, PIPE_CLOSED, main
+from meshfw.cli.apply import SHOWN
+from meshfw.cli.arguments import LOCK_TIMEOUT, VERBS
 from meshfw.config import Config
 from meshfw.extensions.language import Language
+from meshfw.kernel.lock import _RUN
+from meshfw.languages.iptables import parse_rule
+from meshfw.languages.lexer import split
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 LANGUAGE = Language.of(builtin_extensions())
@@ -80,16 +85,54 @@ def test_the_translation_shown_is_the_translation(
     assert capsys.readouterr().out == f"{found[2]}\n"
 
 
-def test_the_plugin_shown_works(tmp_path: Path) -> None:
+@pytest.fixture
+def guests(tmp_path: Path) -> Callable[[], Ruleset]:
+    """The loading of the rules of a configuration whose source is the plugin shown, with ``list`` beside it."""
     (code,) = blocks("python")
     plugin = ModuleType("meshfw_guests")
     exec(code, plugin.__dict__)  # noqa: S102 - the README's own code
+    entry = SimpleNamespace(name="guests", load=lambda: plugin, dist=None)
+    config = parse_config('[[source]]\ntype = "guests"\nfile = "list"\n', file=str(tmp_path / "meshfw.toml"))
+
+    def load() -> Ruleset:
+        plugins = Plugins(find=lambda: [entry])  # type: ignore[list-item]  # as much of an entry point as is used
+        ruleset = load_rules(config, plugins=plugins, language=LANGUAGE)
+        assert plugins.problems == ()
+        return ruleset
+
+    return load
+
+
+def test_the_plugin_shown_works(tmp_path: Path, guests: Callable[[], Ruleset]) -> None:
     (entry_point,) = [tomllib.loads(text) for text in blocks("toml") if "entry-points" in text]
     assert entry_point["project"]["entry-points"]["meshfw"] == {"guests": "meshfw_guests"}
-    entry = SimpleNamespace(name="guests", load=lambda: plugin, dist=None)
-    plugins = Plugins(find=lambda: [entry])  # type: ignore[list-item]  # as much of an entry point as is used
     (tmp_path / "list").write_text("192.0.2.1\n192.0.2.8/29\n", encoding="utf-8")
-    config = parse_config('[[source]]\ntype = "guests"\nfile = "list"\n', file=str(tmp_path / "meshfw.toml"))
-    ruleset = load_rules(config, plugins=plugins, language=LANGUAGE)
-    assert [len(entry.elements) for entry in ruleset.sets] == [2]
-    assert plugins.problems == ()
+    assert [len(entry.elements) for entry in guests().sets] == [2]
+
+
+def test_the_plugin_shown_names_the_place_of_what_is_wrong(tmp_path: Path, guests: Callable[[], Ruleset]) -> None:
+    path = tmp_path / "list"
+    with pytest.raises(ConfigError, match=f"^{path}: can't be read: .*No such file"):
+        guests()
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(ConfigError, match=f"^{path}: can't be read: .*invalid start byte"):
+        guests()
+    path.write_text("192.0.2.1\n192.0.2.300\n", encoding="utf-8")
+    with pytest.raises(ParseError, match=f"^{path}, line 2: '192.0.2.300' is not an IPv4"):
+        guests()
+
+
+def test_what_is_said_of_limits_and_locks_is_so() -> None:
+    assert "| head -1`),\nmeans that the rules were applied" in README
+    assert f"`{_RUN}`" in README
+    assert f"of many changes it shows {SHOWN}," in README
+    assert f"So {PIPE_CLOSED}," in README
+    assert f"`--lock-timeout` seconds ({LOCK_TIMEOUT:g} by default)" in README
+    assert f"An interrupt is {INTERRUPTED}." in README
+
+
+def test_host_bits_are_masked_off_as_shown() -> None:
+    found = re.search(r"as iptables does: `(.*)` is `(.*)`\.", README)
+    assert found is not None
+    texts = [parse_rule(split(f"-s {word}"), family=Family.IPV4, language=LANGUAGE) for word in found.groups()]
+    assert texts[0] == texts[1]

@@ -1,15 +1,13 @@
 """The command line: one module for each verb, imported when it's asked for."""
 
+# An interrupt may come at any time, so all that takes time is imported where main can catch it.
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from collections.abc import Sequence
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells count."""
@@ -19,35 +17,74 @@ PIPE_CLOSED = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of one command; whatever goes wrong is one message on standard error, without a traceback."""
-    from meshfw.cli.arguments import parse
-
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a comment of a rule may hold what the terminal's encoding lacks
-            stream.reconfigure(errors="backslashreplace")
-    arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
-        code: int = import_module(f"meshfw.cli.{arguments.verb}").run(arguments)
-        sys.stdout.flush()
+        from meshfw.cli.streams import guarded_streams
+
+        with guarded_streams():
+            return _answered(sys.argv[1:] if argv is None else list(argv))
     except KeyboardInterrupt:
-        print("meshfw: interrupted", file=sys.stderr)
+        try:
+            if sys.stderr is not None:  # it is None where it was closed
+                sys.stderr.write("meshfw: interrupted\n")
+        except OSError:  # nowhere left to say so
+            pass
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush at its end
-        return PIPE_CLOSED
-    except Exception as error:  # noqa: BLE001 - the one place that turns whatever happened into a message
-        return _failed(error, arguments)
+
+
+def _answered(argv: list[str]) -> int:
+    """The exit code of a command, when its answer was written or couldn't be."""
+    from meshfw.cli.streams import OutputError
+
+    stands, failed = "", False
+    try:
+        try:
+            from meshfw.cli.arguments import WRITERS, find_verb
+
+            verb = find_verb(argv)
+            stands = f"; what {verb} did stands" if verb in WRITERS else ""
+            code = _done(argv)
+        except (KeyboardInterrupt, OutputError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place that turns whatever happened into a message
+            stands, failed = "", True
+            code = _failed(error, argv)
+        sys.stdout.flush()
+    except OutputError as error:
+        if isinstance(error.error, BrokenPipeError):
+            # That nobody reads any more is no error; but what went wrong before stays one.
+            return 1 if failed else PIPE_CLOSED
+        reason = error.error.strerror or error.error
+        print(f"meshfw: error: standard output can't be written: {reason}{stands}", file=sys.stderr)
+        return 1
     return code
 
 
-def _failed(error: Exception, arguments: Namespace) -> int:
-    """1, after the message of an error; with ``-v`` after its traceback as well."""
-    from meshfw.cli.output import error_data, error_message, print_json
+def _done(argv: list[str]) -> int:
+    """The exit code of the verb."""
+    from importlib import import_module
 
-    if arguments.verbose:
+    from meshfw.cli.arguments import parse
+
+    try:
+        arguments = parse(argv)
+    except SystemExit as exit_:  # the help, or the version, was asked for
+        return exit_.code if isinstance(exit_.code, int) else 0
+    code: int = import_module(f"meshfw.cli.{arguments.verb}").run(arguments)
+    return code
+
+
+def _failed(error: Exception, argv: list[str]) -> int:
+    """1, after the message of an error; with ``-v`` after its traceback as well."""
+    from meshfw.cli.arguments import UsageError, flagged
+    from meshfw.cli.output import error_data, error_message, print_json, printable
+
+    if isinstance(error, UsageError):
+        print(error.usage, file=sys.stderr)
+    elif flagged(argv, "-v", "--verbose"):
         import traceback
 
         traceback.print_exception(error)
-    if arguments.json:
+    print(f"meshfw: error: {printable(error_message(error))}", file=sys.stderr)
+    if flagged(argv, "--json"):
         print_json({"error": error_data(error)})
-    print(f"meshfw: error: {error_message(error)}", file=sys.stderr)
     return 1

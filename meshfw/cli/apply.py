@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Final
 
 from meshfw import reconcile
 from meshfw.backend import Outcome
@@ -10,6 +11,9 @@ from meshfw.backends.instance import only_writer
 from meshfw.cli.output import counted, print_edits, print_json, warn
 from meshfw.cli.prepare import Workshop
 from meshfw.model import Ruleset
+
+SHOWN: Final = 50
+"""Lines of changes that a person is shown; ``plan`` and ``-v`` show all."""
 
 
 def run(arguments: Namespace) -> int:
@@ -37,7 +41,7 @@ def reconciled(shop: Workshop, wanted: Ruleset, arguments: Namespace) -> int:
         return 0
     warn(warnings)
     edits = list(report.plan.edits(shop.formatter))
-    print_edits(edits)
+    print_edits(edits, most=None if arguments.verbose else SHOWN)
     if report.outcome is Outcome.CHANGED:
         print(f"{counted(len(edits), 'change')} in {counted(report.commits, 'transaction')} ({report.backend})")
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
-from typing import Final, NoReturn
+import re
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 from meshfw import __version__
+from meshfw.errors import MeshfwError
 
 VERBS: Final = {
     "plan": "show what apply would change, and change nothing",
@@ -19,6 +20,10 @@ VERBS: Final = {
     "backends": "list the backends, whether each can be used here, and which one auto takes",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
+WRITERS: Final = frozenset({"apply", "clean"})
+"""The verbs that write to the kernel and leave it so."""
+COMMANDS: Final = ("iptables", "ip6tables")
+"""What a whole command line to translate begins with."""
 CODES: Final = """\
 exit codes:
   plan, check     0 nothing to do, 2 changes pending, 1 error
@@ -32,62 +37,143 @@ LOCK_TIMEOUT: Final = 10.0
 """Seconds that a writer waits for another one."""
 
 
+class UsageError(MeshfwError):
+    """A command line that isn't one: ``usage`` is the line that shows how it goes."""
+
+    def __init__(self, reason: str, *, usage: str) -> None:
+        super().__init__(reason, usage)
+        self.reason = reason
+        self.usage = usage
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.usage.removeprefix('usage: ').split(' [')[0]} --help tells more"
+
+
 class _Parser(ArgumentParser):
-    """A parser whose refusals exit with 1: 2 is the answer "changes pending"."""
+    """A parser that raises what it refuses, and takes options by their whole names only."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(allow_abbrev=False, **named)
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"meshfw: error: {message}\n")
+        raise UsageError(message.removeprefix("argument "), usage=self.format_usage().strip())
+
+    def suggestion(self, word: str) -> str:
+        """The option of this parser that a word was meant to be, as a question; empty where none is near."""
+        from meshfw.source import suggestion
+
+        name, options = word.partition("=")[0], _OPTION.findall(self.format_help())
+        begun = [option for option in options if option.startswith(name)]
+        return f" (did you mean {begun[0]}?)" if begun else suggestion(name, options)
 
 
 def parse(argv: Sequence[str]) -> Namespace:
-    """The arguments as a namespace: ``verb``, the options of all verbs, and those of the verb."""
+    """The arguments as a namespace: ``verb``, the options of all verbs, and those of the verb.
+
+    Raises:
+        UsageError: they make no command.
+        SystemExit: the help or the version was asked for, and is printed.
+    """
+    parser, verbs = _parsers()
+    verb = find_verb(argv)
+    if verb and verb not in VERBS:
+        from meshfw.source import suggestion
+
+        parser.error(f"there is no verb {verb!r}{suggestion(verb, VERBS)}")
+    defaults = Namespace(config=None, backend=None, netns=None, json=False, verbose=False)
+    arguments, unknown = parser.parse_known_args(_marked(argv), defaults)
+    if unknown:
+        own, word = verbs.get(arguments.verb, parser), unknown[0]
+        if word.startswith("-") and word != "-":
+            own.error(f"there is no option {word.partition('=')[0]}{own.suggestion(word)}")
+        own.error(f"{arguments.verb} takes no {word!r}")
+    if arguments.verb is None:
+        parser.error(f"which verb? {', '.join(VERBS)}")
+    return arguments
+
+
+def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
+    """The parser of the command line, and those of the verbs in it."""
     parser = _Parser(
         prog="meshfw",
+        usage="meshfw [options] VERB ...",
         description="Keeps this host's firewall the way its owner declared it.",
         epilog=CODES,
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"meshfw {__version__}")
     _add_common(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    made = {}
     for name, summary in VERBS.items():
-        verb = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        tail = " [RULE ...]" if name == "translate" else ""
+        usage = f"meshfw {name} [options]{tail}"
+        verb = verbs.add_parser(name, usage=usage, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         _add_common(verb)
         _OWN.get(name, _add_nothing)(verb)
-    defaults = Namespace(config=None, backend=None, netns=None, json=False, verbose=False)
-    return parser.parse_args(_marked(argv), defaults)
+        made[name] = verb
+    return parser, made
 
 
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6".split())
 _VALUED: Final = frozenset("--config --backend --netns -f --file --to --table --chain".split())
+_OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+
+
+def find_verb(argv: Sequence[str]) -> str:
+    """The word of the command line that stands where its verb does; empty where there is none."""
+    at = 0
+    while at < len(argv) and argv[at].startswith("-"):
+        at += 2 if argv[at] in _VALUED else 1
+    return argv[at] if at < len(argv) else ""
+
+
+def flagged(argv: Sequence[str], *names: str) -> bool:
+    """Whether one of these flags is given, in a command line that needn't be right otherwise."""
+    marked = _marked(argv)
+    return any(name in (marked[: marked.index("--")] if "--" in marked else marked) for name in names)
 
 
 def _marked(argv: Sequence[str]) -> list[str]:
     """The arguments with ``--`` before the rule that ``translate`` is to read, whose options aren't ours.
 
-    The rule is what begins with the first word that is no option of the command line, and goes on to the end.
+    The rule is what begins with the first word that is no option of the command line, and goes on to the end. A word
+    that holds a whole rule ends it, unless it begins with a dash.
     """
     words = list(argv)
-    if "translate" not in words or "--" in words:
+    if find_verb(words) != "translate" or "--" in words:
         return words
     at = words.index("translate") + 1
     while at < len(words) and words[at].startswith("-") and words[at] != "-":
         name, equals, _ = words[at].partition("=")
         if name not in _FLAGS | _VALUED:
             words.insert(at, "--")
-            break
+            return words
         at += 2 if name in _VALUED and not equals else 1
+    if words[at : at + 1] and words[at] in COMMANDS:
+        words.insert(at, "--")
     return words
 
 
 def _add_common(parser: ArgumentParser) -> None:
     options = parser.add_argument_group("options of all verbs")
-    options.add_argument("--config", metavar="FILE", default=SUPPRESS, help="the configuration")
-    options.add_argument("--backend", metavar="NAME", default=SUPPRESS, help="the backend, whatever is configured")
-    options.add_argument("--netns", metavar="NAME", default=SUPPRESS, help="the network namespace, by name or path")
+    name = _name
+    options.add_argument("--config", metavar="FILE", type=name, default=SUPPRESS, help="the configuration")
+    options.add_argument(
+        "--backend", metavar="NAME", type=name, default=SUPPRESS, help="the backend, whatever is configured"
+    )
+    options.add_argument(
+        "--netns", metavar="NAME", type=name, default=SUPPRESS, help="the network namespace, by name or path"
+    )
     options.add_argument("--json", action="store_true", default=SUPPRESS, help="the answer as JSON")
     options.add_argument("-v", "--verbose", action="store_true", default=SUPPRESS, help="more detail; tracebacks")
+
+
+def _name(text: str) -> str:
+    """A name as given; an empty one, mostly a variable that isn't set, must not pass for none at all."""
+    if not text:
+        raise ArgumentTypeError("it is empty, and names nothing")
+    return text
 
 
 def _add_nothing(parser: ArgumentParser) -> None:
@@ -95,7 +181,7 @@ def _add_nothing(parser: ArgumentParser) -> None:
 
 
 def _add_plan(parser: ArgumentParser) -> None:
-    parser.add_argument("--transaction", action="store_true", help="print exactly what would run, too")
+    parser.add_argument("--transaction", action="store_true", help="print exactly what would run, and nothing else")
 
 
 def _add_writer(parser: ArgumentParser) -> None:
@@ -109,9 +195,12 @@ def _add_writer(parser: ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise ValueError
+        raise ArgumentTypeError(f"{text!r} is no time to wait: seconds, 0 or more")
     return value
 
 
@@ -124,7 +213,9 @@ def _add_translate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "rule", nargs="*", metavar="RULE", help="a rule, in one word or in several; - is standard input"
     )
-    parser.add_argument("-f", "--file", metavar="FILE", help="a file with a rule on each line, or with a dump")
+    parser.add_argument(
+        "-f", "--file", metavar="FILE", type=_name, help="a file with a rule on each line, or with a dump"
+    )
     parser.add_argument("--to", choices=("nft", "iptables"), default="nft", help="the language (default: %(default)s)")
     family = parser.add_mutually_exclusive_group()
     family.add_argument("-4", "--ipv4", dest="family", action="store_const", const="ipv4", help="an IPv4 rule")

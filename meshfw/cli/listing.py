@@ -8,6 +8,7 @@ from typing import Any
 from meshfw.backend import Unsupported
 from meshfw.backends.layout import base_chain, names_in, nft_set
 from meshfw.backends.nft_text import chain_name, set_type
+from meshfw.cli.output import one_line
 from meshfw.errors import InexpressibleError, UnsupportedError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule
@@ -63,7 +64,7 @@ def iptables_text(snapshot: Snapshot, formatter: Formatter) -> str:
             held = [item for item in _lists(snapshot, family) if item.key.table is table]
             if held:
                 lines += [f"*{table}", *(f":{_list_name(item.key)} {_policy(item)}" for item in held)]
-                lines += [line for item in held for line in _iptables_rules(item, formatter)]
+                lines += [one_line(line) for item in held for line in _iptables_rules(item, formatter)]
                 lines.append("COMMIT")
     return "".join(f"{line}\n" for line in lines)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,31 +14,79 @@ from meshfw.errors import MeshfwError
 from meshfw.plan import Edit
 
 _STYLES: Final = {"+": "green", "~": "yellow", "-": "red"}
+_COMMANDING: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters (ECMA-48, C0 and C1) but tab and newline, and those that reorder or break lines (UAX #9)."""
+_IPV4: Final = re.compile(r"\bipv4\b")
+
+
+def printable(text: str) -> str:
+    """The text with whatever could command a terminal written as an escape; lines and tabs stay."""
+    return _COMMANDING.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    """The printable text of what stands on one line, whatever it holds."""
+    return printable(text).replace("\n", "\\n")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def for_tools(text: str) -> str:
+    """Text that tools read as it is; on a terminal, which would obey what it holds, escaped as for people."""
+    return printable(text) if sys.stdout.isatty() else text
 
 
 def print_json(data: object) -> None:
     """One JSON document on standard output."""
-    print(msgspec.json.format(msgspec.json.encode(data, enc_hook=str), indent=2).decode())
+    try:
+        text = msgspec.json.encode(data, enc_hook=str)
+    except UnicodeEncodeError:  # an argument or the name of a file whose bytes are no text
+        text = msgspec.json.encode(_as_text(msgspec.to_builtins(data, enc_hook=str)))
+    print(msgspec.json.format(text, indent=2).decode())
 
 
-def print_edits(edits: Iterable[Edit]) -> None:
-    """The lines of a plan; each symbol has its colour on a terminal."""
+def _as_text(data: Any) -> Any:
+    """The data with escapes for what can't be written in UTF-8."""
+    if isinstance(data, dict):
+        return {_as_text(key): _as_text(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_as_text(value) for value in data]
+    return data.encode("utf-8", "backslashreplace").decode() if isinstance(data, str) else data
+
+
+def print_edits(edits: Sequence[Edit], *, most: int | None = None) -> None:
+    """The lines of a plan, at most so many of them; each symbol has its colour on a terminal."""
+    _print_lines(edits[:most])
+    if most is not None and len(edits) > most:
+        print(f"... {len(edits) - most} more (-v shows all)")
+
+
+def _print_lines(edits: Sequence[Edit]) -> None:
     if not sys.stdout.isatty():
         for edit in edits:
-            print(edit)
+            print(one_line(str(edit)))
         return
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
     for edit in edits:
-        console.print(Text(str(edit), style=_STYLES[edit.symbol]), soft_wrap=True)
+        console.print(Text(one_line(str(edit)), style=_STYLES[edit.symbol]), soft_wrap=True)
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Each warning on a line of standard error."""
-    for warning in warnings:
-        print(f"meshfw: warning: {warning}", file=sys.stderr)
+    """Each warning on a line of standard error, once; what is so in both families is one line."""
+    left: dict[str, str | None] = dict.fromkeys(warnings)
+    for warning in list(left):
+        if warning not in left:
+            continue
+        twin = _IPV4.sub("ipv6", warning)
+        both = twin != warning and left.pop(twin, twin) is None
+        shown = _IPV4.sub("ipv4 and ipv6", warning) if both else warning
+        print(f"meshfw: warning: {printable(shown)}", file=sys.stderr)
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,11 +1,12 @@
-"""The verb ``plan``: what apply would change, and with ``--transaction`` exactly what would run."""
+"""The verb ``plan``: what apply would change, or with ``--transaction`` exactly what would run."""
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 
 from meshfw import reconcile
-from meshfw.cli.output import counted, print_edits, print_json, warn
+from meshfw.cli.output import counted, for_tools, print_edits, print_json, warn
 from meshfw.cli.prepare import Workshop
 
 PENDING = 2
@@ -20,19 +21,24 @@ def run(arguments: Namespace) -> int:
         ruleset = shop.fitted(wanted, backend)
         shop.warnings += (str(finding) for finding in backend.check(ruleset) if not finding.refuses)
         plan = reconcile.plan(backend, ruleset)
-        transaction = backend.compile(plan) if plan and arguments.transaction else None
+        transaction = backend.compile(plan) if plan else None
         name = backend.name
+    warnings = (*shop.warnings, *(transaction.notes if transaction is not None else ()))
     if arguments.json:
         data = {"backend": name, "pending": bool(plan), "changes": plan.data(shop.formatter)}
         if arguments.transaction:
             data["transaction"] = transaction.steps if transaction is not None else ()
-        print_json({**data, "warnings": shop.warnings})
+        print_json({**data, "warnings": warnings})
         return PENDING if plan else 0
-    warn(shop.warnings)
+    warn(warnings)
+    if arguments.transaction:
+        # Nothing else goes to standard output: it may be on its way into nft.
+        print(for_tools(str(transaction)) if transaction is not None else "", end="")
+        if transaction is None:
+            print(f"nothing to do ({name})", file=sys.stderr)
+        return PENDING if plan else 0
     edits = list(plan.edits(shop.formatter))
     print_edits(edits)
-    if transaction is not None:
-        print(f"\n{transaction}", end="")
     if not plan:
         print(f"nothing to do ({name})")
     elif arguments.verbose:

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 
 from meshfw.cli.listing import as_snapshot, iptables_text, listing_data, nft_text
-from meshfw.cli.output import print_json, warn
+from meshfw.cli.output import print_json, printable, warn
 from meshfw.cli.prepare import Workshop
 from meshfw.snapshot import Snapshot
 
@@ -34,5 +34,5 @@ def run(arguments: Namespace) -> int:
 
 def _text(snapshot: Snapshot, shop: Workshop, arguments: Namespace) -> str:
     if arguments.nft:
-        return nft_text(snapshot, owner=shop.config.owner, language=shop.language)
+        return printable(nft_text(snapshot, owner=shop.config.owner, language=shop.language))
     return iptables_text(snapshot, shop.formatter)

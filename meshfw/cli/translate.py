@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from meshfw.cli.arguments import COMMANDS
 from meshfw.cli.listing import as_snapshot, nft_text
-from meshfw.cli.output import print_json
+from meshfw.cli.output import for_tools, print_json
 from meshfw.cli.prepare import Workshop
 from meshfw.config import OWNER
 from meshfw.errors import FamilyParseError, InexpressibleError, ParseError
@@ -20,7 +21,8 @@ from meshfw.languages.lexer import Word, split
 from meshfw.languages.nft import FAMILIES, render_rule
 from meshfw.model import Family, Rule
 
-_COMMANDS = {"iptables": Family.IPV4, "ip6tables": Family.IPV6}
+_COMMANDS = dict(zip(COMMANDS, Family, strict=True))
+_STDIN = "standard input"
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -42,25 +44,36 @@ def run(arguments: Namespace) -> int:
     text, source = _input(arguments)
     if text is not None and any(line.startswith("*") for line in text.splitlines()):
         printed = _dump(text, family or _family_of(text), arguments.to, source=source, language=language)
-        print_json({"text": printed}) if arguments.json else print(printed, end="")
+        print_json({"text": printed}) if arguments.json else print(for_tools(printed), end="")
         return 0
-    lines = _lines(text, source) if text is not None else [_Line([Word(word) for word in arguments.rule])]
+    lines = _lines(text, source) if text is not None else [_line([Word(word) for word in arguments.rule])]
     translated = [_translated(line, family, arguments, language) for line in lines]
     if arguments.json:
         print_json({"rules": [{"family": found, "text": rule} for found, rule in translated]})
     else:
-        print("".join(f"{rule}\n" for _, rule in translated), end="")
+        print(for_tools("".join(f"{rule}\n" for _, rule in translated)), end="")
     return 0
 
 
 def _input(arguments: Namespace) -> tuple[str | None, str]:
     """The text to translate and its name; no text where the rule came as separate words."""
     if arguments.file:
-        with open(arguments.file, encoding="utf-8") as file:
-            return file.read(), arguments.file
+        if arguments.rule:
+            raise ParseError(f"{arguments.rule[0]!r} comes beside a file", expected="a rule or -f FILE, not both")
+        with open(arguments.file, "rb") as file:
+            return _decoded(file.read(), arguments.file), arguments.file
     if arguments.rule in ([], ["-"]):
-        return sys.stdin.read(), "standard input"
+        return _decoded(sys.stdin.buffer.read(), _STDIN), _STDIN
     return (arguments.rule[0].strip(), "") if len(arguments.rule) == 1 else (None, "")
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        reason = f"byte {content[error.start]:#04x} is not UTF-8"
+        raise ParseError(reason, source=source, line=line, expected="text: rules or a dump") from None
 
 
 def _family_of(text: str) -> Family:
@@ -95,6 +108,10 @@ def _command(text: str, source: str, number: int) -> _Line:
         raise ParseError(
             error.reason, text=text, source=source, line=number, column=error.column, expected=error.expected
         ) from None
+    return _line(words, text, source, number)
+
+
+def _line(words: Sequence[Word], text: str = "", source: str = "", number: int = 0) -> _Line:
     family, table, chain = None, "", ""
     while words:
         head = words[0].text
