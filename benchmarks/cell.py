@@ -22,7 +22,7 @@ import msgspec
 from benchmarks.results import Cell, Sample, Work
 from benchmarks.scenarios import BY_NAME, Cost, Scenario
 from benchmarks.subjects import SUBJECTS, Subject
-from meshfw.backend import Backend, Committed, Fingerprint, Observed, Place, Step, Transaction, Unsupported
+from meshfw.backend import Backend, Committed, Fingerprint, Observed, Site, Step, Transaction, Unsupported
 from meshfw.errors import BackendError, CommandError
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.kernel.command import find
@@ -133,7 +133,7 @@ class Rig:
         self._stack.close()
 
     def _open(self, stack: ExitStack) -> Backend:
-        backend = self._subject.backend(Place(owner=_OWNER, language=self._language, netns=self._room.path))
+        backend = self._subject.backend(Site(owner=_OWNER, language=self._language, netns=self._room.path))
         stack.callback(backend.close)
         return backend
 

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.scenarios import Cost
-from meshfw.backend import Backend, Place
+from meshfw.backend import Backend, Site
 from meshfw.plugins import Plugins
 
 
@@ -28,11 +28,11 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     reads: tuple[tuple[str, ...], ...]
     most: Mapping[Cost, int] = {}
 
-    def backend(self, place: Place) -> Backend:
+    def backend(self, site: Site) -> Backend:
         """A new instance of the backend."""
-        factory: Callable[[Place], Backend]
+        factory: Callable[[Site], Backend]
         factory = pkgutil.resolve_name(self.factory) if self.factory else Plugins().backend(self.name).factory
-        return factory(place)
+        return factory(site)
 
 
 SUBJECTS: Final[Mapping[str, Subject]] = {

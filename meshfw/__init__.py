@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         Fingerprint,
         Observed,
         Outcome,
-        Place,
         Report,
+        Site,
         Step,
         Transaction,
         Unsupported,
@@ -94,7 +94,7 @@ __version__: Final = "0.1.0"
 
 _ROOMS: Final = {
     "meshfw.backend": (
-        "API_VERSION Atomicity Backend Cache Capabilities Committed Event Fingerprint Observed Outcome Place "
+        "API_VERSION Atomicity Backend Cache Capabilities Committed Event Fingerprint Observed Outcome Site "
         "Report Step Transaction Unsupported Watch"
     ),
     "meshfw.backends.memory": "MemoryBackend",
@@ -202,7 +202,6 @@ __all__ = [
     "Outcome",
     "ParseContext",
     "ParseError",
-    "Place",
     "Plan",
     "PluginError",
     "Plugins",
@@ -215,6 +214,7 @@ __all__ = [
     "SetChange",
     "SetRef",
     "Settings",
+    "Site",
     "Snapshot",
     "SourcePlugin",
     "Step",

@@ -205,7 +205,7 @@ class Backend(Protocol):
         ...
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class Site(msgspec.Struct, frozen=True, kw_only=True):
     """Where and as whom a backend works: what every factory gets.
 
     ``netns`` is the name or path of a network namespace, None for the caller's; ``options`` is the backend's own

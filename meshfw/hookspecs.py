@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import pluggy
 
-from meshfw.backend import Backend, Place, Report
+from meshfw.backend import Backend, Report, Site
 from meshfw.extensions.extension import Extension
 from meshfw.source import Declaration, RuleSource
 
@@ -38,7 +38,7 @@ class BackendPlugin(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    factory: Callable[[Place], Backend]
+    factory: Callable[[Site], Backend]
     summary: str
     api_version: int = 1
     """The version of the plugin interface it was written for: the number itself, not ``meshfw.API_VERSION``."""

@@ -18,7 +18,7 @@ from benchmarks.scenarios import BY_NAME, SCENARIOS, edited_chain
 from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.tables import tables
 from benchmarks.targets import TARGETS, excess, judge
-from meshfw.backend import Place, Unsupported
+from meshfw.backend import Site, Unsupported
 from meshfw.backends.nft import NftBackend
 from meshfw.errors import ModelError
 from meshfw.extensions import Language, builtin_extensions
@@ -217,8 +217,8 @@ def test_nft_takes_no_process_where_the_plain_tool_takes_one(scenario: str, requ
 class Spawning(Wrapped):
     """An nft backend that starts a process where it should only look."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__(NftBackend(place))
+    def __init__(self, site: Site) -> None:
+        super().__init__(NftBackend(site))
 
     def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
         subprocess.run(["true"], check=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshfw import Family, Place, __version__, builtin_extensions
+from meshfw import Family, Site, __version__, builtin_extensions
 from meshfw.backends.instance import only_writer
 from meshfw.cli import INTERRUPTED, PIPE_CLOSED, main
 from meshfw.cli.apply import SHOWN
@@ -625,7 +625,7 @@ def test_a_host_without_ipv6_is_told(cli: Any, house: Path, monkeypatch: pytest.
 
 
 def test_a_second_writer_waits_and_then_says_who_holds_the_lock(cli: Any, house: Path, netns: Netns) -> None:
-    place = Place(owner="clitest", language=Language.of(builtin_extensions()), netns=netns.path)
+    place = Site(owner="clitest", language=Language.of(builtin_extensions()), netns=netns.path)
     with only_writer(place, timeout=0):
         for verb in ("apply", "clean"):
             said = cli(verb, "--netns", netns.path, "--lock-timeout", "0.05", "--backend", "nft")

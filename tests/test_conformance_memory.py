@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 import pytest
 
-from meshfw.backend import Cache, Capabilities, Committed, Fingerprint, Observed, Place, Step, Transaction, Unsupported
+from meshfw.backend import Cache, Capabilities, Committed, Fingerprint, Observed, Site, Step, Transaction, Unsupported
 from meshfw.backends.memory import MemoryBackend
 from meshfw.backends.memory_kernel import Document, MemoryKernel
 from meshfw.errors import BackendError, ConfigError
@@ -40,7 +40,7 @@ class TestMemoryBackend(BackendLaws):
 
     @pytest.fixture
     def make_backend(self, kernel: MemoryKernel, language: Language) -> MakeBackend:
-        return lambda owner: MemoryBackend(Place(owner=owner, language=language, options={"kernel": kernel}))
+        return lambda owner: MemoryBackend(Site(owner=owner, language=language, options={"kernel": kernel}))
 
     @pytest.fixture
     def count(self, kernel: MemoryKernel) -> Callable[[], None]:
@@ -100,7 +100,7 @@ class TestMemoryBackend(BackendLaws):
 def test_a_memory_backend_alone_narrows_what_needs_more() -> None:
     language = Language.of(builtin_extensions())
     kernel = MemoryKernel()
-    lab = Lab(lambda owner: MemoryBackend(Place(owner=owner, language=language, options={"kernel": kernel})))
+    lab = Lab(lambda owner: MemoryBackend(Site(owner=owner, language=language, options={"kernel": kernel})))
     made = report(lab)
     narrowed = {entry.law for entry in made.laws if entry.narrowed}
     assert narrowed == {
@@ -152,7 +152,7 @@ class TestNarrowBackend(BackendLaws):
     def make_backend(self, language: Language) -> MakeBackend:
         kernel = MemoryKernel()
         return lambda owner: Narrow(
-            MemoryBackend(Place(owner=owner, language=language, options={"kernel": kernel})), language
+            MemoryBackend(Site(owner=owner, language=language, options={"kernel": kernel})), language
         )
 
     def test_each_narrowing_has_its_reason(self, lab: Lab) -> None:
@@ -185,7 +185,7 @@ LANGUAGE = Language.of(builtin_extensions())
 
 
 def on(kernel: MemoryKernel, owner: str = "meshfw") -> MemoryBackend:
-    return MemoryBackend(Place(owner=owner, language=LANGUAGE, options={"kernel": kernel}))
+    return MemoryBackend(Site(owner=owner, language=LANGUAGE, options={"kernel": kernel}))
 
 
 def test_what_is_stored_is_the_script_that_makes_it() -> None:
@@ -242,11 +242,11 @@ def test_a_step_of_another_tool_is_refused() -> None:
 
 def test_a_kernel_that_is_none_is_a_mistake_in_the_configuration() -> None:
     with pytest.raises(ConfigError, match="expected a MemoryKernel"):
-        MemoryBackend(Place(owner="meshfw", language=LANGUAGE, options={"kernel": "legacy"}))
+        MemoryBackend(Site(owner="meshfw", language=LANGUAGE, options={"kernel": "legacy"}))
 
 
 def test_each_backend_has_a_kernel_of_its_own_by_default() -> None:
-    one, other = (MemoryBackend(Place(owner="meshfw", language=LANGUAGE)) for _ in range(2))
+    one, other = (MemoryBackend(Site(owner="meshfw", language=LANGUAGE)) for _ in range(2))
     apply(one, sample(LANGUAGE))
     assert not other.observe().snapshot
     assert isinstance(one.cache, Cache)

@@ -23,10 +23,10 @@ from meshfw import (
     MemoryBackend,
     Option,
     Outcome,
-    Place,
     PluginError,
     Plugins,
     Report,
+    Site,
     SourcePlugin,
     hookimpl,
     hookspecs,
@@ -319,7 +319,7 @@ def test_a_plugin_of_another_interface_version_is_refused_and_says_which() -> No
 
 
 def test_a_factory_that_breaks_is_its_plugin_s_error() -> None:
-    def factory(place: Place) -> MemoryBackend:
+    def factory(site: Site) -> MemoryBackend:
         raise UnsoundError("burst")
 
     bad = entry("bad", meshfw_backends=lambda: [BackendPlugin(name="bad", factory=factory, summary="")])
@@ -327,16 +327,16 @@ def test_a_factory_that_breaks_is_its_plugin_s_error() -> None:
     with pytest.raises(
         PluginError, match=r"plugin bad \(from dist-bad 1.0\): its backend bad failed: UnsoundError: burst"
     ):
-        plugins.open_backend(plugins.backend("bad"), Place(owner="test", language=LANGUAGE))
+        plugins.open_backend(plugins.backend("bad"), Site(owner="test", language=LANGUAGE))
 
 
 def test_a_backend_s_own_refusal_passes_as_it_is() -> None:
-    def factory(place: Place) -> MemoryBackend:
+    def factory(site: Site) -> MemoryBackend:
         raise ConfigError("no file", key="backend.x.file")
 
     plugins = installed(entry("x", meshfw_backends=lambda: [BackendPlugin(name="x", factory=factory, summary="")]))
     with pytest.raises(ConfigError, match=r"backend\.x\.file: no file"):
-        plugins.open_backend(plugins.backend("x"), Place(owner="test", language=LANGUAGE))
+        plugins.open_backend(plugins.backend("x"), Site(owner="test", language=LANGUAGE))
 
 
 def test_what_is_no_backend_or_source_is_refused() -> None:
@@ -348,7 +348,7 @@ def test_what_is_no_backend_or_source_is_refused() -> None:
     )
     plugins = installed(bad)
     with pytest.raises(PluginError, match="has no capabilities, cache, check, fingerprint, observe"):
-        plugins.open_backend(plugins.backend("bad"), Place(owner="test", language=LANGUAGE))
+        plugins.open_backend(plugins.backend("bad"), Site(owner="test", language=LANGUAGE))
     with pytest.raises(PluginError, match="has no load, changes"):
         plugins.open_source(plugins.source("bad"), Declaration(options={}, language=LANGUAGE))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 import msgspec
 import pytest
 
-from meshfw.backend import Committed, Fingerprint, Observed, Outcome, Place, Transaction, Unsupported
+from meshfw.backend import Committed, Fingerprint, Observed, Outcome, Site, Transaction, Unsupported
 from meshfw.backends.memory import MemoryBackend
 from meshfw.backends.memory_kernel import MemoryKernel
 from meshfw.errors import BackendError, ConcurrentChangeError, UnsupportedError, VerifyError
@@ -57,7 +57,7 @@ Make = Callable[[], MemoryBackend]
 
 @pytest.fixture
 def make(kernel: MemoryKernel) -> Make:
-    return lambda: MemoryBackend(Place(owner="meshfw", language=LANGUAGE, options={"kernel": kernel}))
+    return lambda: MemoryBackend(Site(owner="meshfw", language=LANGUAGE, options={"kernel": kernel}))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_what_a_backend_refuses_is_raised_before_anything_else() -> None:
                 Unsupported("b", "odd", refuses=False),
             )
 
-    recording = Recording(Refusing(MemoryBackend(Place(owner="meshfw", language=LANGUAGE))))
+    recording = Recording(Refusing(MemoryBackend(Site(owner="meshfw", language=LANGUAGE))))
     for call in (apply, plan):
         with pytest.raises(UnsupportedError) as refused:
             call(recording, SMALL)
@@ -161,7 +161,7 @@ def test_a_warning_goes_into_the_report() -> None:
         def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
             return (Unsupported("ipv4 filter input/last", "others drop here", refuses=False),)
 
-    report = apply(Warning_(MemoryBackend(Place(owner="meshfw", language=LANGUAGE))), SMALL)
+    report = apply(Warning_(MemoryBackend(Site(owner="meshfw", language=LANGUAGE))), SMALL)
     assert report.warnings == ("ipv4 filter input/last: others drop here",)
     assert report.outcome is Outcome.CHANGED
 
@@ -199,7 +199,7 @@ def test_a_backend_without_a_fingerprint_is_read_every_time() -> None:
             assert based_on is None
             return Committed(None, self.inner.commit(transaction, based_on=None).exclusive)
 
-    recording = Recording(Mute(MemoryBackend(Place(owner="meshfw", language=LANGUAGE))))
+    recording = Recording(Mute(MemoryBackend(Site(owner="meshfw", language=LANGUAGE))))
     assert apply(recording, SMALL).outcome is Outcome.CHANGED
     for _ in range(2):
         recording.calls.clear()

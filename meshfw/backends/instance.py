@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from meshfw.backend import Place
+from meshfw.backend import Site
 from meshfw.errors import BackendError
 from meshfw.kernel.lock import instance_lock
 from meshfw.kernel.netns import HeldNamespace, entered, ipv6_available
@@ -13,14 +13,14 @@ from meshfw.model import Family
 
 
 @contextmanager
-def only_writer(place: Place, *, timeout: float) -> Iterator[None]:
+def only_writer(site: Site, *, timeout: float) -> Iterator[None]:
     """A block in which no other meshfw writes for the place's owner in its network namespace.
 
     Waits at most ``timeout`` seconds, then raises LockError; BackendError when there is no such namespace.
     """
     with (
-        HeldNamespace(place.netns) as namespace,
-        instance_lock(place.owner, namespace.identity, timeout=timeout),
+        HeldNamespace(site.netns) as namespace,
+        instance_lock(site.owner, namespace.identity, timeout=timeout),
     ):
         yield
 

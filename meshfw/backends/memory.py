@@ -21,7 +21,7 @@ from meshfw.backend import (
     Committed,
     Fingerprint,
     Observed,
-    Place,
+    Site,
     Step,
     Transaction,
     Unsupported,
@@ -42,6 +42,7 @@ from meshfw.model import (
     Match,
     Not,
     OpaqueTarget,
+    Place,
     Policy,
     Rule,
     Ruleset,
@@ -51,7 +52,6 @@ from meshfw.model import (
     Table,
     set_references,
 )
-from meshfw.model import Place as HookPlace
 from meshfw.plan import ListChange, Plan, SetChange
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
@@ -81,7 +81,7 @@ class Names(msgspec.Struct, frozen=True):
         if logical is not None:
             return ChainKey(family, table, logical)
         _, hook, place = stored.split("/")
-        return DispatcherKey(family, table, Hook(hook), HookPlace(place))
+        return DispatcherKey(family, table, Hook(hook), Place(place))
 
     def to_stored(self, rule: Rule) -> Rule:
         """The rule with stored names."""
@@ -135,7 +135,7 @@ def _policies(key: ListKey, word: str) -> frozenset[Policy]:
 
 
 class MemoryBackend:
-    """A ruleset in a :class:`MemoryKernel`: the option ``kernel`` of its place, or one of its own.
+    """A ruleset in a :class:`MemoryKernel`: the option ``kernel`` of its site, or one of its own.
 
     Several instances and owners on one kernel see each other's writes as they would on a real one.
     """
@@ -144,14 +144,14 @@ class MemoryBackend:
     name: Final = NAME
     capabilities: Final = Capabilities(opaque=True, kernel=False)
 
-    def __init__(self, place: Place) -> None:
-        kernel = place.options.get("kernel")
+    def __init__(self, site: Site) -> None:
+        kernel = site.options.get("kernel")
         if kernel is not None and not isinstance(kernel, MemoryKernel):
             raise ConfigError(f"{kernel!r} is not a kernel", key=f"backend.{NAME}.kernel", expected="a MemoryKernel")
         self.kernel = kernel or MemoryKernel()
         self.cache = Cache()
-        self._names = Names(place.owner)
-        self._language: Language = place.language
+        self._names = Names(site.owner)
+        self._language: Language = site.language
         self._watch: MemoryWatch | None = None
         self._read = lru_cache(maxsize=_TEXTS)(self._parsed)  # one text means one rule, however often it stands there
 

@@ -20,7 +20,7 @@ from meshfw.backend import (
     Committed,
     Fingerprint,
     Observed,
-    Place,
+    Site,
     Step,
     Transaction,
     Unsupported,
@@ -80,16 +80,16 @@ class NftBackend:
     api_version = API_VERSION
     name = NAME
 
-    def __init__(self, place: Place) -> None:
-        self._owner = place.owner
-        self._language = place.language
-        self._isolated, self._adopt = (_option(place, name) for name in _OPTIONS)
+    def __init__(self, site: Site) -> None:
+        self._owner = site.owner
+        self._language = site.language
+        self._isolated, self._adopt = (_option(site, name) for name in _OPTIONS)
         self.cache = Cache()
-        with entered(place.netns):
+        with entered(site.netns):
             self._namespace = Namespace.current()
-        self._netlink = Nfnetlink(place.netns)
+        self._netlink = Nfnetlink(site.netns)
         try:
-            self._nft = Libnftables(place.netns)
+            self._nft = Libnftables(site.netns)
         except BaseException:
             self._netlink.close()
             raise
@@ -374,11 +374,11 @@ class _RuleError(Exception):
         super().__init__(index, rule, error)
 
 
-def _option(place: Place, name: str) -> bool:
-    unknown = sorted(set(place.options) - set(_OPTIONS))
+def _option(site: Site, name: str) -> bool:
+    unknown = sorted(set(site.options) - set(_OPTIONS))
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]!r}", key=f"backend.{NAME}", expected=" or ".join(_OPTIONS))
-    value = place.options.get(name, False)
+    value = site.options.get(name, False)
     if not isinstance(value, bool):
         raise ConfigError(f"{value!r} is not true or false", key=f"backend.{NAME}.{name}", expected="true or false")
     return value

@@ -24,7 +24,7 @@ def run(arguments: Namespace) -> int:
 
 def reconciled(shop: Workshop, wanted: Ruleset, arguments: Namespace) -> int:
     """0, after the kernel was made to hold the rules, the plugins were told, and a person as well."""
-    with only_writer(shop.place, timeout=arguments.lock_timeout), shop.backend() as backend:
+    with only_writer(shop.site, timeout=arguments.lock_timeout), shop.backend() as backend:
         report = reconcile.apply(backend, shop.fitted(wanted, backend))
     warnings = [*shop.warnings, *report.warnings, *shop.plugins.reconciled(report)]
     if arguments.json:

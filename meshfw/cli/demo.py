@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from meshfw import reconcile
-from meshfw.backend import Backend, Outcome, Place, Report
+from meshfw.backend import Backend, Outcome, Report, Site
 from meshfw.cli.output import counted, print_json
 from meshfw.config import Ipv6, fit_families, load_rules, parse_config
 from meshfw.errors import BackendError, KernelError
@@ -68,7 +68,7 @@ def run(arguments: Namespace) -> int:
     tell = Teller(silent=arguments.json)
     told: dict[str, list[Step]] = {}
     for offer in offers:
-        place = Place(owner=OWNER, language=language)
+        place = Site(owner=OWNER, language=language)
         story = Story(plugins, offer, place, tell)
         told[offer.name] = story.told(ruleset, f"{FILE}, {counted(len(text.splitlines()), 'line')}")
     wrong = [line for steps in told.values() for step in steps for line in step.wrong]
@@ -156,7 +156,7 @@ def _processes(number: int) -> str:
 class Story:
     """The demonstration of one backend."""
 
-    def __init__(self, plugins: Plugins, offer: BackendPlugin, place: Place, tell: Teller) -> None:
+    def __init__(self, plugins: Plugins, offer: BackendPlugin, place: Site, tell: Teller) -> None:
         self._plugins = plugins
         self._offer = offer
         self._place = place

@@ -6,7 +6,9 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from meshfw.backend import Backend, Place
+import msgspec
+
+from meshfw.backend import Backend, Site
 from meshfw.config import Config, Ipv6, find_config, fit_families, load_config, load_rules
 from meshfw.errors import ConfigError
 from meshfw.extensions.language import Language
@@ -56,9 +58,9 @@ class Workshop:
                 self.plugins.backend(name, key=f"backend.{name}")
 
     @property
-    def place(self) -> Place:
+    def site(self) -> Site:
         """Where and as whom the backend works; its options are those of the backend that was named."""
-        return Place(owner=self.config.owner, language=self.language, netns=self._netns)
+        return Site(owner=self.config.owner, language=self.language, netns=self._netns)
 
     def rules(self) -> Ruleset:
         """The wanted rules of both families."""
@@ -68,11 +70,9 @@ class Workshop:
     def backend(self) -> Iterator[Backend]:
         """The backend, open for a block."""
         offer = self._named or self.plugins.usable()
-        place = self.place
-        options = self.config.options.get(offer.name, {})
-        place = Place(owner=place.owner, language=place.language, netns=place.netns, options=options)
+        site = msgspec.structs.replace(self.site, options=self.config.options.get(offer.name, {}))
         with self.config.naming_file():
-            backend = self.plugins.open_backend(offer, place)
+            backend = self.plugins.open_backend(offer, site)
         try:
             with self.plugins.blaming(offer):
                 yield backend

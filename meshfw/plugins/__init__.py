@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from meshfw.backend import API_VERSION, Backend, Place, Report
+from meshfw.backend import API_VERSION, Backend, Report, Site
 from meshfw.errors import BackendError, ConfigError, MeshfwError, PluginError
 from meshfw.extensions.extension import Extension, HostTables
 from meshfw.extensions.language import Language
@@ -167,7 +167,7 @@ class Plugins:
 
     # --- making ---
 
-    def open_backend(self, offer: BackendPlugin, place: Place) -> Backend:
+    def open_backend(self, offer: BackendPlugin, site: Site) -> Backend:
         """The backend itself, which the caller closes.
 
         Raises:
@@ -175,7 +175,7 @@ class Plugins:
         """
         plugin = self._bringer(offer)
         with blaming(plugin.error, f"its backend {offer.name}", refusals=True):
-            backend = offer.factory(place)
+            backend = offer.factory(site)
         missing = [name for name in _MEMBERS if not hasattr(backend, name)]
         if missing:
             raise plugin.error(f"what it made as backend {offer.name} has no {', '.join(missing)}")

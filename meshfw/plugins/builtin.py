@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshfw.backend import Backend, Place
+from meshfw.backend import Backend, Site
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.extension import Extension
 from meshfw.hookspecs import BackendPlugin, SourcePlugin, hookimpl
@@ -46,10 +46,10 @@ class BuiltIn:
         return builtin_extensions()
 
 
-def _nft(place: Place) -> Backend:
+def _nft(site: Site) -> Backend:
     from meshfw.backends.nft import NftBackend
 
-    return NftBackend(place)
+    return NftBackend(site)
 
 
 def _nft_unavailable() -> str | None:
@@ -58,10 +58,10 @@ def _nft_unavailable() -> str | None:
     return nft_unavailable()
 
 
-def _memory(place: Place) -> Backend:
+def _memory(site: Site) -> Backend:
     from meshfw.backends.memory import MemoryBackend
 
-    return MemoryBackend(place)
+    return MemoryBackend(site)
 
 
 def _rules(declaration: Declaration) -> RuleSource:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backend import Backend, Place
+from meshfw.backend import Backend, Site
 from meshfw.backends.memory import MemoryBackend
 from meshfw.backends.memory_kernel import MemoryKernel
 from meshfw.errors import MeshfwError
@@ -86,7 +86,7 @@ def memory_lab(mutate: Mutate | None = None) -> Lab:
     language = Language.of(builtin_extensions())
 
     def make(owner: str) -> Backend:
-        sound = MemoryBackend(Place(owner=owner, language=language, options={"kernel": kernel}))
+        sound = MemoryBackend(Site(owner=owner, language=language, options={"kernel": kernel}))
         return sound if mutate is None else mutate(sound)
 
     def dump() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from meshfw.backend import Place
+from meshfw.backend import Site
 from meshfw.backends.nft import NftBackend
 from meshfw.extensions.language import Language
 from meshfw.kernel.libnftables import Libnftables
@@ -68,7 +68,7 @@ class TestNftBackend(BackendLaws):
 
     @pytest.fixture
     def make_backend(self, room: Netns, language: Language) -> MakeBackend:
-        return lambda owner: NftBackend(Place(owner=owner, language=language, netns=room.path))
+        return lambda owner: NftBackend(Site(owner=owner, language=language, netns=room.path))
 
     @pytest.fixture
     def nft(self, room: Netns) -> Iterator[Libnftables]:

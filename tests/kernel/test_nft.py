@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 import meshfw
-from meshfw.backend import Observed, Outcome, Place
+from meshfw.backend import Observed, Outcome, Site
 from meshfw.backends.nft import NftBackend
 from meshfw.errors import BackendError, ConcurrentChangeError, UnsupportedError
 from meshfw.extensions import Language, builtin_extensions
@@ -158,7 +158,7 @@ class Room:
         self.netlink.close()
 
     def backend(self, owner: str = "meshfw", **options: object) -> NftBackend:
-        backend = NftBackend(Place(owner=owner, language=LANGUAGE, netns=self.netns.path, options=options))
+        backend = NftBackend(Site(owner=owner, language=LANGUAGE, netns=self.netns.path, options=options))
         self._backends.append(backend)
         return backend
 
@@ -728,7 +728,7 @@ def many(turn: int) -> Ruleset:
 
 VICTIMS: Final = """
 import os, sys
-from meshfw.backend import Place
+from meshfw.backend import Site
 from meshfw.backends.nft import NftBackend
 from meshfw.reconcile import apply
 from tests.kernel.test_nft import LANGUAGE, many
@@ -736,7 +736,7 @@ rulesets = many(0), many(1)
 for _ in sys.stdin:
     pid = os.fork()
     if not pid:
-        backend = NftBackend(Place(owner="meshfw", language=LANGUAGE, netns=sys.argv[1]))
+        backend = NftBackend(Site(owner="meshfw", language=LANGUAGE, netns=sys.argv[1]))
         print(os.getpid(), flush=True)
         while True:
             for ruleset in rulesets:
@@ -778,16 +778,16 @@ def test_a_kill_at_any_moment_leaves_the_old_rules_or_the_new(room: Room) -> Non
 
 READER: Final = """
 import sys
-from meshfw.backend import Place
+from meshfw.backend import Site
 from meshfw.backends.nft import NftBackend
 from meshfw.model import Ruleset
 from meshfw.reconcile import apply
 from tests.kernel.test_nft import LANGUAGE, wanted, with_rules
-backend, ruleset = NftBackend(Place(owner="meshfw", language=LANGUAGE)), wanted()
+backend, ruleset = NftBackend(Site(owner="meshfw", language=LANGUAGE)), wanted()
 steps = {
     "apply": lambda: apply(backend, ruleset),
     "change": lambda: apply(backend, with_rules(ruleset, "fw", lambda held: (*held[:2], *held[3:]))),
-    "adopt": lambda: apply(NftBackend(Place(owner="meshfw", language=LANGUAGE)), ruleset),
+    "adopt": lambda: apply(NftBackend(Site(owner="meshfw", language=LANGUAGE)), ruleset),
     "clean": lambda: apply(backend, Ruleset()),
 }
 for line in sys.stdin:
@@ -867,8 +867,8 @@ def test_a_backend_stays_in_its_namespace(kernel_room: Callable[[], Netns], requ
     requires("nft")
     with kernel_room() as here, kernel_room() as there:
         with here.entered():
-            own = NftBackend(Place(owner="meshfw", language=LANGUAGE))
-        other = NftBackend(Place(owner="meshfw", language=LANGUAGE, netns=there.path))
+            own = NftBackend(Site(owner="meshfw", language=LANGUAGE))
+        other = NftBackend(Site(owner="meshfw", language=LANGUAGE, netns=there.path))
         try:
             with there.entered():
                 apply(own, wanted())
@@ -885,12 +885,12 @@ def test_a_backend_stays_in_its_namespace(kernel_room: Callable[[], Netns], requ
 
 def test_a_namespace_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="there is no network namespace"):
-        NftBackend(Place(owner="meshfw", language=LANGUAGE, netns=str(tmp_path / "none")))
+        NftBackend(Site(owner="meshfw", language=LANGUAGE, netns=str(tmp_path / "none")))
 
 
 ORDINARY: Final = """
 import ctypes, os, socket, sys
-from tests.kernel.test_nft import LANGUAGE, NftBackend, Place, Ruleset, apply, wanted
+from tests.kernel.test_nft import LANGUAGE, NftBackend, Site, Ruleset, apply, wanted
 import codecs, ctypes.util, ipaddress, msgspec.json, shutil, tempfile  # what comes late can't be read any more
 codecs.lookup("ascii")
 libc = ctypes.CDLL(None, use_errno=True)
@@ -906,10 +906,10 @@ assert libc.unshare(0x10000000 | 0x40000000) == 0, os.strerror(ctypes.get_errno(
 for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
     with open(f"/proc/self/{name}", "w") as file:
         file.write(text)
-backend = NftBackend(Place(owner="meshfw", language=LANGUAGE))
+backend = NftBackend(Site(owner="meshfw", language=LANGUAGE))
 ruleset = wanted(peers=int(sys.argv[1]))
 report = apply(backend, ruleset)
-again = apply(NftBackend(Place(owner="meshfw", language=LANGUAGE)), ruleset)
+again = apply(NftBackend(Site(owner="meshfw", language=LANGUAGE)), ruleset)
 apply(backend, Ruleset())
 print(uid > 0 or not whole, report.outcome, again.outcome, backend.observe().snapshot.rules)
 """

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from meshfw.backend import Place
+from meshfw.backend import Site
 from meshfw.backends.nft import NftBackend
 from meshfw.backends.nft_depth import DEPTH_MAX
 from meshfw.errors import KernelError, UnsupportedError
@@ -25,14 +25,14 @@ LANGUAGE = Language.of(builtin_extensions())
 
 @pytest.fixture
 def backend(netns: Netns) -> Iterator[NftBackend]:
-    opened = NftBackend(Place(owner="meshfw", language=LANGUAGE, netns=netns.path))
+    opened = NftBackend(Site(owner="meshfw", language=LANGUAGE, netns=netns.path))
     yield opened
     opened.close()
 
 
 def fresh_plan(netns: Netns, ruleset: Ruleset) -> Plan:
     """What an instance that knows nothing yet would change."""
-    with closing(NftBackend(Place(owner="meshfw", language=LANGUAGE, netns=netns.path))) as other:
+    with closing(NftBackend(Site(owner="meshfw", language=LANGUAGE, netns=netns.path))) as other:
         return plan(other, ruleset)
 
 
@@ -135,7 +135,7 @@ def test_a_table_that_somebody_else_made_is_left_alone(backend: NftBackend, netn
 def test_a_table_that_somebody_else_made_is_taken_over_when_asked(netns: Netns) -> None:
     with Libnftables(netns.path) as nft:
         nft.run(FOREIGN)
-        place = Place(owner="meshfw", language=LANGUAGE, netns=netns.path, options={"adopt": True})
+        place = Site(owner="meshfw", language=LANGUAGE, netns=netns.path, options={"adopt": True})
         with closing(NftBackend(place)) as adopting:
             apply(adopting, one_chain("-j ACCEPT"))
         assert "mine" not in nft.run("list ruleset")

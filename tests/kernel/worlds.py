@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from meshfw.backend import Backend, Place
+from meshfw.backend import Backend, Site
 from meshfw.backends.nft import NftBackend
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.kernel.command import run
@@ -22,7 +22,7 @@ from meshfw.testing.probes import Prober, Result
 from meshfw.testing.topology import Topology
 
 LANGUAGE: Final = Language.of(builtin_extensions())
-BACKENDS: Final[Mapping[str, Callable[[Place], Backend]]] = {"nft": NftBackend}
+BACKENDS: Final[Mapping[str, Callable[[Site], Backend]]] = {"nft": NftBackend}
 WITNESSES: Final = ("iptables-legacy", "iptables-nft")
 
 WORDS: Final = {
@@ -86,7 +86,7 @@ class World:
         return self._backends[owner]
 
     def _made(self, owner: str) -> Backend:
-        return BACKENDS[self._engine](Place(owner=owner, language=LANGUAGE, netns=self.topology.gateway.path))
+        return BACKENDS[self._engine](Site(owner=owner, language=LANGUAGE, netns=self.topology.gateway.path))
 
     def load(self, text: str) -> None:
         """Put one table, or several, into effect: ``*filter``, ``:FORWARD DROP`` and ``-A`` lines, COMMIT left out."""

@@ -34,13 +34,13 @@ from meshfw import (
     Observed,
     Option,
     ParseContext,
-    Place,
     Plan,
     Report,
     Rule,
     Ruleset,
     Set,
     SetRef,
+    Site,
     SourcePlugin,
     Table,
     Transaction,
@@ -57,8 +57,8 @@ class Notebook:
     api_version = 1
     name = "notebook"
 
-    def __init__(self, place: Place) -> None:
-        file = place.options.get("file")
+    def __init__(self, site: Site) -> None:
+        file = site.options.get("file")
         if not isinstance(file, str):
             raise ConfigError("no file is named", key="backend.notebook.file", expected="the path of a file to write")
         self._file = file
@@ -68,7 +68,7 @@ class Notebook:
                 for family, text in json.load(page).items():
                     self._kernel.write(Family(family), text)
         options = {"kernel": self._kernel}
-        self._memory = MemoryBackend(Place(owner=place.owner, language=place.language, options=options))
+        self._memory = MemoryBackend(Site(owner=site.owner, language=site.language, options=options))
 
     @property
     def capabilities(self) -> Capabilities:
