@@ -59,6 +59,8 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
         commits += committed
         refusals += not committed
         todo = diff(observed.snapshot, ruleset)
+    if observed.fingerprint is None and backend.fingerprint() is not None:
+        notes.append("others kept writing while the rules were read: what was read may be of several moments")
     _settle(backend, observed, ruleset)
     return Report(
         outcome=Outcome.CHANGED if commits else Outcome.CLEAN,

@@ -204,7 +204,7 @@ def test_a_backend_without_a_fingerprint_is_read_every_time() -> None:
     for _ in range(2):
         recording.calls.clear()
         assert apply(recording, SMALL).outcome is Outcome.CLEAN
-        assert recording.calls == ["fingerprint", "check", "observe"]
+        assert recording.calls == ["fingerprint", "check", "observe", "fingerprint"]
 
 
 def test_a_fingerprint_that_is_lost_drops_the_cache(backend: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,3 +420,14 @@ def test_each_edit_is_made_and_undone_with_the_cache_alone(backend: Recording, m
         assert (report.outcome, report.cache, report.commits) == (Outcome.CHANGED, "hit", 1)
         assert ("observe" in backend.calls) is bool(report.plan.rebuilt)
         assert_held(make, ruleset)
+
+
+def test_a_reading_that_was_never_at_rest_is_not_called_proven(make: Make) -> None:
+    class Restless(Wrapped):
+        def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
+            return Observed(super().observe(keys).snapshot, None)
+
+    backend = Restless(make())
+    report = apply(backend, SMALL)
+    assert any("others kept writing" in warning for warning in report.warnings)
+    assert apply(backend, SMALL).outcome is Outcome.CLEAN, "nothing is served from a cache without a fingerprint"
