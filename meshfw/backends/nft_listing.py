@@ -139,6 +139,7 @@ class JsonReader:
         text = ""
         rule: Rule | None = None
         try:
+            _check_counter(body["expr"])
             rule = read_rule(
                 body["expr"],
                 family=family,
@@ -161,6 +162,13 @@ class JsonReader:
             self._foreign(body, f"set {body['name']} is not one that meshfw makes")
         else:
             self._listing.sets[(family, entry.name)] = entry
+
+
+def _check_counter(statements: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a rule that doesn't count, or that counts packets which a later condition lets go: none is ours."""
+    names = [next(iter(statement)) for statement in statements]
+    if names.count("counter") != 1 or {"match", "limit"} & set(names[names.index("counter") :]):
+        raise UnreadableError("its counter is missing or stands before a condition")
 
 
 def _counter(statements: Iterable[Mapping[str, Any]]) -> tuple[int, int]:

@@ -106,6 +106,17 @@ def test_a_masked_condition_is_drift(backend: NftBackend, netns: Netns, masked: 
     assert not fresh_plan(netns, wanted)
 
 
+@pytest.mark.parametrize("uncounted", ["tcp dport 22 accept", "counter tcp dport 22 accept"])
+def test_a_rule_that_counts_otherwise_is_drift(backend: NftBackend, netns: Netns, uncounted: str) -> None:
+    wanted = one_chain("-p tcp --dport 22 -j ACCEPT")
+    apply(backend, wanted)
+    with Libnftables(netns.path) as nft:
+        nft.run(f"flush chain ip meshfw filter-a\nadd rule ip meshfw filter-a {uncounted}\n")
+    assert plan(backend, wanted)
+    apply(backend, wanted)
+    assert not fresh_plan(netns, wanted)
+
+
 def test_a_stray_chain_costs_no_counter(backend: NftBackend, netns: Netns) -> None:
     wanted = one_chain("-p tcp -j ACCEPT")
     apply(backend, wanted)
