@@ -124,5 +124,5 @@ def _settle(backend: Backend, observed: Observed, ruleset: Ruleset) -> None:
     cache.snapshot = observed.snapshot.adopted(ruleset)
     cache.fingerprint = observed.fingerprint
     cache.ruleset = ruleset
-    cache.reason = "hit"
+    cache.reason = "hit" if observed.fingerprint is not None else "no fingerprint"
     cache.report = Report(outcome=Outcome.IDLE, backend=backend.name, cache="hit")

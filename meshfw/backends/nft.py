@@ -147,7 +147,7 @@ class NftBackend:
         present = self._present(listing)
         unlistable = frozenset(listing.broken)  # by now the tables with flags
         policies = self._chains(listing, present)
-        reader = JsonReader(listing, language=self._language, owner=self._owner)
+        reader = JsonReader(listing, language=self._language)
         rules: dict[ListKey, tuple[ObservedRule, ...]] = {}
         if keys is None:
             for family in present:
@@ -176,7 +176,7 @@ class NftBackend:
         """The families whose table of ours stands."""
         present = []
         for table in self._netlink.tables():
-            family = _families.get(table.family)
+            family = _FAMILIES.get(table.family)
             if table.name == self._owner and family is not None:
                 present.append(family)
                 if not is_marked(table.userdata):
@@ -246,15 +246,10 @@ class NftBackend:
         if known is not None:
             memo = {id(rule): text for rule, text in zip(known[0].rules, known[1], strict=True)}
         names = names_in(chain.table)
-        texts = []
-        for index, rule in enumerate(chain.rules, 1):
-            text = memo.get(id(rule))
-            if text is None:
-                try:
-                    text = render_rule(rule, family=chain.family, language=self._language, names=names)
-                except InexpressibleError as error:
-                    raise _RuleError(index, rule, error) from None
-            texts.append(text)
+        texts = [
+            memo.get(id(rule)) or render_rule(rule, family=chain.family, language=self._language, names=names)
+            for rule in chain.rules
+        ]
         self._texts[chain.key] = (chain, tuple(texts))
         return self._texts[chain.key][1]
 
@@ -335,7 +330,7 @@ class NftBackend:
     def _check_tables(self) -> Iterable[Unsupported]:
         """Tables of the owner's name that aren't ours to touch."""
         for table in self._netlink.tables():
-            if table.name != self._owner or table.family not in _families:
+            if table.name != self._owner or table.family not in _FAMILIES:
                 continue
             where = f"table {table.family} {table.name}"
             if table.flags & TABLE_OWNED:
@@ -353,7 +348,7 @@ class NftBackend:
             yield Unsupported(str(chain.key), f"its nft name has {len(name)} characters; {_NAME_MAX} are allowed")
         try:
             self._render_chain(chain)
-        except _RuleError:
+        except InexpressibleError:  # of some rule: now of which, and of which others
             names = names_in(chain.table)
             for index, rule in enumerate(chain.rules, 1):
                 try:
@@ -364,14 +359,7 @@ class NftBackend:
 
 
 _NAME_MAX: Final = 255  # linux/netfilter/nf_tables.h, NFT_NAME_MAXLEN with the final NUL
-_families: Final = {name: family for family, name in FAMILIES.items()}
-
-
-class _RuleError(Exception):
-    """Where in a chain something can't be expressed."""
-
-    def __init__(self, index: int, rule: Rule, error: InexpressibleError) -> None:
-        super().__init__(index, rule, error)
+_FAMILIES: Final = {name: family for family, name in FAMILIES.items()}
 
 
 def _option(site: Site, name: str) -> bool:

@@ -109,10 +109,9 @@ def chain_bodies(listing: str) -> dict[str, str]:
 class JsonReader:
     """Reads nft's JSON (libnftables-json(5)) of our tables into a listing, everything by meaning."""
 
-    def __init__(self, listing: Listing, *, language: Language, owner: str) -> None:
+    def __init__(self, listing: Listing, *, language: Language) -> None:
         self._listing = listing
         self._language = language
-        self._owner = owner
 
     def rules(self, text: str) -> dict[ListKey, tuple[ObservedRule, ...]]:
         """The rules of every chain in the output, sets read along the way."""
