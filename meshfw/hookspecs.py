@@ -29,12 +29,36 @@ def always() -> str | None:
     return None
 
 
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands where a backend keeps its rules, in words; empty where nothing does.
+
+    ``own`` is what the owner has there, such as ``2 chains in ipv4 filter``. ``others`` is what shows that this is the
+    way others go here, such as ``17 rules in ipv4 nat``; what meshfw wrote, for whichever owner, never shows that.
+    ``rules`` is about how many rules those are, and ``tool`` the command they are made with, where it has several ways
+    to store them.
+    """
+
+    own: str = ""
+    others: str = ""
+    rules: int = 0
+    tool: str = ""
+
+
+def nothing(site: Site) -> Presence:  # noqa: ARG001 - the site is what every presence gets
+    """Nothing known: the ``presence`` of a plugin that gives none."""
+    return Presence()
+
+
 class BackendPlugin(msgspec.Struct, frozen=True, kw_only=True):
     """A backend on offer.
 
     ``unavailable`` says in one sentence why it can't be used here, None where it can; it's asked when ``auto``
     chooses and when backends are listed. ``automatic`` is its rank for ``backend = "auto"``, the lowest is tried first;
     None, as it should be for all but a host's usual firewall: only whoever names it gets it.
+
+    ``presence`` tells what stands where it keeps its rules; it starts no process, loads no module, makes no table and
+    changes nothing. ``place`` names that place where it isn't the backend's alone: two backends of one place see each
+    other's rules, so neither is in the other's way.
     """
 
     name: str
@@ -44,6 +68,8 @@ class BackendPlugin(msgspec.Struct, frozen=True, kw_only=True):
     """The version of the plugin interface it was written for: the number itself, not ``meshfw.API_VERSION``."""
     unavailable: Callable[[], str | None] = always
     automatic: int | None = None
+    presence: Callable[[Site], Presence] = nothing
+    place: str = ""
 
 
 class SourcePlugin(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,6 +45,14 @@ def cannot_run(reason: str, remedy: str) -> NoReturn:
     pytest.skip(message)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what tests leave for the next time out of this host's /var/lib."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STATE_DIRECTORY", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def requires() -> Callable[..., None]:
     """Ends the test when one of the named tools is not in PATH: ``requires("nft", "ip")``."""

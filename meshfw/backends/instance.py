@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from meshfw.backend import Site
-from meshfw.errors import BackendError
+from meshfw.errors import BackendError, KernelError
 from meshfw.kernel.lock import instance_lock
-from meshfw.kernel.netns import HeldNamespace, entered, ipv6_available
+from meshfw.kernel.netns import NET_ADMIN_REMEDY, HeldNamespace, entered, has_net_admin, ipv6_available
 from meshfw.model import Family
 
 
@@ -31,6 +34,11 @@ def host_families(netns: str | None = None) -> frozenset[Family]:
         return frozenset(Family) if ipv6_available() else frozenset({Family.IPV4})
 
 
+def require_namespace(netns: str | None) -> None:
+    """Refuse a network namespace that isn't there, or that can't be entered: BackendError."""
+    HeldNamespace(netns).close()
+
+
 def nft_unavailable() -> str | None:
     """Why the nft backend can't be used here (no libnftables, no privilege, no nf_tables); None where it can."""
     from meshfw.kernel.libnftables import Libnftables
@@ -40,3 +48,52 @@ def nft_unavailable() -> str | None:
     except BackendError as error:
         return str(error)
     return None
+
+
+def iptables_nft_unavailable() -> str | None:
+    """Why iptables-nft can't be used here (no tools, no privilege, no nf_tables); None where it can."""
+    from meshfw.kernel.netlink import Nfnetlink
+
+    missing = _missing_tools("nft")
+    if missing is not None:
+        return missing
+    try:
+        with Nfnetlink() as netlink:
+            netlink.generation()
+    except KernelError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # nobody in the kernel hears such messages
+            return "this kernel has no nf_tables"
+        return str(error)
+    return None
+
+
+def iptables_legacy_unavailable() -> str | None:
+    """Why iptables-legacy can't be used here (no tools, no privilege, no such kernel); None where it can.
+
+    Its first use loads modules, so nothing is tried: it counts as usable as long as nothing speaks against it.
+    """
+    from meshfw.kernel.modules import out_of_reach
+
+    missing = _missing_tools("legacy")
+    if missing is not None:
+        return missing
+    if not has_net_admin():
+        return f"CAP_NET_ADMIN is missing ({NET_ADMIN_REMEDY})"
+    if not os.path.exists(_LEGACY) and out_of_reach("ip_tables"):
+        return "this kernel has no legacy iptables (use nft or iptables-nft)"
+    return None
+
+
+_LEGACY: Final = "/proc/thread-self/net/ip_tables_names"
+"""There as soon as the kernel has legacy iptables, in every network namespace."""
+
+
+def _missing_tools(variant: str) -> str | None:
+    """The tools of a variant of iptables that aren't installed, and what to do; None when they are."""
+    from meshfw.kernel.command import find
+
+    names = [f"{stem}-{variant}-restore" for stem in ("iptables", "ip6tables")]
+    missing = [name for name in names if find(name) is None]
+    if not missing:
+        return None
+    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed (apt-get install iptables)"

@@ -17,7 +17,7 @@ VERBS: Final = {
     "show": "print the rules of ours that the kernel holds, or with --wanted the declared ones",
     "clean": "take all rules of ours away",
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
-    "backends": "list the backends, whether each can be used here, and which one auto takes",
+    "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
 WRITERS: Final = frozenset({"apply", "clean"})
@@ -194,6 +194,11 @@ def _add_writer(parser: ArgumentParser) -> None:
     )
 
 
+def _add_clean(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument("--all-backends", action="store_true", help="out of every backend in which any of ours stand")
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -227,7 +232,7 @@ def _add_translate(parser: ArgumentParser) -> None:
 _OWN: Final = {
     "plan": _add_plan,
     "apply": _add_writer,
-    "clean": _add_writer,
+    "clean": _add_clean,
     "show": _add_show,
     "translate": _add_translate,
 }

@@ -16,6 +16,7 @@ def run(arguments: Namespace) -> int:
     wanted = shop.rules()
     with shop.backend() as backend:
         plan = reconcile.plan(backend, shop.fitted(wanted, backend))
+        shop.warn_elsewhere(backend)
         name = backend.name
     if arguments.json:
         data = plan.data(shop.formatter)

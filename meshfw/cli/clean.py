@@ -4,11 +4,64 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from meshfw.cli.apply import reconciled
+from meshfw import reconcile
+from meshfw.backend import Report
+from meshfw.backends.instance import only_writer
+from meshfw.cli.apply import print_report, reported, told
+from meshfw.cli.output import print_json, warn
 from meshfw.cli.prepare import Workshop
+from meshfw.errors import BackendError, ConfigError
+from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Ruleset
+from meshfw.plugins import unavailable
 
 
 def run(arguments: Namespace) -> int:
     """0 when nothing of ours is left; the rules of the configuration aren't read, so broken ones don't matter."""
-    return reconciled(Workshop(arguments, needed=False, sources=False), Ruleset(), arguments)
+    if arguments.all_backends and arguments.backend:
+        expected = "the one to clean, or all of them"
+        raise ConfigError(f"--backend {arguments.backend} names one", key="--all-backends", expected=expected)
+    shop = Workshop(arguments, needed=False, sources=False)
+    if arguments.all_backends:
+        return _everywhere(shop, arguments)
+    with only_writer(shop.site, timeout=arguments.lock_timeout), shop.backend() as backend:
+        report = reconcile.apply(backend, Ruleset())
+        shop.forget(backend.name)
+        shop.warn_left(backend)
+    told(shop, report, arguments)
+    return 0
+
+
+def _everywhere(shop: Workshop, arguments: Namespace) -> int:
+    """0 when nothing of ours is left in any backend; each is cleaned, and told, before the next one."""
+    reports: list[tuple[Report, tuple[str, ...]]] = []
+    with only_writer(shop.site, timeout=arguments.lock_timeout):
+        left = []
+        for offer, own in shop.standing():
+            reason = unavailable(offer)
+            if reason is not None:
+                left.append(f"{own} of {shop.config.owner} stay, since {offer.name} can't be used here: {reason}")
+                continue
+            reports.append(_cleaned(shop, offer))
+            if not arguments.json:
+                warn((*reports[-1][0].warnings, *reports[-1][1]))
+                print_report(shop, reports[-1][0], verbose=arguments.verbose)
+        if not left:
+            shop.forget()
+    if left:
+        raise BackendError("\n  ".join(left))
+    if arguments.json:
+        done = [reported(shop, report, (*report.warnings, *warnings)) for report, warnings in reports]
+        print_json({"backends": done, "warnings": shop.warnings})
+        return 0
+    warn(shop.warnings)
+    if not reports:
+        print("nothing to do (all backends)")
+    return 0
+
+
+def _cleaned(shop: Workshop, offer: BackendPlugin) -> tuple[Report, tuple[str, ...]]:
+    """The report of one backend's cleaning, and the warnings of the plugins that were told of it."""
+    with shop.backend(offer) as backend:
+        report = reconcile.apply(backend, Ruleset())
+    return report, shop.plugins.reconciled(report)

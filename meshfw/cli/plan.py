@@ -20,6 +20,7 @@ def run(arguments: Namespace) -> int:
     with shop.backend() as backend:
         ruleset = shop.fitted(wanted, backend)
         shop.warnings += (str(finding) for finding in backend.check(ruleset) if not finding.refuses)
+        shop.warn_elsewhere(backend)
         plan = reconcile.plan(backend, ruleset)
         transaction = backend.compile(plan) if plan else None
         name = backend.name

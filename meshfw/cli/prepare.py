@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import msgspec
 
 from meshfw.backend import Backend, Site
+from meshfw.backends.remembered import forget, recall, remember
 from meshfw.config import Config, Ipv6, find_config, fit_families, load_config, load_rules
-from meshfw.errors import ConfigError
+from meshfw.errors import BackendError, ConfigError
 from meshfw.extensions.language import Language
-from meshfw.hookspecs import BackendPlugin
+from meshfw.hookspecs import BackendPlugin, nothing
 from meshfw.languages.iptables import format_rule
 from meshfw.model import Family, Rule, Ruleset
 from meshfw.plan import Formatter
-from meshfw.plugins import AUTO, Plugins
+from meshfw.plugins import AUTO, Plugins, Standing
 from meshfw.sources.hosts import host_tables
 
 _NO_CONFIG = "meshfw.toml here, /etc/meshfw/meshfw.toml, or --config FILE"
@@ -25,8 +28,9 @@ _NO_CONFIG = "meshfw.toml here, /etc/meshfw/meshfw.toml, or --config FILE"
 class Workshop:
     """A configuration with its plugins, and what they make: the language, the wanted rules, the backend.
 
-    ``warnings`` collects what a person should know. Without ``needed`` a missing configuration means its defaults;
-    without ``sources`` the configuration's rule sources are left alone, whatever state they are in.
+    ``warnings`` collects what a person should know, ``notes`` what one who asks for more detail may want to. Without
+    ``needed`` a missing configuration means its defaults; without ``sources`` the configuration's rule sources are left
+    alone, whatever state they are in.
     """
 
     def __init__(self, arguments: Namespace, *, needed: bool = True, sources: bool = True) -> None:
@@ -35,7 +39,9 @@ class Workshop:
             raise ConfigError("there is no configuration", expected=_NO_CONFIG)
         self.config: Config = Config() if path is None else load_config(path)
         self.warnings: list[str] = list(self.config.warnings)
+        self.notes: list[str] = []
         self._netns: str | None = arguments.netns
+        self._config: str | None = arguments.config
         self._wanted = arguments.backend or self.config.backend
         self._wanted_key = "--backend" if arguments.backend else "backend"
         with self.config.naming_file():
@@ -59,20 +65,34 @@ class Workshop:
 
     @property
     def site(self) -> Site:
-        """Where and as whom the backend works; its options are those of the backend that was named."""
+        """Where and as whom every backend works, without the options of any."""
         return Site(owner=self.config.owner, language=self.language, netns=self._netns)
+
+    def site_of(self, offer: BackendPlugin) -> Site:
+        """Where and as whom one backend works."""
+        return msgspec.structs.replace(self.site, options=self.config.options.get(offer.name, {}))
 
     def rules(self) -> Ruleset:
         """The wanted rules of both families."""
         return load_rules(self.config, plugins=self.plugins, language=self.language)
 
+    @cached_property
+    def offer(self) -> BackendPlugin:
+        """The backend that was named, or else the one that auto takes here; the warnings tell what it met."""
+        if self._named is not None:
+            return self._named
+        remembered, odd = recall(self.config.owner, self._netns)
+        verdict = self.plugins.automatic(self.site_of, remembered=remembered)
+        self.warnings += [*([odd] if odd else []), *verdict.warnings]
+        self.notes.append(f"auto takes {verdict.name}: {verdict.reason}")
+        return self.plugins.taken(verdict)
+
     @contextmanager
-    def backend(self) -> Iterator[Backend]:
-        """The backend, open for a block."""
-        offer = self._named or self.plugins.usable()
-        site = msgspec.structs.replace(self.site, options=self.config.options.get(offer.name, {}))
+    def backend(self, offer: BackendPlugin | None = None) -> Iterator[Backend]:
+        """The backend, or the one of an offer, open for a block."""
+        offer = offer or self.offer
         with self.config.naming_file():
-            backend = self.plugins.open_backend(offer, site)
+            backend = self.plugins.open_backend(offer, self.site_of(offer))
         try:
             with self.plugins.blaming(offer):
                 yield backend
@@ -91,6 +111,63 @@ class Workshop:
         self.warnings += warnings
         return fitting
 
+    def elsewhere(self, backend: Backend) -> BackendError | None:
+        """The reason why nothing may be written here: rules of ours stand in another backend; None where none do."""
+        found = self._others(backend)
+        if not found:
+            return None
+        ways = [f"--backend {found[0].name}"] if len(found) == 1 else []
+        commands = " or ".join(self._command(f"clean {way}") for way in [*ways, "--all-backends"])
+        return BackendError(
+            f"rules of {self.config.owner} stand in {_places(found)}, and packets would meet both",
+            backend=backend.name,
+            remedy=f"take those away by {commands}, then apply again",
+        )
+
+    def warn_elsewhere(self, backend: Backend) -> None:
+        """Warn of what would make ``apply`` refuse to write."""
+        refusal = self.elsewhere(backend)
+        if refusal is not None:
+            self.warnings.append(f"apply would refuse: {refusal}")
+
+    def warn_left(self, backend: Backend) -> None:
+        """Warn of rules of ours that cleaning one backend leaves in others."""
+        found = self._others(backend)
+        if found:
+            everything = self._command("clean --all-backends")
+            self.warnings.append(f"rules of {self.config.owner} stand in {_places(found)} still: {everything}")
+
+    def _others(self, backend: Backend) -> tuple[Standing, ...]:
+        """The other backends in which rules of ours stand; none where this one's rules meet no packets."""
+        return self.plugins.standing(self.site_of, beside=self.offer) if backend.capabilities.kernel else ()
+
+    def _command(self, words: str) -> str:
+        """A command line for the same configuration and network namespace, in quotes."""
+        options = [("--config", self._config), ("--netns", self._netns)]
+        given = "".join(f" {name} {shlex.quote(value)}" for name, value in options if value is not None)
+        return f"'meshfw {words}{given}'"
+
+    def standing(self) -> list[tuple[BackendPlugin, str]]:
+        """The backends in which rules of ours stand, and which in words; the named one too, where it can't tell."""
+        told = [(self.plugins.backend(item.name), item.own) for item in self.plugins.standing(self.site_of)]
+        if self._named is not None and self._named.presence is nothing:
+            told.append((self._named, "what rules there are"))
+        return told
+
+    def remember(self, backend: Backend) -> None:
+        """Keep what auto took for the next time, where it was auto that took it."""
+        if self._named is None:
+            why_not = remember(self.config.owner, self._netns, backend.name)
+            if why_not:
+                self.notes.append(f"not remembered for the next time: {why_not}")
+
+    def forget(self, backend: str | None = None) -> None:
+        """Keep no longer what auto took, whatever that was or if it was this backend."""
+        if backend is None or recall(self.config.owner, self._netns)[0] == backend:
+            why_not = forget(self.config.owner, self._netns)
+            if why_not:
+                self.notes.append(f"still remembered for the next time: {why_not}")
+
     @property
     def formatter(self) -> Formatter:
         """Rules as iptables-save prints them."""
@@ -99,3 +176,7 @@ class Workshop:
             return format_rule(rule, family=family, language=self.language)
 
         return text
+
+
+def _places(found: Sequence[Standing]) -> str:
+    return " and in ".join(f"{standing.name} ({standing.own})" for standing in found)

@@ -18,8 +18,9 @@ from meshfw.backend import API_VERSION, Backend, Report, Site
 from meshfw.errors import BackendError, ConfigError, MeshfwError, PluginError
 from meshfw.extensions.extension import Extension, HostTables
 from meshfw.extensions.language import Language
-from meshfw.hookspecs import BackendPlugin, SourcePlugin
+from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin
 from meshfw.plugins.builtin import BuiltIn
+from meshfw.plugins.choice import Candidate, Sites, Standing, Verdict, choose, presence, unavailable, version_problem
 from meshfw.plugins.loading import AUTO, LoadedPlugin, Loader, blaming, installed, plain
 from meshfw.source import Declaration, RuleSource, alternatives, suggestion
 
@@ -31,20 +32,18 @@ Offer = TypeVar("Offer", BackendPlugin, SourcePlugin)
 
 
 class ListedBackend(msgspec.Struct, frozen=True):
-    """A backend as ``meshfw backends`` lists it; ``reason`` is why it can't be used here, None where it can."""
+    """A backend as ``meshfw backends`` lists it.
+
+    ``reason`` is why it can't be used here, None where it can; ``unread`` why it can't be told what stands there.
+    """
 
     name: str
     distribution: str
     summary: str
     reason: str | None = None
     automatic: int | None = None
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What ``auto`` chose, and why; ``name`` is None where nothing can be used."""
-
-    name: str | None
-    reason: str
+    presence: Presence = Presence()
+    unread: str = ""
 
 
 class Plugins:
@@ -114,7 +113,7 @@ class Plugins:
             )
         ((plugin, offer),) = found
         if offer.api_version != API_VERSION:
-            raise plugin.error(f"{kind} {name}: {_version_problem(offer)}")
+            raise plugin.error(f"{kind} {name}: {version_problem(offer)}")
         if plugin not in self._chosen and plugin is not self._built_in:
             self._chosen.append(plugin)
         return offer
@@ -128,38 +127,68 @@ class Plugins:
         names = alternatives([*([AUTO] if kind == "backend" else []), *known, f"the name of an installed {kind}"])
         return ConfigError(f"there is no {kind} {name!r}{suggestion(name, known)}{broken}", key=key, expected=names)
 
-    def automatic(self) -> Verdict:
-        """What ``auto`` stands for: the first in rank, of plugins that take part, that can be used here."""
-        ranked = [
-            (offer.automatic, offer)
-            for plugin in self._active()
-            for offer in plugin.backends
-            if offer.automatic is not None and offer.api_version == API_VERSION
-        ]
-        reasons: list[str] = []
-        for _, offer in sorted(ranked, key=lambda pair: pair[0]):
-            why = unavailable(offer)
-            if why is None:
-                behind = f"; passed over: {'; '.join(reasons)}" if reasons else ""
-                return Verdict(offer.name, f"the first in rank that can be used here{behind}")
-            reasons.append(f"{offer.name}: {why}")
-        return Verdict(None, "\n  ".join(reasons) or "no backend has a rank")
+    def automatic(self, sites: Sites | None = None, *, remembered: str = "") -> Verdict:
+        """What ``auto`` stands for: the first in rank, of plugins that take part, that can be used here.
 
-    def usable(self) -> BackendPlugin:
+        ``sites`` is where each would work; without it what stands in the kernel isn't looked at. ``remembered`` is the
+        backend that auto took last time.
+        """
+        return choose(
+            [
+                Candidate(
+                    name=offer.name,
+                    automatic=offer.automatic,
+                    unavailable=unavailable(offer),
+                    presence=Presence() if sites is None else presence(offer, sites(offer))[0],
+                )
+                for offer in self._offers()
+                if offer.automatic is not None and offer.api_version == API_VERSION
+            ],
+            remembered=remembered,
+        )
+
+    def usable(self, sites: Sites | None = None, *, remembered: str = "") -> BackendPlugin:
         """The backend that ``auto`` stands for; BackendError, with the reason of each, where none can be used."""
-        verdict = self.automatic()
+        return self.taken(self.automatic(sites, remembered=remembered))
+
+    def taken(self, verdict: Verdict) -> BackendPlugin:
+        """The backend of a verdict; BackendError, with the reason of each, where it has none."""
         if verdict.name is None:
             raise BackendError(f"no backend can be used here\n  {verdict.reason}", backend=AUTO)
         return self.backend(verdict.name)
 
-    def listed(self) -> tuple[ListedBackend, ...]:
-        """Every installed backend, those of broken plugins left out."""
+    def standing(self, sites: Sites, *, beside: BackendPlugin | None = None) -> tuple[Standing, ...]:
+        """The backends, of plugins that take part, in which rules of ours stand.
+
+        With ``beside`` those are left out that keep their rules in the same place as that one.
+        """
+        found = []
+        for offer in self._offers():
+            if beside is not None and (offer.place or offer.name) == (beside.place or beside.name):
+                continue
+            own = presence(offer, sites(offer))[0].own
+            if own:
+                found.append(Standing(offer.name, own))
+        return tuple(found)
+
+    def listed(self, sites: Sites | None = None) -> tuple[ListedBackend, ...]:
+        """Every installed backend, those of broken plugins left out; ``sites`` as for :meth:`automatic`."""
         self._loader.load_all()
         return tuple(
-            ListedBackend(offer.name, plugin.distribution, offer.summary, unavailable(offer), offer.automatic)
+            ListedBackend(
+                offer.name,
+                plugin.distribution,
+                offer.summary,
+                unavailable(offer),
+                offer.automatic,
+                *((Presence(), "") if sites is None else presence(offer, sites(offer))),
+            )
             for plugin in self._loader.plugins
             for offer in plugin.backends
         )
+
+    def _offers(self) -> list[BackendPlugin]:
+        return [offer for plugin in self._active() for offer in plugin.backends]
 
     def _active(self) -> list[LoadedPlugin]:
         """The plugins that take part: meshfw's own and the chosen ones, or all where all are wanted."""
@@ -180,7 +209,7 @@ class Plugins:
         if missing:
             raise plugin.error(f"what it made as backend {offer.name} has no {', '.join(missing)}")
         if backend.api_version != API_VERSION:
-            raise plugin.error(f"backend {offer.name}: {_version_problem(backend)}")
+            raise plugin.error(f"backend {offer.name}: {version_problem(backend)}")
         return backend
 
     def open_source(self, offer: SourcePlugin, declaration: Declaration) -> RuleSource:
@@ -234,24 +263,6 @@ class Plugins:
 _MEMBERS: Final = tuple(name for name in vars(Backend) if not name.startswith("_"))
 
 
-def unavailable(offer: BackendPlugin) -> str | None:
-    """Why an offered backend can't be used here, its broken check included; None where it can."""
-    if offer.api_version != API_VERSION:
-        return _version_problem(offer)
-    try:
-        with blaming(PluginError, "its check"):
-            return offer.unavailable()
-    except MeshfwError as error:
-        return str(error)
-
-
-def _version_problem(offer: BackendPlugin | SourcePlugin | Backend) -> str:
-    return (
-        f"it was written for version {offer.api_version} of the plugin interface, and this meshfw has version "
-        f"{API_VERSION}: install releases that fit together"
-    )
-
-
 def _extended(
     language: Language, extensions: Collection[Extension], plugin: LoadedPlugin, names: dict[str, str]
 ) -> Language:
@@ -275,10 +286,15 @@ __all__ = [
     "AUTO",
     "BUILT_IN",
     "BuiltIn",
+    "Candidate",
     "ListedBackend",
     "Plugins",
+    "Presence",
+    "Sites",
+    "Standing",
     "Verdict",
     "blaming",
+    "choose",
     "installed",
     "unavailable",
 ]

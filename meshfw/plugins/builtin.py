@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from meshfw.backend import Backend, Site
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.extension import Extension
-from meshfw.hookspecs import BackendPlugin, SourcePlugin, hookimpl
+from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
 from meshfw.source import Declaration, RuleSource
 
 
@@ -16,7 +16,7 @@ class BuiltIn:
 
     @hookimpl
     def meshfw_backends(self) -> Iterable[BackendPlugin]:
-        """The nft and the memory backend."""
+        """The nft backend, the two of iptables, and the memory backend."""
         return (
             BackendPlugin(
                 name="nft",
@@ -24,6 +24,23 @@ class BuiltIn:
                 summary="native nf_tables, both families in one transaction, no process",
                 unavailable=_nft_unavailable,
                 automatic=10,
+                presence=_nft_presence,
+            ),
+            BackendPlugin(
+                name="iptables-nft",
+                factory=_iptables_nft,
+                summary="iptables' tables in nf_tables, one process for each changed family",
+                unavailable=_iptables_nft_unavailable,
+                automatic=20,
+                presence=_iptables_nft_presence,
+            ),
+            BackendPlugin(
+                name="iptables-legacy",
+                factory=_iptables_legacy,
+                summary="iptables' own tables, one process for each changed family",
+                unavailable=_iptables_legacy_unavailable,
+                automatic=30,
+                presence=_iptables_legacy_presence,
             ),
             BackendPlugin(
                 name="memory",
@@ -56,6 +73,48 @@ def _nft_unavailable() -> str | None:
     from meshfw.backends.instance import nft_unavailable
 
     return nft_unavailable()
+
+
+def _nft_presence(site: Site) -> Presence:
+    from meshfw.backends.presence import nft_presence
+
+    return nft_presence(site)
+
+
+def _iptables_nft(site: Site) -> Backend:
+    from meshfw.backends.iptables import iptables_nft
+
+    return iptables_nft(site)
+
+
+def _iptables_nft_unavailable() -> str | None:
+    from meshfw.backends.instance import iptables_nft_unavailable
+
+    return iptables_nft_unavailable()
+
+
+def _iptables_nft_presence(site: Site) -> Presence:
+    from meshfw.backends.presence import iptables_nft_presence
+
+    return iptables_nft_presence(site)
+
+
+def _iptables_legacy(site: Site) -> Backend:
+    from meshfw.backends.iptables import iptables_legacy
+
+    return iptables_legacy(site)
+
+
+def _iptables_legacy_unavailable() -> str | None:
+    from meshfw.backends.instance import iptables_legacy_unavailable
+
+    return iptables_legacy_unavailable()
+
+
+def _iptables_legacy_presence(site: Site) -> Presence:
+    from meshfw.backends.presence import iptables_legacy_presence
+
+    return iptables_legacy_presence(site)
 
 
 def _memory(site: Site) -> Backend:

@@ -12,7 +12,7 @@ import pluggy
 from meshfw import hookspecs
 from meshfw.errors import ConfigError, MeshfwError, PluginError
 from meshfw.extensions.extension import Extension
-from meshfw.hookspecs import GROUP, BackendPlugin, SourcePlugin
+from meshfw.hookspecs import GROUP, BackendPlugin, SourcePlugin, always
 from meshfw.source import alternatives, suggestion
 
 if TYPE_CHECKING:  # 40 ms that a start without foreign plugins doesn't pay
@@ -173,6 +173,9 @@ def _check_offer(offer: Any, plugin: LoadedPlugin, hook: str) -> None:
         raise plugin.error(f"{hook} returned the name {offer.name!r}: letters, digits, _ . - are allowed, and not auto")
     if not callable(offer.factory) or not isinstance(offer.api_version, int):
         raise plugin.error(f"{hook} returned {offer.name} with a factory or api_version that is none")
+    for name in ("unavailable", "presence"):
+        if not callable(getattr(offer, name, always)):
+            raise plugin.error(f"{hook} returned {offer.name} with a field {name} that can't be called")
 
 
 def _dist_name(entry: EntryPoint) -> str:
