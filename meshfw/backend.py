@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
+from meshfw.expansion import Expansion
 from meshfw.extensions.language import Language
 from meshfw.model import Family, Ruleset, SetKey
 from meshfw.plan import Plan
@@ -40,7 +41,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     opaque: bool = False
     """Matches and targets without a typed value can be stored."""
     native_sets: bool = True
-    """A set is one object whose elements change one by one."""
+    """A set is one object whose elements change one by one.
+
+    False: there are no sets. Whatever the backend is asked to check, diff, compile and prove was expanded into rules
+    first (:mod:`meshfw.expansion`), so it never meets a set or a reference to one.
+    """
     counters: bool = True
     """Rules count packets and bytes, and keep their numbers over changes elsewhere."""
     kernel: bool = True
@@ -130,19 +135,24 @@ class Watch(Protocol):
 
 
 class Cache:
-    """What is known about a kernel until its fingerprint moves; one for each backend instance, filled by reconcile."""
+    """What is known about a kernel until its fingerprint moves; one for each backend instance, filled by reconcile.
 
-    __slots__ = ("fingerprint", "reason", "report", "ruleset", "snapshot")
+    ``ruleset`` is the declared one that the ``snapshot`` is known to mean. ``expansion`` is the last one that was made
+    for a backend without sets; no kernel has a part in it, so it outlives the rest.
+    """
+
+    __slots__ = ("expansion", "fingerprint", "reason", "report", "ruleset", "snapshot")
 
     def __init__(self) -> None:
         self.fingerprint: Fingerprint | None = None
         self.snapshot: Snapshot | None = None
         self.ruleset: Ruleset | None = None
         self.report: Report | None = None
+        self.expansion: Expansion | None = None
         self.reason = "nothing read yet"
 
     def drop(self, reason: str) -> None:
-        """Forget everything; ``reason`` goes into the next report."""
+        """Forget the kernel; ``reason`` goes into the next report."""
         self.fingerprint = self.snapshot = self.ruleset = self.report = None
         self.reason = reason
 

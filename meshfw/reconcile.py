@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshfw.backend import Backend, Observed, Outcome, Report
+from meshfw.backend import Backend, Observed, Outcome, Report, Unsupported
 from meshfw.errors import ConcurrentChangeError, UnsupportedError, VerifyError
+from meshfw.expansion import expand
 from meshfw.model import Ruleset
 from meshfw.plan import Plan, diff
 
@@ -22,9 +23,9 @@ def plan(backend: Backend, ruleset: Ruleset) -> Plan:
     Raises:
         UnsupportedError: the backend can't express the ruleset.
     """
-    _warnings(backend, ruleset)
+    wanted, _ = checked(backend, ruleset)
     observed, _ = _look(backend)
-    return diff(observed.snapshot, ruleset)
+    return diff(observed.snapshot, wanted)
 
 
 def apply(backend: Backend, ruleset: Ruleset) -> Report:
@@ -41,9 +42,9 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
         fingerprint = backend.fingerprint()
         if fingerprint is not None and fingerprint == cache.fingerprint:
             return cache.report
-    warnings = _warnings(backend, ruleset)
+    wanted, warnings = checked(backend, ruleset)
     observed, state = _look(backend)
-    first = todo = diff(observed.snapshot, ruleset)
+    first = todo = diff(observed.snapshot, wanted)
     commits = refusals = 0
     notes: list[str] = []
     while todo:
@@ -54,14 +55,14 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
             raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
         fresh = commits == refusals == 0
         observed, committed = _commit(
-            backend, observed, todo, ruleset, cached=fresh and state == "hit", insist=refusals >= PATIENCE, notes=notes
+            backend, observed, todo, wanted, cached=fresh and state == "hit", insist=refusals >= PATIENCE, notes=notes
         )
         commits += committed
         refusals += not committed
-        todo = diff(observed.snapshot, ruleset)
+        todo = diff(observed.snapshot, wanted)
     if observed.fingerprint is None and backend.fingerprint() is not None:
         notes.append("others kept writing while the rules were read: what was read may be of several moments")
-    _settle(backend, observed, ruleset)
+    _settle(backend, observed, wanted, declared=ruleset)
     return Report(
         outcome=Outcome.CHANGED if commits else Outcome.CLEAN,
         backend=backend.name,
@@ -72,13 +73,25 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
     )
 
 
-def _warnings(backend: Backend, ruleset: Ruleset) -> tuple[str, ...]:
-    """The backend's warnings about a ruleset; what it refuses is raised."""
+def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...]]:
+    """The ruleset as the backend is to hold it, without sets where it has none, and the backend's warnings about it.
+
+    The backend is asked about what it will get, so its findings count rules as the plan does; what can't be expanded is
+    named by the declared rule. Nothing is read or written.
+
+    Raises:
+        UnsupportedError: the backend can't express the ruleset.
+    """
+    if not backend.capabilities.native_sets:
+        expansion = backend.cache.expansion = expand(ruleset, backend.cache.expansion)
+        if expansion.problems:
+            raise UnsupportedError(backend.name, [Unsupported(where, reason) for where, reason in expansion.problems])
+        ruleset = expansion.ruleset
     findings = backend.check(ruleset)
     refused = [finding for finding in findings if finding.refuses]
     if refused:
         raise UnsupportedError(backend.name, refused)
-    return tuple(str(finding) for finding in findings)
+    return ruleset, tuple(str(finding) for finding in findings)
 
 
 def _look(backend: Backend) -> tuple[Observed, str]:
@@ -118,11 +131,11 @@ def _commit(
     return Observed(observed.snapshot.updated(part.snapshot, todo.keys), part.fingerprint), True
 
 
-def _settle(backend: Backend, observed: Observed, ruleset: Ruleset) -> None:
-    """Remember what was proven: the snapshot, now known to equal the ruleset's own values."""
+def _settle(backend: Backend, observed: Observed, wanted: Ruleset, *, declared: Ruleset) -> None:
+    """Remember what was proven: the snapshot, now known to equal the wanted ruleset's own values."""
     cache = backend.cache
-    cache.snapshot = observed.snapshot.adopted(ruleset)
+    cache.snapshot = observed.snapshot.adopted(wanted)
     cache.fingerprint = observed.fingerprint
-    cache.ruleset = ruleset
+    cache.ruleset = declared
     cache.reason = "hit" if observed.fingerprint is not None else "no fingerprint"
     cache.report = Report(outcome=Outcome.IDLE, backend=backend.name, cache="hit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -14,9 +15,9 @@ from meshfw.errors import BackendError, ConfigError
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.model import Chain, Family, OpaqueMatch, OpaqueTarget, Rule, Ruleset, SetKey, Table
-from meshfw.plan import Plan
+from meshfw.plan import Plan, diff
 from meshfw.reconcile import apply
-from meshfw.snapshot import ListKey
+from meshfw.snapshot import ListKey, Snapshot
 from meshfw.testing.conformance import LAWS, BackendLaws, report
 from meshfw.testing.lab import Foreign, Lab, MakeBackend
 from meshfw.testing.rulesets import sample
@@ -34,13 +35,16 @@ COMMIT
 
 
 class TestMemoryBackend(BackendLaws):
+    native_sets: ClassVar[bool] = True
+
     @pytest.fixture
     def kernel(self) -> MemoryKernel:
         return MemoryKernel()
 
     @pytest.fixture
     def make_backend(self, kernel: MemoryKernel, language: Language) -> MakeBackend:
-        return lambda owner: MemoryBackend(Site(owner=owner, language=language, options={"kernel": kernel}))
+        options = {"kernel": kernel, "native_sets": self.native_sets}
+        return lambda owner: MemoryBackend(Site(owner=owner, language=language, options=options))
 
     @pytest.fixture
     def count(self, kernel: MemoryKernel) -> Callable[[], None]:
@@ -82,7 +86,13 @@ class TestMemoryBackend(BackendLaws):
         def set_line(start: str, line: str) -> Callable[[], None]:
             return edit(lambda lines: lines.__setitem__(at(lines, start), line))
 
+        of_sets = {
+            "a set of another kind": put("create meshfw:web", "create meshfw:strange hash:net"),
+            "an element inside another": put("create meshfw:web", "add meshfw:peers 10.4.0.9"),
+            "an element of the other family": put("create meshfw:web", "add meshfw:peers fd00::/8"),
+        }
         return {
+            **(of_sets if self.native_sets else {"a set": put("*filter", "create meshfw:strange address")}),
             "a rule that cannot be read": put("-A meshfw:fw", "-A meshfw:fw -m nobody --knows -j meshfw:rest"),
             "a jump to a chain of others": put("-A meshfw:fw", "-A meshfw:fw -j DOCKER"),
             "a dispatcher without a rule": edit(lambda lines: lines.pop(at(lines, "-A meshfw/input/first"))),
@@ -90,11 +100,26 @@ class TestMemoryBackend(BackendLaws):
             "a policy that is none": set_line(":meshfw/input/first", ":meshfw/input/first QUEUE [0:0]"),
             "a chain with a policy": set_line(":meshfw:rest", ":meshfw:rest DROP [0:0]"),
             "a dispatcher on no hook": put(":meshfw/input/first", ":meshfw/nowhere/first DROP [0:0]"),
-            "a set of another kind": put("create meshfw:web", "create meshfw:strange hash:net"),
-            "an element inside another": put("create meshfw:web", "add meshfw:peers 10.4.0.9"),
-            "an element of the other family": put("create meshfw:web", "add meshfw:peers fd00::/8"),
             "everything": edit(list.clear),
         }
+
+
+class TestMemoryBackendWithoutSets(TestMemoryBackend):
+    native_sets = False
+
+    def test_no_set_reaches_the_kernel(self, lab: Lab, kernel: MemoryKernel) -> None:
+        assert any(entry.elements for entry in lab.sample.sets)
+        apply(lab.backend(), lab.sample)
+        text = "".join(kernel.text(family) for family in Family)
+        assert "@" not in text
+        assert "create" not in text
+        assert text.count("-j meshfw:peers") == 6, "in each family one for either element, and the attachment to output"
+
+    def test_a_set_that_comes_all_the_same_is_refused(self, lab: Lab) -> None:
+        backend = lab.backend()
+        assert any("there are no sets" in str(finding) for finding in backend.check(lab.sample))
+        with pytest.raises(BackendError, match="there are no sets"):
+            backend.compile(diff(Snapshot(), lab.sample))
 
 
 def test_a_memory_backend_alone_narrows_what_needs_more() -> None:
@@ -243,6 +268,11 @@ def test_a_step_of_another_tool_is_refused() -> None:
 def test_a_kernel_that_is_none_is_a_mistake_in_the_configuration() -> None:
     with pytest.raises(ConfigError, match="expected a MemoryKernel"):
         MemoryBackend(Site(owner="meshfw", language=LANGUAGE, options={"kernel": "legacy"}))
+
+
+def test_sets_or_none_is_a_matter_of_true_or_false() -> None:
+    with pytest.raises(ConfigError, match=r"backend\.memory\.native_sets: 'no'; expected true or false"):
+        MemoryBackend(Site(owner="meshfw", language=LANGUAGE, options={"native_sets": "no"}))
 
 
 def test_each_backend_has_a_kernel_of_its_own_by_default() -> None:

@@ -17,9 +17,15 @@ def test_every_mutant_is_caught_by_its_law(mutant: Mutant) -> None:
     assert caught(BY_NAME[mutant.caught_by], mutant.mutate) is not None
 
 
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if not m.of_sets], ids=lambda mutant: mutant.name)
+def test_every_mutant_without_sets_is_caught_by_its_law(mutant: Mutant) -> None:
+    assert caught(BY_NAME[mutant.caught_by], mutant.mutate, native_sets=False) is not None
+
+
+@pytest.mark.parametrize("native_sets", [True, False])
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
-def test_a_sound_backend_breaks_no_law(law: Law) -> None:
-    lab = memory_lab()
+def test_a_sound_backend_breaks_no_law(law: Law, native_sets: bool) -> None:
+    lab = memory_lab(native_sets=native_sets)
     if law.name in NO_PACKETS:
         assert law.narrowed(lab) == "no packet meets the backend's rules"
     else:

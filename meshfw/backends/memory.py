@@ -3,7 +3,7 @@
 What it holds is text and nothing else: every observation parses it back, and a commit runs the transaction's own
 lines on a copy, which then takes the original's place. For owner ``meshfw`` chain ``a`` is stored as ``meshfw:a``,
 the dispatcher of one hook and place as ``meshfw/input/first`` with its policy in its ``:`` line, and set ``a`` as
-``meshfw:a``, which a rule calls ``@meshfw:a``.
+``meshfw:a``, which a rule calls ``@meshfw:a``. With the option ``native_sets = false`` it's a backend without sets.
 """
 
 from __future__ import annotations
@@ -142,13 +142,16 @@ class MemoryBackend:
 
     api_version: Final = API_VERSION
     name: Final = NAME
-    capabilities: Final = Capabilities(opaque=True, kernel=False)
 
     def __init__(self, site: Site) -> None:
         kernel = site.options.get("kernel")
         if kernel is not None and not isinstance(kernel, MemoryKernel):
             raise ConfigError(f"{kernel!r} is not a kernel", key=f"backend.{NAME}.kernel", expected="a MemoryKernel")
+        native_sets = site.options.get("native_sets", True)
+        if not isinstance(native_sets, bool):
+            raise ConfigError(f"{native_sets!r}", key=f"backend.{NAME}.native_sets", expected="true or false")
         self.kernel = kernel or MemoryKernel()
+        self.capabilities = Capabilities(opaque=True, kernel=False, native_sets=native_sets)
         self.cache = Cache()
         self._names = Names(site.owner)
         self._language: Language = site.language
@@ -163,7 +166,9 @@ class MemoryBackend:
             for index, rule in enumerate(chain.rules, 1)
         ]
         placed += [(f"attachment to {item.dispatcher}", item.family, item.rule) for item in ruleset.attachments]
-        found = (self._unsupported(where, family, rule) for where, family, rule in placed)
+        found = [self._unsupported(where, family, rule) for where, family, rule in placed]
+        if not self.capabilities.native_sets:
+            found += [Unsupported(f"{entry.family} set {entry.name}", "there are no sets") for entry in ruleset.sets]
         return tuple(finding for finding in found if finding is not None)
 
     def _unsupported(self, where: str, family: Family, rule: Rule) -> Unsupported | None:
@@ -239,6 +244,8 @@ class MemoryBackend:
 
     def compile(self, plan: Plan) -> Transaction:
         """One step for each family that changes."""
+        if not self.capabilities.native_sets and any(change.new for change in plan.sets):
+            raise BackendError("there are no sets", backend=NAME)
         texts: dict[ListKey, tuple[str, ...]] = {
             change.key: tuple(self._text(rule, change.key.family) for rule in change.rules) for change in plan.lists
         }

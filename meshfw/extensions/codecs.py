@@ -126,11 +126,11 @@ def port_atoms(field: str, negated: bool, ranges: Iterable[Ports]) -> Iterable[t
         yield (field, met)
 
 
-def complement(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The ports outside the ranges, which are sorted and joined."""
+def complement(ranges: Iterable[tuple[int, int]], *, last: int = ALL_PORTS.high) -> tuple[tuple[int, int], ...]:
+    """The ports, or numbers up to another ``last``, outside the ranges, which are sorted and without overlap."""
     outside: list[tuple[int, int]] = []
-    edge = ALL_PORTS.low
-    for low, high in (*ranges, (ALL_PORTS.high + 1, 0)):
+    edge = 0
+    for low, high in (*ranges, (last + 1, 0)):
         if edge < low:
             outside.append((edge, low - 1))
         edge = high + 1

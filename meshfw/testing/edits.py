@@ -275,11 +275,11 @@ def edited(ruleset: Ruleset, name: str, pick: Pick) -> Ruleset | None:
 
 
 def all_edits(ruleset: Ruleset) -> dict[str, Ruleset]:
-    """Every edit that can be made, at a fixed place each, and those of rules at both ends of a chain too."""
+    """Every edit that can be made, at a fixed place each, and those of rules, sets and elements at both ends too."""
     found: dict[str, Ruleset] = {}
     for name in EDITS:
         places = (("", middle), (" (the first)", first), (" (the last)", last))
-        for place, pick in places if "rule" in name else places[:1]:
+        for place, pick in places if any(word in name for word in ("rule", "set", "element")) else places[:1]:
             after = edited(ruleset, name, pick)
             if after is not None and after != ruleset:
                 found[f"{name}{place}"] = after

@@ -35,7 +35,7 @@ def stale_commit_is_refused(lab: Lab, case: Case) -> None:
     backend = lab.backend()
     apply(backend, case.one)
     observed = backend.observe()
-    transaction = backend.compile(diff(observed.snapshot, case.other))
+    transaction = backend.compile(diff(observed.snapshot, lab.meant(case.other)))
     intruder = edited(case.one, "delete a rule", first) or Ruleset()
     lab.changed(intruder)
     try:
@@ -45,7 +45,7 @@ def stale_commit_is_refused(lab: Lab, case: Case) -> None:
     else:
         assert not committed.exclusive, "somebody wrote since the fingerprint, and the commit calls itself exclusive"
     with lab.instance() as insisting:
-        late = insisting.compile(diff(insisting.observe().snapshot, case.one))
+        late = insisting.compile(diff(insisting.observe().snapshot, lab.meant(case.one)))
         exclusive = insisting.commit(late, based_on=None).exclusive
     assert not exclusive, "a commit based on nothing can't know that nobody wrote, and calls itself exclusive"
     lab.assert_held(case.one)
@@ -141,7 +141,7 @@ def _is_not(line: int, at: int) -> bool:
 
 def _transaction(lab: Lab, ruleset: Ruleset) -> Transaction:
     with lab.instance() as backend:
-        return backend.compile(diff(backend.observe().snapshot, ruleset))
+        return backend.compile(diff(backend.observe().snapshot, lab.meant(ruleset)))
 
 
 @law()
@@ -182,9 +182,10 @@ def every_change_is_made_in_one_go(lab: Lab, case: Case) -> None:
     backend = lab.backend()
     apply(backend, case.one)
     for name, changed in all_edits(case.one).items():
+        needed = int(lab.differ(case.one, changed))
         for ruleset in (changed, case.one):
             report = apply(backend, ruleset)
-            assert report.commits == 1, f"{name} took {report.commits} commits"
+            assert report.commits == needed, f"{name} took {report.commits} commits, not {needed}"
 
 
 LAWS: Final = (

@@ -10,6 +10,7 @@ import msgspec
 
 from meshfw.backend import Backend, Capabilities
 from meshfw.errors import MeshfwError
+from meshfw.expansion import Expansion, expand
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule
@@ -71,6 +72,7 @@ class Lab:
         self.capabilities: Capabilities = self._probe.capabilities
         self.has_fingerprint = self._probe.fingerprint() is not None
         self.has_watch = self._probe.watch() is not None
+        self._expansion: Expansion | None = None
         self.left_out = tuple(text for text in CATALOGUE if not self._known(text))
         self.sample = self._supported(sample(self.language, self.families))
 
@@ -139,6 +141,18 @@ class Lab:
         )
         return of_families(msgspec.structs.replace(ruleset, chains=chains), self.families)
 
+    def meant(self, ruleset: Ruleset) -> Ruleset:
+        """What the backend is to hold of a declared ruleset: itself, or without its sets where it has none."""
+        if self.capabilities.native_sets:
+            return ruleset
+        self._expansion = expand(ruleset, self._expansion)
+        assert not self._expansion.problems, f"a law is tried on what has no expansion: {self._expansion.problems}"
+        return self._expansion.ruleset
+
+    def differ(self, one: Ruleset, other: Ruleset) -> bool:
+        """Whether going from one to another changes anything in the kernel; a set that no rule names may be nothing."""
+        return self.meant(one) != self.meant(other)
+
     # --- witnesses ---
 
     def text(self) -> str:
@@ -162,7 +176,7 @@ class Lab:
 
     def assert_held(self, ruleset: Ruleset, owner: str = OWNER) -> None:
         """Fail unless a fresh instance reads exactly the ruleset: every chain, rule, order, policy and set."""
-        found = list(differences(self.held(owner), ruleset))
+        found = list(differences(self.held(owner), self.meant(ruleset)))
         assert not found, f"what is held is not what was declared for {owner}:\n" + "\n".join(found)
 
     def described(self, found: Plan) -> str:

@@ -58,8 +58,9 @@ def order_is_kept(lab: Lab, case: Case) -> None:
     turned = tuple(msgspec.structs.replace(chain, rules=chain.rules[::-1]) for chain in case.one.chains)
     for ruleset in (case.one, msgspec.structs.replace(case.one, chains=turned)):
         apply(backend, ruleset)
+        meant = lab.meant(ruleset)
         for key, held in lab.held().lists.items():
-            chain = ruleset.chain(key) if isinstance(key, ChainKey) else None
+            chain = meant.chain(key) if isinstance(key, ChainKey) else None
             if chain is not None:
                 assert [rule.rule for rule in held.rules] == list(chain.rules), f"{key} has another order"
 
@@ -76,7 +77,8 @@ def families_are_held_apart(lab: Lab, case: Case) -> None:
         part = of_families(case.one, families)
         apply(backend, part)
         held = {key.family for key in lab.held().lists}
-        assert held == part.families, f"declared for {sorted(part.families)}, held for {sorted(held)}"
+        wanted = lab.meant(part).families
+        assert held == wanted, f"declared for {sorted(wanted)}, held for {sorted(held)}"
         lab.assert_held(part)
 
 
@@ -187,7 +189,7 @@ def unsupported_is_refused_first(lab: Lab, case: Case) -> None:
 def _refused_or_held(lab: Lab, ruleset: Ruleset, what: str, *, may: bool) -> None:
     witness, recording = lab.backend(), Recording(lab.backend())
     before, held = witness.fingerprint(), lab.held()
-    if not any(finding.refuses for finding in recording.check(ruleset)):
+    if not any(finding.refuses for finding in recording.check(lab.meant(ruleset))):
         assert may, f"{what}: the capabilities exclude it and check() doesn't refuse it"
         apply(recording, ruleset)
         lab.assert_held(ruleset)
@@ -208,7 +210,7 @@ def rendering_is_deterministic(lab: Lab, case: Case) -> None:
     backend, other = lab.backend(), lab.backend()
     observed = backend.observe()
     for ruleset in (case.other, Ruleset()):
-        found = diff(observed.snapshot, ruleset)
+        found = diff(observed.snapshot, lab.meant(ruleset))
         texts = {str(held.compile(found)) for held in (backend, other, backend, other, lab.backend())}
         assert len(texts) == 1, f"one plan, {len(texts)} texts"
     assert backend.fingerprint() == observed.fingerprint, "compiling moved the fingerprint"

@@ -30,10 +30,11 @@ STRANGERS: Final = "*filter\n:DOCKER - [0:0]\n-A DOCKER -m nobody --knows this -
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """A defect and the name of the law that catches it."""
+    """A defect and the name of the law that catches it; one ``of_sets`` is none in a backend without them."""
 
     mutate: Mutate
     caught_by: str
+    of_sets: bool = False
 
     @property
     def name(self) -> str:
@@ -43,7 +44,7 @@ class Mutant(msgspec.Struct, frozen=True):
 
 MUTANTS: Final = (
     Mutant(broken_writers.LosesTheLastRule, "plan_after_apply_is_empty"),
-    Mutant(broken_writers.LeavesTheElements, "what_is_declared_is_held"),
+    Mutant(broken_writers.LeavesTheElements, "what_is_declared_is_held", of_sets=True),
     Mutant(broken_writers.VaguePolicies, "what_is_declared_is_held"),
     Mutant(broken_writers.ReversesTwoRules, "order_is_kept"),
     Mutant(broken_writers.IgnoresIPv6, "families_are_held_apart"),
@@ -75,18 +76,19 @@ MUTANTS: Final = (
     Mutant(broken_writers.RetriesBlindly, "cut_off_commit_is_mended"),
     Mutant(broken_writers.TrustsItself, "dropped_line_is_caught"),
     Mutant(broken_writers.RunsThePlan, "what_is_printed_is_what_runs"),
-    Mutant(broken_writers.TakesTwoSteps, "every_change_is_made_in_one_go"),
+    Mutant(broken_writers.TakesTwoSteps, "every_change_is_made_in_one_go", of_sets=True),
 )
 """One mutant at least for each law that a backend without packets can break."""
 
 
-def memory_lab(mutate: Mutate | None = None) -> Lab:
+def memory_lab(mutate: Mutate | None = None, *, native_sets: bool = True) -> Lab:
     """A lab of memory backends on a kernel of their own, mutated or sound, with every witness that there is."""
     kernel = MemoryKernel()
     language = Language.of(builtin_extensions())
+    options = {"kernel": kernel, "native_sets": native_sets}
 
     def make(owner: str) -> Backend:
-        sound = MemoryBackend(Site(owner=owner, language=language, options={"kernel": kernel}))
+        sound = MemoryBackend(Site(owner=owner, language=language, options=options))
         return sound if mutate is None else mutate(sound)
 
     def dump() -> str:
@@ -119,10 +121,10 @@ def _tamperings(kernel: MemoryKernel) -> Mapping[str, Callable[[], None]]:
     return {"a policy that is none": damage, "everything gone": wipe}
 
 
-def caught(law: Law, mutate: Mutate | None) -> str | None:
+def caught(law: Law, mutate: Mutate | None, *, native_sets: bool = True) -> str | None:
     """How a law is broken by a mutant, in the law's words; None where the mutant gets away with it."""
-    for case in cases_of(law, memory_lab()):
-        lab = memory_lab(mutate)
+    for case in cases_of(law, memory_lab(native_sets=native_sets)):
+        lab = memory_lab(mutate, native_sets=native_sets)
         try:
             law.run(lab, case)
         except (AssertionError, MeshfwError) as error:

@@ -12,7 +12,10 @@ from typing import Any, Final
 import msgspec
 from hypothesis import strategies as st
 
+from meshfw.extensions.codecs import Ports
 from meshfw.extensions.language import Language
+from meshfw.extensions.limit import Limit
+from meshfw.extensions.udp import UDP, Udp
 from meshfw.model import (
     ACCEPT,
     HOOKS,
@@ -25,6 +28,7 @@ from meshfw.model import (
     Hook,
     Jump,
     Network,
+    Not,
     Place,
     Policy,
     Rule,
@@ -100,7 +104,7 @@ def _table(draw: st.DrawFn, family: Family, table: Table, held: tuple[Set, ...],
     names = draw(st.lists(st.sampled_from(_NAMES), unique=True, min_size=1, max_size=4))
     pool = pools.of(family, table, hooks)
     found = draw(st.lists(rules(family, table, pool=pool, accepts=pools.accepts), min_size=1, max_size=8))
-    found += [rule for rule in _set_rules(held) if pools.accepts_sets]
+    found += pools.set_rules(family, table, held)
     chains = []
     for index, name in enumerate(names):
         later = [kind(other) for other in names[index + 1 :] for kind in (Jump, Goto)]
@@ -110,10 +114,6 @@ def _table(draw: st.DrawFn, family: Family, table: Table, held: tuple[Set, ...],
         chains.append(Chain(family=family, table=table, name=name, rules=tuple(body)))
     attachments = draw(_attachments(chains, hooks)) if hooks else ()
     return Ruleset(chains=tuple(chains), sets=held, attachments=attachments)
-
-
-def _set_rules(held: tuple[Set, ...]) -> list[Rule]:
-    return [Rule(source=SetRef(entry.name), target=ACCEPT) for entry in held if entry.type is ElementType.ADDRESS]
 
 
 @st.composite
@@ -151,6 +151,20 @@ class _Pools:
             for table in Table:
                 fitting = (rule for rule in known if rule is not None and may_stand(rule, table, ()))
                 self._rules[family, table] = [rule for rule in fitting if accepts(rule, family, table)]
+
+    def set_rules(self, family: Family, table: Table, held: Iterable[Set]) -> list[Rule]:
+        """Rules that name sets: of either sign, and with a match that counts."""
+        found = []
+        for reference in (SetRef(entry.name) for entry in held if entry.type is ElementType.ADDRESS):
+            counting = Rule(matches=(Limit(),))
+            found += [Rule(source=reference, target=ACCEPT), Rule(destination=Not(reference), target=ACCEPT)]
+            if self.accepts(counting, family, table):
+                found.append(msgspec.structs.replace(counting, source=reference))
+        for reference in (SetRef(entry.name) for entry in held if entry.type is ElementType.PORT):
+            plain = Rule(protocol=UDP, matches=(Udp(sport=Ports(1, 2)),), target=ACCEPT)
+            if self.accepts(plain, family, table):
+                found.append(msgspec.structs.replace(plain, matches=(Udp(dport=reference),)))
+        return found
 
     def of(self, family: Family, table: Table, hooks: Collection[Hook]) -> tuple[Rule, ...]:
         """The rules that may stand in chains reached from these hooks."""
