@@ -136,6 +136,30 @@ class BackendError(MeshfwError):
         head = f"{self.backend}: " if self.backend else ""
         return f"{head}{self.reason}" + (f" ({self.remedy})" if self.remedy else "")
 
+    def add_remedy(self, text: str) -> None:
+        """Say more at the end: what state the kernel is in, or what else to do."""
+        self.remedy = f"{self.remedy}; {text}" if self.remedy else text
+
+
+class PartialCommitError(BackendError):
+    """A commit failed half-way, and putting back failed as well: ``stands`` says for each table what it holds."""
+
+    def __init__(
+        self, first: BaseException, second: BaseException | None, stands: Sequence[str], *, backend: str = ""
+    ) -> None:
+        super().__init__(
+            f"a commit failed half-way ({first}), and what it had done couldn't be put back"
+            + (f" ({second})" if second is not None else ""),
+            backend=backend,
+            remedy="the next apply makes everything what it should be",
+        )
+        self.first = first
+        self.second = second
+        self.stands = tuple(stands)
+
+    def __str__(self) -> str:
+        return super().__str__() + "".join(f"\n  {line}" for line in self.stands)
+
 
 class KernelError(BackendError):
     """A system call or netlink message the kernel refused; ``errno`` is its number."""

@@ -67,9 +67,13 @@ class ListChange(msgspec.Struct, frozen=True):
         """Start and end of the run of new rules that a backend which writes at head and tail only leaves alone."""
         return longest_run(self.kept, [rule.stateful for rule in self.rules])
 
-    @property
-    def moves(self) -> bool:
-        """Whether a rule may be written again and must take its counters along: it moves, or stays behind a change."""
+    def moves(self, *, in_place: bool) -> bool:
+        """Whether a rule that stays or moves is written again and must take its counters along.
+
+        One that moves is; one that stays is where a backend can't edit ``in_place``, but at head and tail only.
+        """
+        if in_place:
+            return any(kept < 0 <= source for kept, source in zip(self.kept, self.source, strict=True))
         start, end = self.run
         return any(source >= 0 for source in (*self.source[:start], *self.source[end:]))
 
@@ -122,10 +126,11 @@ class Plan(msgspec.Struct, frozen=True):
         """The lists and sets it touches."""
         return (*(change.key for change in self.lists), *(change.key for change in self.sets))
 
-    @property
-    def moves(self) -> tuple[ListKey, ...]:
-        """The lists whose kept rules may be written again, so that their counters must be fresh."""
-        return tuple(change.key for change in self.lists if change.old is not None and change.moves)
+    def moves(self, *, in_place: bool) -> tuple[ListKey, ...]:
+        """The lists with rules that are written again, so that their counters must be fresh."""
+        return tuple(
+            change.key for change in self.lists if change.old is not None and change.moves(in_place=in_place)
+        )
 
     def edits(self, formatter: Formatter) -> Iterator[Edit]:
         """The lines of the plan; ``formatter`` prints a rule of a family."""
@@ -196,7 +201,7 @@ def _change(key: ListKey, old: ObservedList | None, new: Chain | Dispatcher, *, 
     if rebuilt:
         return ListChange(key, old, new, (-1,) * count, source)
     change = ListChange(key, old, new, kept, source)
-    same = len(old.rules) == count and -1 not in kept and change.policy is None
+    same = len(old.rules) == count and -1 not in kept and change.policy is None and not old.faults
     return None if same else change
 
 
@@ -262,6 +267,8 @@ def _list_edits(change: ListChange, formatter: Callable[[Rule], str]) -> Iterato
     elif change.policy is not None:
         before = "/".join(sorted(change.old.policies))
         yield Edit("~", where, text=f"policy {change.policy}", before=f"policy {before}")
+    if change.old is not None:
+        yield from (Edit("~", where, text=f"mended: {fault}") for fault in change.old.faults)
     yield from _rule_edits(change, where, formatter)
 
 

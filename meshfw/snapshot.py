@@ -42,25 +42,31 @@ class ObservedList(msgspec.Struct, frozen=True, gc=False):
     """A chain or dispatcher as it stands in the kernel.
 
     ``policies`` are those a dispatcher's may be taken for (a backend that can't tell ``return`` from ``accept`` names
-    both). ``declared`` is the model's value it is known to equal, for comparison by identity.
+    both). ``declared`` is the model's value it is known to equal, for comparison by identity. ``faults`` say what else is
+    not as it should be around its rules, such as a jump to it that is missing; ``backing`` is the backend's own note of
+    how it stands there, which nobody else reads.
     """
 
     key: ListKey
     rules: tuple[ObservedRule, ...] = ()
     policies: frozenset[Policy] = frozenset()
     declared: Chain | Dispatcher | None = None
+    faults: tuple[str, ...] = ()
+    backing: Any = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything of one owner that a kernel holds.
 
     ``broken`` names families whose tables are in a state that edits can't mend (switched off, or holding objects
-    that aren't meshfw's under its name), with the reason: the backend rebuilds them.
+    that aren't meshfw's under its name), with the reason: the backend rebuilds them. ``strangers`` are lists that
+    somebody else made under a name of the owner's, with where they stand: nobody touches them.
     """
 
     lists: Mapping[ListKey, ObservedList] = {}
     sets: Mapping[SetKey, Set] = {}
     broken: Mapping[Family, str] = {}
+    strangers: Mapping[ListKey, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self.lists or self.sets or self.broken)
@@ -79,7 +85,7 @@ class Snapshot(msgspec.Struct, frozen=True):
                 _replace(sets, key, part.sets.get(key))
             else:
                 _replace(lists, key, part.lists.get(key))
-        return Snapshot(lists, sets, part.broken)
+        return Snapshot(lists, sets, part.broken, part.strangers)
 
     def adopted(self, ruleset: Ruleset) -> Snapshot:
         """This snapshot, known to mean the ruleset, with the ruleset's own values: compared by identity from now on."""
@@ -88,8 +94,9 @@ class Snapshot(msgspec.Struct, frozen=True):
         for new in wanted:
             held = lists[new.key]
             if held.declared is not new:
-                lists[new.key] = ObservedList(held.key, _same_rules(held.rules, new.rules), held.policies, new)
-        return Snapshot(lists, {(entry.family, entry.name): entry for entry in ruleset.sets}, self.broken)
+                lists[new.key] = msgspec.structs.replace(held, rules=_same_rules(held.rules, new.rules), declared=new)
+        sets = {(entry.family, entry.name): entry for entry in ruleset.sets}
+        return Snapshot(lists, sets, self.broken, self.strangers)
 
 
 def _same_rules(held: tuple[ObservedRule, ...], rules: tuple[Rule, ...]) -> tuple[ObservedRule, ...]:

@@ -11,10 +11,23 @@ nft (since 0.1.0), for owner ``meshfw``:
 Each table bears the comment ``meshfw``: one of that name without it is somebody else's, and is left alone.
 
 A character that nft's identifiers can't hold is written as a dot and two hexadecimal digits.
+
+iptables-legacy and iptables-nft (since 0.1.0), for owner ``meshfw``, in each table that holds anything:
+
+* chain ``a`` is the user chain ``meshfw-a``; a name beyond 28 characters is cut, and ends in a dot and eight
+  hexadecimal digits of its hash;
+* the dispatcher of one hook and place is the user chain ``meshfw.input.first``; the built-in chain has one jump to it,
+  at its head (first) or tail (last), where only jumps to other owners' dispatchers may stand before or behind it;
+* every chain begins with its marker, a rule with a comment alone, ``meshfw:OWNER:NAME`` or
+  ``meshfw:OWNER:HOOK/PLACE``; then come its rules, and in a dispatcher the policy as a last rule, where it isn't
+  ``return``.
+
+A chain of that prefix without a marker is somebody else's, and is left alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -22,7 +35,8 @@ from typing import Final
 import msgspec
 
 from meshfw.languages.nft import Names
-from meshfw.model import DispatcherKey, Family, Hook, Place, Table
+from meshfw.model import ChainKey, DispatcherKey, Family, Hook, Place, Table
+from meshfw.snapshot import ListKey
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _ESCAPED: Final = re.compile(r"\.([0-9a-f]{2})")
@@ -125,3 +139,42 @@ def names_in(table: Table) -> Names:
         return found[1] if found is not None and found[0] is table else None
 
     return Names(chain=lambda name: nft_chain(table, name), set=nft_set, chain_of=chain_of, set_of=logical_set)
+
+
+# --- iptables ----------------------------------------------------------------------------------------------
+
+CHAIN_MAX: Final = 28
+"""Characters of a chain's name (linux/netfilter/x_tables.h, XT_EXTENSION_MAXNAMELEN less the final NUL)."""
+_DIGITS: Final = 8
+_DISPATCHER: Final = re.compile(r"([a-z][a-z0-9]{0,9})\.([a-z]+)\.(first|last)\Z")
+
+
+def iptables_chain(owner: str, key: ListKey | str) -> str:
+    """The user chain of a list, or of a chain by its logical name; a long one ends in a hash."""
+    if isinstance(key, DispatcherKey):
+        return f"{owner}.{key.hook.value}.{key.place.value}"
+    name = key.name if isinstance(key, ChainKey) else key
+    whole = f"{owner}-{name}"
+    if len(whole) <= CHAIN_MAX:
+        return whole
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
+    return f"{whole[: CHAIN_MAX - _DIGITS - 1]}.{digest}"
+
+
+def iptables_marker(owner: str, key: ListKey) -> str:
+    """The comment by which a chain is known as this owner's list."""
+    name = f"{key.hook.value}/{key.place.value}" if isinstance(key, DispatcherKey) else key.name
+    return f"{MARK}:{owner}:{name}"
+
+
+def iptables_dispatcher(chain: str) -> tuple[str, Hook, Place] | None:
+    """Owner, hook and place of a dispatcher's chain; None for any other name."""
+    found = _DISPATCHER.match(chain)
+    if found is None or found[2] not in set(Hook):
+        return None
+    return found[1], Hook(found[2]), Place(found[3])
+
+
+def owned_iptables_chain(owner: str, chain: str) -> bool:
+    """Whether a chain's name is one that the owner's lists may have."""
+    return chain.startswith((f"{owner}-", f"{owner}."))

@@ -12,7 +12,7 @@ DEPTH_MAX: Final = 15
 """Chains on a path behind a dispatcher (net/netfilter/nf_tables.h, NFT_JUMP_STACK_SIZE, less the dispatcher)."""
 
 
-def deep_paths(ruleset: Ruleset) -> Iterator[Unsupported]:
+def deep_paths(ruleset: Ruleset, *, most: int = DEPTH_MAX) -> Iterator[Unsupported]:
     """The attachments from which jumps and gotos lead through too many chains, with the longest path."""
     steps = {
         chain.key: tuple(
@@ -29,11 +29,11 @@ def deep_paths(ruleset: Ruleset) -> Iterator[Unsupported]:
         start = ChainKey(attachment.family, attachment.table, attachment.chain)
         _measure(start, steps, longest)
         depth = longest[start][0]
-        if depth > DEPTH_MAX:
+        if depth > most:
             path = " -> ".join(_path(start, longest))
             yield Unsupported(
                 f"attachment of {attachment.chain} to {attachment.dispatcher}",
-                f"jumps lead through {depth} chains ({path}); nf_tables follows {DEPTH_MAX}",
+                f"jumps lead through {depth} chains ({path}); nf_tables follows {most}",
             )
 
 

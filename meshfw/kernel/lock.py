@@ -11,8 +11,9 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from meshfw.errors import BackendError, LockError
 from meshfw.kernel.netns import Namespace, refused
@@ -149,3 +150,63 @@ def _open_directory(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise refused(error, f"open the lock directory {path}", remedy=_REMEDY) from error
+
+
+# --- the lock of iptables' legacy tables -------------------------------------------------------------------
+
+XTABLES_LOCK: Final = "/run/xtables.lock"
+"""What every iptables-legacy that writes holds, unless the environment names another (iptables(8), -w)."""
+_XTABLES_VARIABLE: Final = "XTABLES_LOCKFILE"
+
+
+@contextmanager
+def xtables_lock(*, timeout: float) -> Iterator[Mapping[str, str]]:
+    """A block in which no iptables-legacy writes but those started with the environment that it gives.
+
+    The kernel has no compare-and-swap for these tables, so what is read, written and read again under this lock is one
+    undisturbed whole as far as others take the lock. A tool started inside gets a lock file of its own, or it would
+    wait for us. Waits at most ``timeout`` seconds, then raises LockError, with the holder where the system tells.
+    """
+    path = os.environ.get(_XTABLES_VARIABLE) or XTABLES_LOCK
+    try:
+        held = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise refused(error, f"open the lock file {path}", remedy=f"{_XTABLES_VARIABLE} names another one") from error
+    try:
+        _flock(held, path, timeout)
+        spare = os.memfd_create("meshfw-xtables-lock", os.MFD_CLOEXEC)
+        try:
+            yield {_XTABLES_VARIABLE: f"/proc/{os.getpid()}/fd/{spare}"}
+        finally:
+            os.close(spare)
+    finally:
+        os.close(held)
+
+
+def _flock(descriptor: int, path: str, timeout: float) -> None:
+    """Take a lock within so many seconds; polls, since flock can't wait for a limited time."""
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise LockError(path, waited=timeout, holder=_flock_holder(descriptor)) from None
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _flock_holder(descriptor: int) -> int | None:
+    """The process that holds a flock on the file, as /proc/locks has it; None where it doesn't tell."""
+    status = os.fstat(descriptor)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            fields = [line.split() for line in file]
+    except OSError:
+        return None
+    holders = [int(words[4]) for words in fields if len(words) > 5 and words[1] == "FLOCK" and words[5] == place]
+    return next((holder for holder in holders if holder > 0), None)

@@ -34,6 +34,7 @@ from meshfw.kernel.nfmessage import (
     NfRule,
     NfTable,
     chains_dump,
+    delete_table,
     family_number,
     header,
     raise_code,
@@ -52,7 +53,9 @@ _GENERATION = struct.Struct("=IHHII4xHHI")  # a reply to GETGEN as the kernel bu
 # linux/netfilter/nfnetlink.h: a batch is BEGIN, with the generation that it's for, and END
 _BATCH = struct.Struct("=IHHIIBBHHHIIHHIIBBH")
 _BATCH_BEGIN, _BATCH_END, _BATCH_GENID, _NFTABLES = 0x10, 0x11, 1, socket.htons(10)
+_BATCH_BEGINS = struct.Struct("=IHHIIBBHHHI")
 _BEGIN_SIZE = REQUEST.size + 8
+_BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 
 _RECEIVE_SIZE = 1 << 16  # the kernel fills at most 32 KiB per dump message for a reader of this size
 _REPLY_SECONDS = 10
@@ -130,6 +133,49 @@ class Nfnetlink:
         """
         return self._whole(rules_dump(table, chain), family_number(family))
 
+    def remove_unused(self, family: str, name: str) -> bool:
+        """Take away a table of iptables in which nothing stands; whether it was there, unused, and is gone.
+
+        Unused is one that holds nothing but base chains named as iptables names them, accepting and without a rule. It
+        goes only if nobody has written since it was looked at (NFNL_BATCH_GENID); who writes meanwhile may keep it.
+        """
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                try:
+                    before = self._ask_settled()
+                    if not self._is_unused(family, name):
+                        return False
+                    if self._committed(before, delete_table(family, name)):
+                        return True
+                except OSError as error:
+                    self._drain()
+                    raise _refusal(error, f"take away the unused table {family} {name}") from error
+        return False
+
+    def _is_unused(self, family: str, name: str) -> bool:
+        number = family_number(family)
+        tables = [table for table in self._dump(tables_dump(), number) or () if table.name == name]
+        chains = [chain for chain in self._dump(chains_dump(), number) or () if chain.table == name]
+        return (
+            len(tables) == 1
+            and (tables[0].use, tables[0].flags, tables[0].userdata) == (len(chains), 0, b"")
+            and all(
+                chain.use == 0 and chain.policy == "accept" and chain.name in _BUILT_IN and not chain.userdata
+                for chain in chains
+            )
+        )
+
+    def _committed(self, generation: int, message: bytes) -> bool:
+        """Commit one message if the generation still holds; False where it doesn't."""
+        self._sequence = sequence = self._sequence + 1 & 0xFFFFFFFF
+        begin = _BATCH_BEGINS.pack(
+            _BEGIN_SIZE, _BATCH_BEGIN, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES, 8, _BATCH_GENID,
+            socket.htonl(generation),
+        )  # fmt: skip
+        end = REQUEST.pack(REQUEST.size, _BATCH_END, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES)
+        self._socket.send(begin + message + end)
+        return self._accepted()
+
     def _ask_generation(self) -> int:
         question, answer, channel = self._question, self._answer, self._socket
         self._sequence = sequence = self._sequence + 1 & 0xFFFFFFFF
@@ -159,11 +205,18 @@ class Nfnetlink:
         begin = (_BEGIN_SIZE, _BATCH_BEGIN, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES)
         end = (REQUEST.size, _BATCH_END, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES)
         self._socket.send(_BATCH.pack(*begin, 8, _BATCH_GENID, socket.htonl(generation), *end))
-        try:  # no news is good news: all has happened when send() returns, and only a refusal is answered
+        return self._accepted()
+
+    def _accepted(self) -> bool:
+        """Whether the batch just sent was taken; False where the generation had moved.
+
+        No news is good news: all has happened when send() returns, and only a refusal is answered.
+        """
+        try:
             while True:
                 answer = self._socket.recv(self._receive_size, socket.MSG_DONTWAIT)
                 _, kind, _, number, _ = header(answer)
-                if kind == NLMSG_ERROR and number == sequence:
+                if kind == NLMSG_ERROR and number == self._sequence:
                     raise_code(answer)
         except BlockingIOError:
             return True

@@ -27,7 +27,7 @@ _NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 # NFNL_SUBSYS_NFTABLES << 8 | enum nf_tables_msg_types
 _NFTABLES = 10 << 8
-_NEWTABLE, _GETTABLE = _NFTABLES | 0, _NFTABLES | 1
+_NEWTABLE, _GETTABLE, _DELTABLE = _NFTABLES | 0, _NFTABLES | 1, _NFTABLES | 2
 _NEWCHAIN, _GETCHAIN = _NFTABLES | 3, _NFTABLES | 4
 _NEWRULE, _GETRULE = _NFTABLES | 6, _NFTABLES | 7
 NEWGEN, GETGEN = _NFTABLES | 15, _NFTABLES | 16
@@ -131,6 +131,12 @@ def rules_dump(table: str, chain: str | None) -> Dump[NfRule]:
     return Dump(_GETRULE, _NEWRULE, _rule_parser(wanted, chain or ""), wanted, linked)
 
 
+def delete_table(family: str, name: str) -> bytes:
+    """The message of a batch that takes a table away with all that is in it (NFT_MSG_DELTABLE)."""
+    body = _string(_TABLE_NAME, name)
+    return REQUEST.pack(REQUEST.size + len(body), _DELTABLE, NLM_F_REQUEST, 0, 0, family_number(family), 0, 0) + body
+
+
 def family_number(family: str | None) -> int:
     """The kernel's number of a family in nft's words; 0 (all) for None. BackendError for an unknown one."""
     if family is None:
@@ -174,7 +180,7 @@ def _string(kind: int, text: str) -> bytes:
     return _ATTRIBUTE.pack(len(data) + 4, kind) + data + bytes(-len(data) & 3)
 
 
-def _attributes(data: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
     """The attributes between two offsets, each as its type and payload."""
     while offset + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -204,7 +210,7 @@ def _required(found: dict[int, bytes], kind: int) -> str:
 
 
 def _table(data: bytes, offset: int, end: int) -> NfTable:
-    found = dict(_attributes(data, offset, end))
+    found = dict(attributes(data, offset, end))
     return NfTable(
         family=_family(data, offset),
         name=_required(found, _TABLE_NAME),
@@ -217,10 +223,10 @@ def _table(data: bytes, offset: int, end: int) -> NfTable:
 
 
 def _chain(data: bytes, offset: int, end: int) -> NfChain:
-    found = dict(_attributes(data, offset, end))
+    found = dict(attributes(data, offset, end))
     family = _family(data, offset)
     hook = found.get(_CHAIN_HOOK)
-    parts = {} if hook is None else dict(_attributes(hook, 0, len(hook)))
+    parts = {} if hook is None else dict(attributes(hook, 0, len(hook)))
     number = None if hook is None else _number(parts.get(_HOOK_NUMBER, b""))
     policy, kind = found.get(_CHAIN_POLICY), found.get(_CHAIN_TYPE)
     return NfChain(
@@ -248,7 +254,7 @@ def _hook_name(family: str, number: int) -> str:
 def _devices(hook: dict[int, bytes]) -> tuple[str, ...]:
     if _HOOK_DEVICES in hook:  # all of them; beside it the kernel may give a single one once more
         several = hook[_HOOK_DEVICES]
-        return tuple(_text(name) for _, name in _attributes(several, 0, len(several)))
+        return tuple(_text(name) for _, name in attributes(several, 0, len(several)))
     return (_text(hook[_HOOK_DEVICE]),) if _HOOK_DEVICE in hook else ()
 
 

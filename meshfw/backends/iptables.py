@@ -1,0 +1,348 @@
+"""The iptables backends, legacy and nft: one module, two variants, both families together.
+
+What is there is read in process as bytes, and compared with what was there before; only rules whose bytes are new are
+asked for as text, with one process for each family. A change is one iptables-restore for each changed family, which
+prints in the same process what then stands: the questions of the proof ride in the commit's own input, behind the last
+COMMIT. The kernel takes each table as a whole, and no more than that together; so an error puts back what was committed
+before it, and the reading of bytes tells what stands where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+from meshfw.backend import (
+    API_VERSION,
+    Atomicity,
+    Cache,
+    Capabilities,
+    Committed,
+    Fingerprint,
+    Observed,
+    Site,
+    Transaction,
+    Unsupported,
+    Watch,
+)
+from meshfw.backends.iptables_lexicon import Lexicon, is_opaque
+from meshfw.backends.iptables_listing import LEFT_OVER, Reading, observed_lists, printed_rules
+from meshfw.backends.iptables_options import options_of
+from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader
+from meshfw.backends.iptables_steps import check_steps, steps_of, unused_tables
+from meshfw.backends.iptables_text import TableKey, asked_chains, tables_of, undo_text
+from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
+from meshfw.backends.layout import iptables_chain
+from meshfw.backends.nft_depth import deep_paths
+from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
+from meshfw.kernel.lock import xtables_lock
+from meshfw.kernel.netlink import Nfnetlink
+from meshfw.kernel.netns import HeldNamespace
+from meshfw.kernel.xtables import Xtables
+from meshfw.model import ChainKey, Family, Rule, Ruleset, SetKey
+from meshfw.plan import Plan
+from meshfw.snapshot import ListKey, ObservedList, Snapshot
+
+_READS = 5
+
+
+def iptables_nft(site: Site) -> IptablesBackend:
+    """The backend over nf_tables as iptables sees it."""
+    return IptablesBackend(site, NFT)
+
+
+def iptables_legacy(site: Site) -> IptablesBackend:
+    """The backend over the kernel's legacy tables."""
+    return IptablesBackend(site, LEGACY)
+
+
+class IptablesBackend:
+    """Keeps a ruleset in user chains of iptables' tables, in one network namespace.
+
+    Options: ``adopt`` (bool): chains of the owner's names that somebody else made are taken over. ``wait`` (whole
+    seconds, 10 by default): how long to wait for the lock of the legacy tables.
+
+    Raises:
+        KernelError: no CAP_NET_ADMIN in the namespace, or no such kernel.
+    """
+
+    api_version = API_VERSION
+
+    def __init__(self, site: Site, variant: Variant) -> None:
+        self._variant = variant
+        self._owner = site.owner
+        self._options = options_of(site, variant.name)
+        self._lexicon = Lexicon(site.owner, site.language)
+        self.cache = Cache()
+        self._home = HeldNamespace(site.netns)
+        try:
+            self._reader, self._netlink = _reader(site, variant)
+        except BaseException:
+            self._home.close()
+            raise
+        self._tool = Tool(variant, self._home, wait=self._options.wait)
+        self._known: Look | None = None
+        self._epoch = 0
+        self._fresh = False
+
+    @property
+    def name(self) -> str:
+        """The variant's name."""
+        return self._variant.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Each table by itself, at most one process for each family; whoever accepts first ends the hook."""
+        return Capabilities(
+            atomicity=Atomicity.TABLE,
+            foreign_accept_wins=True,
+            opaque=True,
+            native_sets=False,
+            edits_in_place=True,
+            processes_per_family=1,
+        )
+
+    def close(self) -> None:
+        """Close the sockets and let the namespace go; the rules stay."""
+        self._reader.close()
+        self._home.close()
+
+    def watch(self) -> Watch | None:
+        """No events yet: the fingerprint is cheap enough to ask."""
+        return None
+
+    # --- reading ---
+
+    def fingerprint(self) -> Fingerprint | None:
+        """A number that moves whenever the bytes of our chains, or the jumps to them, are others than before."""
+        known = self._known
+        if known is None or not self._reader.still(known):
+            known = self._refreshed()
+        return self._print(known)
+
+    def _print(self, look: Look) -> Fingerprint | None:
+        return None if look.stamp is None else Fingerprint((self._epoch, self._home.identity))
+
+    def _refreshed(self) -> Look:
+        """All of ours, read anew."""
+        look = self._reader.look()
+        if self._known is None or not look.same(self._known):
+            self._epoch += 1
+        self._known, self._fresh = look, False
+        return look
+
+    def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
+        """Our chains as they are now, and what leads to them; ``keys`` narrows the reading."""
+        part = None if keys is None else self._part(key for key in keys if not isinstance(key, tuple))
+        snapshot = Snapshot()
+        for _ in range(_READS):
+            look = self._look(part)
+            self._ask(self._chains(look, part))
+            snapshot = self._snapshot(look, part)
+            if self._reader.still(look):
+                return Observed(snapshot, self._print(look))
+        return Observed(snapshot, None)
+
+    def _look(self, part: Part | None) -> Look:
+        """A reading whose counters are of now, in the chains that are asked for."""
+        known, fresh, self._fresh = self._known, self._fresh, False
+        if part is None or known is None or not self._reader.still(known):
+            return self._refreshed()
+        if not fresh:
+            known = self._known = known.with_part(self._reader.look(part), part)
+        return known
+
+    def _part(self, keys: Iterable[ListKey]) -> Part:
+        part: dict[TableKey, set[str]] = {}
+        for key in keys:
+            part.setdefault((key.family, key.table), set()).add(self._chain(key))
+        return part
+
+    def _chain(self, key: ListKey) -> str:
+        if isinstance(key, ChainKey) and key.name.endswith(LEFT_OVER):
+            return key.name.removesuffix(LEFT_OVER)
+        return iptables_chain(self._owner, key)
+
+    @staticmethod
+    def _chains(look: Look, part: Part | None) -> Iterator[ChainRules]:
+        for table, raw in look.tables.items():
+            for name, rules in raw.chains.items():
+                if part is None or name in part.get(table, ()):
+                    yield ChainRules(table, name, rules)
+
+    def _ask(self, chains: Iterable[ChainRules]) -> None:
+        """Learn the texts of rules whose bytes are new, with one process for each family that has some."""
+        new = [item for item in chains if self._lexicon.unknown(item.table[0], item.rules)]
+        for family in Family:
+            asked = [item for item in new if item.table[0] is family]
+            for item, texts in self._tool.printed(family, asked) if asked else ():
+                self._lexicon.remember(family, item.rules, texts)
+
+    def _snapshot(self, look: Look, part: Part | None) -> Snapshot:
+        lists: dict[ListKey, ObservedList] = {}
+        strangers: dict[ListKey, str] = {}
+        for table, raw in look.tables.items():
+            if part is None or table in part:
+                text = partial(self._lexicon.text, table[0])
+                reading = Reading(self._owner, self._options.adopt, text, self._lexicon.rules)
+                found, foreign = observed_lists(table, raw, reading, only=None if part is None else part[table])
+                lists.update(found)
+                strangers.update(foreign)
+        return Snapshot(lists, strangers=strangers)
+
+    # --- writing ---
+
+    def compile(self, plan: Plan) -> Transaction:
+        """One input for each family's iptables-restore; the texts are what it will then print."""
+        tidy = not self._variant.legacy
+        steps = steps_of(plan, self._tool, render=self._render, owner=self._owner, tidy=tidy)
+        texts = {change.key: tuple(self._render(change.key, rule) for rule in change.rules) for change in plan.lists}
+        return Transaction(self.name, steps, plan, texts)
+
+    def _render(self, key: ListKey, rule: Rule) -> str:
+        return self._lexicon.written(rule, key.family)
+
+    def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
+        """Run the steps; what was committed before an error is put back.
+
+        Raises:
+            PartialCommitError: putting back failed as well; it says what stands where.
+        """
+        plan = transaction.plan
+        check_steps(transaction.steps, self._tool)
+        with self._alone() as environment:
+            before = self._before(based_on, tables_of(plan))
+            printed: dict[Family, str] = {}
+            tidied = 0
+            try:
+                for step in transaction.steps:
+                    family = self._tool.family(step.command)
+                    if family is not None:
+                        printed[family] = self._tool.restore(family, step.input, environment=environment)
+                    elif self._netlink is not None:
+                        tidied += sum(self._netlink.remove_unused(*table) for table in unused_tables(step))
+            except BaseException as error:
+                self._known = None
+                self._put_back(plan, before, error, environment)
+                raise
+            return self._committed(plan, before, printed, exclusive=based_on is not None, tidied=tidied)
+
+    @contextmanager
+    def _alone(self) -> Iterator[Mapping[str, str] | None]:
+        """A block in which no other iptables-legacy writes; nf_tables counts its commits, and needs no lock for it."""
+        if self._variant.legacy:
+            with xtables_lock(timeout=self._options.wait) as environment:
+                yield environment
+        else:
+            yield None
+
+    def _before(self, based_on: Fingerprint | None, tables: Collection[TableKey]) -> Look:
+        """What stands before a commit; ConcurrentChangeError where that isn't what it is based on."""
+        known = self._known
+        if known is None or not self._reader.still(known, tables):
+            known = self._refreshed()
+        if based_on is not None and based_on != self._print(known):
+            raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=self.name)
+        return known
+
+    def _committed(
+        self, plan: Plan, before: Look, printed: Mapping[Family, str], *, exclusive: bool, tidied: int
+    ) -> Committed:
+        """Read what a commit left, and take down what its own processes printed of it."""
+        part = self._part(change.key for change in plan.lists)
+        after = self._reader.look(part)
+        self._epoch += 1
+        if not self._variant.legacy:  # each table is one commit, and the kernel counts them
+            exclusive = exclusive and None not in (before.stamp, after.stamp)
+            exclusive = exclusive and after.stamp == before.stamp + len(part) + tidied
+        if not exclusive:
+            self._known = None
+            return Committed(self.fingerprint(), exclusive=False)
+        known = self._known = before.with_part(after, part)
+        self._fresh = True
+        for family, output in printed.items():
+            self._learn_printed(plan, known, family, output)
+        self._learn_spellings(plan, known)
+        return Committed(self._print(known), exclusive=True)
+
+    def _learn_printed(self, plan: Plan, look: Look, family: Family, output: str) -> None:
+        asked = asked_chains(plan, family, owner=self._owner)
+        for (table, chain), texts in zip(asked, printed_rules(output, [name for _, name in asked]), strict=False):
+            rules = look.tables.get(table, RawTable()).chains.get(chain, ())
+            if len(rules) == len(texts):
+                self._lexicon.remember(family, rules, texts)
+
+    def _learn_spellings(self, plan: Plan, look: Look) -> None:
+        """Take other writings of rules without a typed value for what was just written in their places."""
+        for change in plan.lists:
+            if not any(is_opaque(rule) for rule in change.rules):
+                continue
+            family = change.key.family
+            table = look.tables.get((family, change.key.table), RawTable())
+            held = table.chains.get(self._chain(change.key), ())[1:]
+            for raw, rule in zip(held, change.rules, strict=False):
+                text = self._lexicon.text(family, raw)
+                if text is not None and text != self._lexicon.written(rule, family):
+                    self._lexicon.learn(family, rule, text)
+
+    # --- putting back ---
+
+    def _put_back(self, plan: Plan, before: Look, error: BaseException, environment: Mapping[str, str] | None) -> None:
+        """Make the tables that a failed commit has changed what they were; PartialCommitError where that fails."""
+        touched = self._changed_tables(plan, before)
+        for family in Family:
+            text = "".join(undo_text(plan, key, owner=self._owner) for key in touched if key[0] is family)
+            if text:
+                try:
+                    self._tool.restore(family, text, environment=environment)
+                except BackendError as second:
+                    raise PartialCommitError(error, second, _stands(touched, plan), backend=self.name) from error
+        left = self._changed_tables(plan, before) if touched else ()
+        if left:
+            raise PartialCommitError(error, None, _stands(left, plan), backend=self.name) from error
+        if isinstance(error, BackendError):
+            done = ", ".join(f"{family} {table}" for family, table in touched)
+            error.add_remedy(f"put back: {done}" if done else "nothing was changed")
+
+    def _changed_tables(self, plan: Plan, before: Look) -> tuple[TableKey, ...]:
+        """The tables of a plan in which our chains aren't what they were."""
+        now = self._reader.look().tables
+        empty = RawTable()
+        return tuple(key for key in tables_of(plan) if not now.get(key, empty).same(before.tables.get(key, empty)))
+
+    # --- what can't be said ---
+
+    def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
+        """Names that iptables can't tell apart; on nf_tables paths too deep for it."""
+        self._lexicon.want(ruleset.chains)
+        findings: list[Unsupported] = []
+        names: dict[tuple[TableKey, str], ChainKey] = {}
+        for chain in ruleset.chains:
+            name = iptables_chain(self._owner, chain.key)
+            other = names.setdefault(((chain.family, chain.table), name), chain.key)
+            if other != chain.key:
+                findings.append(Unsupported(str(chain.key), f"both it and {other.name} shorten to {name}: rename one"))
+        if not self._variant.legacy:
+            findings.extend(deep_paths(ruleset, most=NFT_DEPTH))
+        return tuple(findings)
+
+
+NFT_DEPTH = 14
+"""Chains on a path behind a dispatcher: one less than where the dispatcher is a base chain itself."""
+
+
+def _reader(site: Site, variant: Variant) -> tuple[Reader, Nfnetlink | None]:
+    if variant.legacy:
+        return LegacyReader({family: Xtables(family, site.netns) for family in Family}, site.owner), None
+    netlink = Nfnetlink(site.netns)
+    return NftReader(netlink, site.owner), netlink
+
+
+def _stands(tables: Iterable[TableKey], plan: Plan) -> list[str]:
+    """What to know of tables that are neither old nor put back, a line each."""
+    found = []
+    for key in tables:
+        lists = [str(change.key) for change in plan.lists if (change.key.family, change.key.table) == key]
+        found.append(f"{key[0]} {key[1]}: changed and not put back ({', '.join(lists)})")
+    return found

@@ -1,0 +1,157 @@
+"""What the texts that iptables prints mean: rules as they were declared, or else as they're parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from meshfw.backends.iptables_raw import RawRule
+from meshfw.backends.layout import iptables_chain, owned_iptables_chain
+from meshfw.errors import MeshfwError
+from meshfw.extensions.language import Language
+from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.model import Chain, ChainKey, Family, Goto, Jump, OpaqueMatch, OpaqueTarget, Rule
+from meshfw.snapshot import ListKey
+
+_MOST: Final = 200_000
+"""Texts that are remembered; beyond, all are forgotten and learned anew."""
+
+
+class Lexicon:
+    """Texts and rules of one owner, both ways: what was learned once isn't parsed or asked for again.
+
+    A rule of a match or target without a typed value may be printed otherwise than it was written. That is learned by
+    :meth:`learn` from what a commit of ours left, and its text then means the rule that was declared.
+    """
+
+    def __init__(self, owner: str, language: Language) -> None:
+        self._owner = owner
+        self._language = language
+        self._texts: dict[tuple[Family, bytes], str] = {}
+        self._rules: dict[tuple[Family, str], Rule | None] = {}
+        self._spellings: dict[tuple[Family, str], list[Rule]] = {}
+        self._written: dict[int, tuple[Rule, Family, str]] = {}
+        self._shortened: dict[str, str] = {}
+        self._wanted: Mapping[ListKey, Sequence[Rule]] = {}
+
+    # --- bytes and texts ---
+
+    def text(self, family: Family, rule: RawRule) -> str | None:
+        """The text of a rule; None for one that iptables can't tell, or whose text isn't known yet."""
+        return self._texts.get((family, rule.body)) if rule.told else None
+
+    def unknown(self, family: Family, rules: Sequence[RawRule]) -> bool:
+        """Whether the text of one of them has to be asked for."""
+        return any(rule.told and (family, rule.body) not in self._texts for rule in rules)
+
+    def remember(self, family: Family, rules: Sequence[RawRule], texts: Sequence[str]) -> None:
+        """Take down what iptables printed for a chain's rules."""
+        if len(self._texts) > _MOST:
+            self._texts.clear()
+        self._texts.update(((family, rule.body), text) for rule, text in zip(rules, texts, strict=True) if rule.told)
+
+    # --- texts and rules ---
+
+    def written(self, rule: Rule, family: Family) -> str:
+        """The text that iptables is given for a rule."""
+        known = self._written.get(id(rule))
+        if known is not None and known[0] is rule and known[1] is family:
+            return known[2]
+        text = format_rule(self._stored(rule), family=family, language=self._language)
+        if len(self._written) > _MOST:
+            self._written.clear()
+        self._written[id(rule)] = (rule, family, text)
+        if self._rules.get((family, text)) is None:
+            self._rules[family, text] = rule
+        return text
+
+    def want(self, chains: Sequence[Chain]) -> None:
+        """Take down which rules without a typed value are wanted, so that their texts are known again."""
+        self._wanted = {chain.key: chain.rules for chain in chains if any(is_opaque(rule) for rule in chain.rules)}
+
+    def learn(self, family: Family, rule: Rule, text: str) -> bool:
+        """Whether a text may be another writing of a rule that was just written; it is taken for it from now on."""
+        if not is_opaque(rule):
+            return False
+        found = self._meaning(family, text)
+        if found is None or _outline(found) != _outline(rule):
+            return False
+        spellings = self._spellings.setdefault((family, text), [])
+        if rule not in spellings:
+            spellings.append(rule)
+        return True
+
+    def rules(self, key: ListKey, texts: Sequence[str | None]) -> list[Rule | None]:
+        """What the texts of one list mean; where a text has several spellings, those that are wanted there in turn."""
+        family = key.family
+        found = [
+            None if text is None else self._rules.get((family, text)) or self._meaning(family, text) for text in texts
+        ]
+        if self._spellings:
+            self._respell(key, texts, found)
+        return found
+
+    def _respell(self, key: ListKey, texts: Sequence[str | None], found: list[Rule | None]) -> None:
+        wanted: dict[str, list[Rule]] = {}
+        for index, text in enumerate(texts):
+            spellings = self._spellings.get((key.family, text)) if text is not None else None
+            if text is None or not spellings:
+                continue
+            if text not in wanted:
+                wanted[text] = [rule for rule in self._wanted.get(key, ()) if rule in spellings]
+            found[index] = wanted[text].pop(0) if wanted[text] else spellings[0]
+
+    def _meaning(self, family: Family, text: str) -> Rule | None:
+        """The rule of a text, parsed; None for one that is no rule of ours."""
+        if (family, text) in self._rules:
+            return self._rules[family, text]
+        try:
+            rule = self._logical(parse_rule(text, family=family, language=self._language))
+        except MeshfwError:
+            rule = None
+        if len(self._rules) > _MOST:
+            self._rules.clear()
+        self._rules[family, text] = rule
+        return rule
+
+    # --- names of chains ---
+
+    def shortened(self, chain: str, key: ListKey) -> None:
+        """Take down whose chain a shortened name is."""
+        if isinstance(key, ChainKey) and chain != f"{self._owner}-{key.name}":
+            self._shortened[chain] = key.name
+
+    def _stored(self, rule: Rule) -> Rule:
+        target = rule.target
+        if not isinstance(target, Jump | Goto):
+            return rule
+        name = iptables_chain(self._owner, target.chain)
+        self._shortened[name] = target.chain
+        return msgspec.structs.replace(rule, target=type(target)(name))
+
+    def _logical(self, rule: Rule) -> Rule | None:
+        target = rule.target
+        if not isinstance(target, Jump | Goto):
+            return rule
+        if not owned_iptables_chain(self._owner, target.chain):
+            # The text can't tell a chain of somebody's from a target that the language doesn't know.
+            stranger: Any = OpaqueTarget(target.chain)
+            return msgspec.structs.replace(rule, target=stranger) if isinstance(target, Jump) else None
+        name = self._shortened.get(target.chain) or target.chain.removeprefix(f"{self._owner}-")
+        if iptables_chain(self._owner, name) != target.chain:
+            return None
+        return msgspec.structs.replace(rule, target=type(target)(name))
+
+
+def is_opaque(rule: Rule) -> bool:
+    """Whether some of it has no typed value."""
+    return isinstance(rule.target, OpaqueTarget) or any(isinstance(match, OpaqueMatch) for match in rule.matches)
+
+
+def _outline(rule: Rule) -> Rule:
+    """The rule with the words of what has no typed value left out."""
+    matches = tuple(OpaqueMatch(match.name) if isinstance(match, OpaqueMatch) else match for match in rule.matches)
+    target = OpaqueTarget(rule.target.name) if isinstance(rule.target, OpaqueTarget) else rule.target
+    return msgspec.structs.replace(rule, matches=matches, target=target)

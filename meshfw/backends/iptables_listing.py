@@ -1,0 +1,202 @@
+"""What iptables prints of our chains, and what a raw reading and these texts mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from meshfw.backends.iptables_raw import RawRule, RawTable
+from meshfw.backends.iptables_text import Standing, TableKey
+from meshfw.backends.layout import MARK, iptables_chain, iptables_dispatcher
+from meshfw.errors import ParseError
+from meshfw.languages.lexer import split
+from meshfw.model import ChainKey, DispatcherKey, Hook, Place, Policy, Rule
+from meshfw.snapshot import ListKey, ObservedList, ObservedRule
+
+_POLICIES: Final = {"-j ACCEPT": Policy.ACCEPT, "-j DROP": Policy.DROP}
+_UNTOLD: Final = "a rule that iptables can't tell"
+LEFT_OVER: Final = " (left over)"
+"""What the name of a chain of ours ends in that stands under a name which this layout doesn't give it."""
+
+
+def printed_rules(output: str, asked: Sequence[str]) -> list[list[str]]:
+    """The rules that ``-S CHAIN`` lines printed, without ``-A CHAIN``, for each chain asked for as far as it goes.
+
+    A comment with a line's end in it is put together again.
+    """
+    found: list[list[str]] = []
+    chain, start = "", "-A "
+    rules: list[str] = []
+    for line in output.split("\n"):
+        if len(found) < len(asked) and line == f"-N {asked[len(found)]}":
+            chain = asked[len(found)]
+            start, rules = f"-A {chain} ", []
+            found.append(rules)
+        elif line.startswith(start):
+            rules.append(line[len(start) :])
+        elif line == f"-A {chain}":
+            rules.append("")
+        elif rules and line:
+            rules[-1] += f"\n{line}"
+    return found
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """How a table's bytes are read: ``text`` and ``rule`` of a body, None where it isn't known or no typed rule."""
+
+    owner: str
+    adopt: bool
+    text: Callable[[RawRule], str | None]
+    rule: Callable[[ListKey, Sequence[str | None]], Sequence[Rule | None]]
+
+
+def observed_lists(
+    table: TableKey, raw: RawTable, reading: Reading, *, only: Collection[str] | None = None
+) -> tuple[dict[ListKey, ObservedList], dict[ListKey, str]]:
+    """The owner's lists in one table, or ``only`` some chains, and where chains of its name are somebody else's."""
+    texts = {name: [reading.text(rule) for rule in rules] for name, rules in raw.chains.items()}
+    markers = {name: _markers(held, reading.owner) for name, held in texts.items()}
+    ours = _ours(raw, {name for name, held in markers.items() if held})
+    lists: dict[ListKey, ObservedList] = {}
+    strangers: dict[ListKey, str] = {}
+    for name, rules in raw.chains.items():
+        if only is not None and name not in only:
+            continue
+        key = _key(table, name, markers[name], reading.owner)
+        if name in ours or reading.adopt:
+            lists[key] = _list(key, name, rules, texts[name], raw=raw, reading=reading)
+        else:
+            strangers[key] = f"{table[0]} {table[1]} chain {name}"
+    return lists, strangers
+
+
+# --- whose chain it is -------------------------------------------------------------------------------------
+
+
+def _markers(texts: Sequence[str | None], owner: str) -> list[str]:
+    """The logical names of the markers among some texts."""
+    return [name for text in texts if text is not None and (name := marked_name(text, owner)) is not None]
+
+
+def marked_name(text: str, owner: str) -> str | None:
+    """The logical name that a rule's text marks its chain with; None where it is no marker of the owner."""
+    if not text.startswith("-m comment --comment ") or MARK not in text:
+        return None
+    try:
+        words = [word.text for word in split(text)]
+    except ParseError:
+        return None
+    start = f"{MARK}:{owner}:"
+    return words[3].removeprefix(start) if len(words) == 4 and words[3].startswith(start) else None
+
+
+def _ours(raw: RawTable, marked: set[str]) -> set[str]:
+    """The chains that are the owner's: marked or empty ones, and those between which and a marked one a jump leads.
+
+    A flush or a vandal takes the marker along with the rules; but nobody else's chain is tied to a marked one.
+    """
+    tied = {rule.jump for name in marked for rule in raw.chains[name]}
+    return {
+        name
+        for name, rules in raw.chains.items()
+        if name in marked or name in tied or not rules or any(rule.jump in marked for rule in rules)
+    }
+
+
+def _key(table: TableKey, name: str, markers: Sequence[str], owner: str) -> ListKey:
+    """The list whose chain has the name, by its marker or else by the name itself."""
+    dispatcher = iptables_dispatcher(name)
+    if dispatcher is not None and dispatcher[0] == owner:
+        return DispatcherKey(*table, dispatcher[1], dispatcher[2])
+    logical = markers[0] if markers else name.removeprefix(f"{owner}-")
+    if iptables_chain(owner, logical) == name:
+        return ChainKey(*table, logical)
+    return ChainKey(*table, f"{name}{LEFT_OVER}")
+
+
+# --- one list ----------------------------------------------------------------------------------------------
+
+
+def _list(
+    key: ListKey,
+    name: str,
+    rules: Sequence[RawRule],
+    texts: Sequence[str | None],
+    *,
+    raw: RawTable,
+    reading: Reading,
+) -> ObservedList:
+    first = texts[0] if texts else None
+    marker = int(first is not None and marked_name(first, reading.owner) is not None)
+    last = texts[-1] if texts else None
+    policy = Policy.RETURN
+    if isinstance(key, DispatcherKey) and last is not None and len(texts) > marker:
+        policy = _POLICIES.get(last, Policy.RETURN)
+    end = len(texts) - (policy is not Policy.RETURN)
+    jumps = {hook: held.count(name) for hook, held in raw.jumps.items() if name in held}
+    placed = isinstance(key, DispatcherKey) and _is_placed(key, name, raw.jumps.get(key.hook, ()))
+    standing = Standing(
+        chain=name,
+        length=len(rules),
+        marker=marker,
+        policy=len(texts) if policy is not Policy.RETURN else 0,
+        jumps=jumps,
+        placed=placed,
+        lines=tuple(
+            f"-c {held.packets} {held.bytes} {text}"
+            for held, text in zip(rules, texts, strict=True)
+            if text is not None
+        ),
+    )
+    return ObservedList(
+        key,
+        tuple(_rules(key, rules, texts, within=range(marker, end), reading=reading)),
+        frozenset({policy}) if isinstance(key, DispatcherKey) else frozenset(),
+        None,
+        tuple(_faults(key, standing, raw.jumps)),
+        standing,
+    )
+
+
+def _rules(
+    key: ListKey, rules: Sequence[RawRule], texts: Sequence[str | None], *, within: range, reading: Reading
+) -> Iterator[ObservedRule]:
+    """The rules between marker and policy, each with its position as its handle."""
+    meanings = reading.rule(key, texts[within.start : within.stop])
+    for index, rule in zip(within, meanings, strict=True):
+        text, held = texts[index], rules[index]
+        yield ObservedRule(rule, _UNTOLD if text is None else text, held.packets, held.bytes, index + 1)
+
+
+def _is_placed(key: DispatcherKey, name: str, jumps: Sequence[str]) -> bool:
+    """Whether its jump stands where it should: before or behind it only jumps to other owners' dispatchers."""
+    if name not in jumps:
+        return False
+    held = jumps if key.place is Place.FIRST else jumps[::-1]
+    return all(_is_peer(chain, key) for chain in held[: held.index(name)])
+
+
+def _is_peer(chain: str, key: DispatcherKey) -> bool:
+    found = iptables_dispatcher(chain)
+    return found is not None and found[1:] == (key.hook, key.place)
+
+
+def _faults(key: ListKey, standing: Standing, jumps: Mapping[Hook, Sequence[str]]) -> Iterator[str]:
+    """What isn't as it should be beside the rules, for people."""
+    if not standing.marker:
+        yield "its marker is missing"
+    if not isinstance(key, DispatcherKey):
+        return
+    builtin = key.hook.upper()
+    count = standing.jumps.get(key.hook, 0)
+    if count == 0:
+        yield f"no jump leads to it from {builtin}"
+    elif count > 1:
+        yield f"{count} jumps lead to it from {builtin}"
+    if count and not standing.placed:
+        held = jumps[key.hook] if key.place is Place.FIRST else jumps[key.hook][::-1]
+        where = "behind" if key.place is Place.FIRST else "before"
+        yield f"its jump stands {where} {held.index(standing.chain)} others in {builtin}"
+    yield from (f"a jump leads to it from {hook.upper()}" for hook in standing.jumps if hook is not key.hook)

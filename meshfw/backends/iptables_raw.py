@@ -1,0 +1,240 @@
+"""What a kernel holds of an owner in iptables' tables, read in process: rules as bytes, and the jumps to our chains.
+
+Both variants of iptables give the same picture, from nf_tables' dumps or from the legacy tables' blobs. Equal bytes
+mean an equal rule, whatever its place and its counters, so a text learned once for a body of bytes stays true, and a
+reading that equals the last one needs no process. Only chains of the owner and the built-in chains are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+
+from meshfw.backends.iptables_text import TableKey
+from meshfw.backends.layout import owned_iptables_chain
+from meshfw.kernel.netlink import NfChain, Nfnetlink
+from meshfw.kernel.nfexpr import NfBody, read_body, without_counter
+from meshfw.kernel.xtables import Blob, Xtables
+from meshfw.languages.nft import FAMILIES
+from meshfw.model import HOOKS, Family, Hook, Table
+
+_READS: Final = 5
+
+
+class RawRule(NamedTuple):
+    """A rule as bytes; ``jump`` is the chain that it leads to, ``told`` whether iptables lists all that it does."""
+
+    body: bytes
+    packets: int
+    bytes: int
+    jump: str = ""
+    told: bool = True
+
+
+class RawTable(msgspec.Struct, frozen=True):
+    """The owner's chains in one table; of each built-in chain, for each rule the chain that it jumps to and no more."""
+
+    chains: Mapping[str, tuple[RawRule, ...]] = {}
+    jumps: Mapping[Hook, tuple[str, ...]] = {}
+
+    def same(self, other: RawTable) -> bool:
+        """Whether they differ in counters at most."""
+        if self.jumps != other.jumps or self.chains.keys() != other.chains.keys():
+            return False
+        return all(
+            len(rules) == len(other.chains[name])
+            and all(one.body == two.body for one, two in zip(rules, other.chains[name], strict=True))
+            for name, rules in self.chains.items()
+        )
+
+
+Part = Mapping[TableKey, Collection[str]]
+"""Chains of some tables."""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """One reading: ``stamp`` knows the moment for which it is true, None where others kept writing all the time."""
+
+    stamp: Any
+    tables: Mapping[TableKey, RawTable] = {}
+
+    def same(self, other: Look) -> bool:
+        """Whether they differ in counters at most."""
+        mine, others = _filled(self.tables), _filled(other.tables)
+        return mine.keys() == others.keys() and all(table.same(others[key]) for key, table in mine.items())
+
+    def with_part(self, part: Look, chains: Part) -> Look:
+        """This reading with some chains as a later one of those chains saw them."""
+        tables = dict(self.tables)
+        for key, names in chains.items():
+            old, new = tables.get(key, RawTable()), part.tables.get(key, RawTable())
+            held = {name: rules for name, rules in old.chains.items() if name not in names}
+            tables[key] = RawTable(held | dict(new.chains), {**old.jumps, **new.jumps})
+        stamp = {**self.stamp, **part.stamp} if isinstance(part.stamp, dict) else part.stamp
+        return Look(stamp, tables)
+
+
+def _filled(tables: Mapping[TableKey, RawTable]) -> dict[TableKey, RawTable]:
+    return {key: table for key, table in tables.items() if table.chains}
+
+
+class Reader(Protocol):
+    """The kernel's side of a variant of iptables."""
+
+    def look(self, part: Part | None = None) -> Look:
+        """All of the owner's, or some chains (and the jumps of their tables); one moment, or no stamp."""
+        ...
+
+    def still(self, look: Look, tables: Collection[TableKey] | None = None) -> bool:
+        """Whether nobody has written since; cheap, and no more than a "maybe not" where it is False."""
+        ...
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        ...
+
+
+# --- nf_tables ---------------------------------------------------------------------------------------------
+
+_BODIES_MAX: Final = 200_000
+
+
+class NftReader:
+    """iptables-nft's tables, ``ip filter`` and the like, by netlink; the stamp is nf_tables' generation."""
+
+    def __init__(self, netlink: Nfnetlink, owner: str) -> None:
+        self._netlink = netlink
+        self._owner = owner
+        self._bodies: dict[tuple[bytes, bool], NfBody] = {}
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
+
+    def still(self, look: Look, tables: Collection[TableKey] | None = None) -> bool:
+        """Whether the generation stands."""
+        return look.stamp is not None and self._netlink.generation() == look.stamp
+
+    def look(self, part: Part | None = None) -> Look:
+        """A reading between two equal generations."""
+        tables: dict[TableKey, RawTable] = {}
+        for _ in range(_READS):
+            # Settled: a commit that is counted but not shown yet must not be taken for what is read here.
+            before = self._netlink.settled()
+            tables = self._tables(part)
+            if self._netlink.settled() == before:
+                return Look(before, tables)
+        return Look(None, tables)
+
+    def _tables(self, part: Part | None) -> dict[TableKey, RawTable]:
+        found: dict[TableKey, list[NfChain]] = {}
+        for family in Family if part is None else {key[0] for key in part}:
+            for chain in self._netlink.chains(FAMILIES[family]):
+                if chain.table in _TABLES:
+                    found.setdefault((family, Table(chain.table)), []).append(chain)
+        return {
+            key: self._table(key, chains, None if part is None else part[key])
+            for key, chains in found.items()
+            if (part is None or key in part) and any(owned_iptables_chain(self._owner, chain.name) for chain in chains)
+        }
+
+    def _table(self, key: TableKey, chains: Collection[NfChain], names: Collection[str] | None) -> RawTable:
+        own: dict[str, tuple[RawRule, ...]] = {}
+        jumps: dict[Hook, tuple[str, ...]] = {}
+        hooks = HOOKS[key[1]]
+        for chain in chains:
+            if owned_iptables_chain(self._owner, chain.name):
+                if names is None or chain.name in names:
+                    own[chain.name] = self._rules(key, chain.name)
+            elif chain.hook is not None and chain.name.isupper() and chain.name.lower() in hooks:
+                jumps[Hook(chain.name.lower())] = self._jumps(key, chain.name)
+        return RawTable(own, jumps)
+
+    def _rules(self, key: TableKey, name: str) -> tuple[RawRule, ...]:
+        ipv6 = key[0] is Family.IPV6
+        rules = []
+        for rule in self._netlink.rules(FAMILIES[key[0]], key[1].value, name):
+            body, packets, octets = without_counter(rule.expressions)
+            held = self._body(body, rule.expressions, ipv6)
+            rules.append(RawRule(body + rule.userdata, packets, octets, held.jump, held.told))
+        return tuple(rules)
+
+    def _jumps(self, key: TableKey, name: str) -> tuple[str, ...]:
+        ipv6 = key[0] is Family.IPV6
+        found = []
+        for rule in self._netlink.rules(FAMILIES[key[0]], key[1].value, name):
+            body = self._body(without_counter(rule.expressions)[0], rule.expressions, ipv6)
+            found.append(body.jump if body.plain else "")
+        return tuple(found)
+
+    def _body(self, key: bytes, expressions: bytes, ipv6: bool) -> NfBody:
+        body = self._bodies.get((key, ipv6))
+        if body is None:
+            if len(self._bodies) >= _BODIES_MAX:
+                self._bodies.clear()
+            body = self._bodies[key, ipv6] = read_body(expressions, ipv6=ipv6)
+        return body
+
+
+# --- legacy tables -----------------------------------------------------------------------------------------
+
+
+class LegacyReader:
+    """iptables-legacy's tables as the kernel hands out their blobs; the stamp are the blobs themselves.
+
+    There is no generation: whether anything has changed is found by reading all of it, with the counters masked. Tables
+    that the namespace doesn't have yet aren't asked for, since that would make them.
+    """
+
+    def __init__(self, tables: Mapping[Family, Xtables], owner: str) -> None:
+        self._xtables = tables
+        self._owner = owner
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for xtables in self._xtables.values():
+            xtables.close()
+
+    def still(self, look: Look, tables: Collection[TableKey] | None = None) -> bool:
+        """Whether every table is what it was, counters apart; ``tables`` narrows the question."""
+        if look.stamp is None:
+            return False
+        for family, xtables in self._xtables.items():
+            there = xtables.tables()
+            known = {table for of, table in look.stamp if of is family}
+            if tables is None and known != set(there):
+                return False
+            for table in there:
+                key = (family, table)
+                if (tables is None or key in tables) and (
+                    key not in look.stamp or xtables.changed(table, look.stamp[key]) is not None
+                ):
+                    return False
+        return True
+
+    def look(self, part: Part | None = None) -> Look:
+        """Each table as it is at one moment; the moments of two tables may differ."""
+        stamp: dict[TableKey, Blob] = {}
+        tables: dict[TableKey, RawTable] = {}
+        for family, xtables in self._xtables.items():
+            for table in xtables.tables():
+                key = (family, table)
+                if part is None or key in part:
+                    stamp[key] = xtables.read(table)
+                    tables[key] = self._table(xtables, stamp[key], None if part is None else part[key])
+        return Look(stamp, tables)
+
+    def _table(self, xtables: Xtables, blob: Blob, names: Collection[str] | None) -> RawTable:
+        own: dict[str, tuple[RawRule, ...]] = {}
+        jumps: dict[Hook, tuple[str, ...]] = {}
+        for chain in xtables.parse(blob).values():
+            if chain.hook is not None:
+                jumps[Hook(chain.hook)] = tuple(rule.jump if rule.plain else "" for rule in chain.rules)
+            elif owned_iptables_chain(self._owner, chain.name) and (names is None or chain.name in names):
+                own[chain.name] = tuple(RawRule(rule.body, rule.packets, rule.bytes, rule.jump) for rule in chain.rules)
+        return RawTable(own, jumps)
+
+
+_TABLES: Final = frozenset(table.value for table in Table)

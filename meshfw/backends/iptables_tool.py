@@ -1,0 +1,103 @@
+"""iptables-restore and ip6tables-restore of one variant: how they are run in a namespace, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from meshfw.backends.iptables_listing import printed_rules
+from meshfw.backends.iptables_raw import RawRule
+from meshfw.backends.iptables_text import TableKey, question_text
+from meshfw.errors import CommandError
+from meshfw.kernel.command import Completed, run
+from meshfw.kernel.netns import HeldNamespace
+from meshfw.model import Family
+
+_SECONDS: Final = 120.0
+"""How long one process may take beside waiting for the lock: 100,000 rules on a busy host."""
+_BUSY: Final = 4  # iptables, xshared.h: RESOURCE_PROBLEM
+_INCOMPATIBLE: Final = re.compile(r"chain `([^']+)' in table `([^']+)' is incompatible")
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """What sets the two iptables apart: the backend's name, the programs, and which kernel they speak to."""
+
+    name: str
+    programs: Mapping[Family, str]
+    legacy: bool
+
+
+NFT: Final = Variant(
+    name="iptables-nft",
+    programs={Family.IPV4: "iptables-nft-restore", Family.IPV6: "ip6tables-nft-restore"},
+    legacy=False,
+)
+LEGACY: Final = Variant(
+    name="iptables-legacy",
+    programs={Family.IPV4: "iptables-legacy-restore", Family.IPV6: "ip6tables-legacy-restore"},
+    legacy=True,
+)
+
+
+class ChainRules(NamedTuple):
+    """A chain of ours and its rules as the kernel has them."""
+
+    table: TableKey
+    chain: str
+    rules: tuple[RawRule, ...]
+
+
+class Tool:
+    """The programs of one variant, run in ``home``; each waits ``wait`` seconds for the lock of the legacy tables."""
+
+    def __init__(self, variant: Variant, home: HeldNamespace, *, wait: int) -> None:
+        self._variant = variant
+        self._home = home
+        self._wait = wait
+
+    def command(self, family: Family) -> tuple[str, ...]:
+        """The argument list that leaves alone what the input doesn't name."""
+        return (self._variant.programs[family], "--noflush", "-w", str(self._wait))
+
+    def family(self, command: Sequence[str]) -> Family | None:
+        """The family that a command is for; None for a command of something else."""
+        return next((family for family in Family if tuple(command) == self.command(family)), None)
+
+    def restore(self, family: Family, text: str, *, environment: Mapping[str, str] | None = None) -> str:
+        """What it printed; CommandError where it failed."""
+        done = self._run(family, text, environment)
+        if done.returncode != 0:
+            raise self._failure(family, done)
+        return done.stdout
+
+    def printed(self, family: Family, chains: Sequence[ChainRules]) -> list[tuple[ChainRules, list[str]]]:
+        """The texts of some chains' rules, all by one process; a chain that iptables refuses to list is left out."""
+        left = list(chains)
+        while left:
+            text = "".join(question_text(table[1], [chain]) for table, chain, _ in left)
+            done = self._run(family, text)
+            if done.returncode == 0:
+                found = printed_rules(done.stdout, [item.chain for item in left])
+                return [
+                    (item, texts) for item, texts in zip(left, found, strict=False) if len(texts) == len(item.rules)
+                ]
+            refused = _INCOMPATIBLE.search(done.stderr)
+            kept = [item for item in left if refused and (item.chain, item.table[1]) != (refused[1], refused[2])]
+            if not refused or len(kept) == len(left):
+                raise self._failure(family, done)
+            left = kept
+        return []
+
+    def _run(self, family: Family, text: str, environment: Mapping[str, str] | None = None) -> Completed:
+        data = text.encode(errors="surrogateescape")
+        with self._home.entered():
+            return run(self.command(family), timeout=_SECONDS + self._wait, input=data, env=environment, check=False)
+
+    def _failure(self, family: Family, done: Completed) -> CommandError:
+        remedy = ""
+        if done.returncode == _BUSY:
+            remedy = f"others held the lock of the tables for more than {self._wait} s, or memory was short: try again"
+        return CommandError(self.command(family), returncode=done.returncode, stderr=done.stderr, remedy=remedy)
