@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from meshfw.extensions import builtin_extensions
     from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, Option, ParseContext
     from meshfw.extensions.language import Language
-    from meshfw.hookspecs import BackendPlugin, SourcePlugin, hookimpl
+    from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
     from meshfw.languages.iptables import format_rule, parse_rule
     from meshfw.model import (
@@ -108,7 +108,7 @@ _ROOMS: Final = {
     "meshfw.extensions": "builtin_extensions",
     "meshfw.extensions.extension": "Codec Extension HostTables NftMatch Option ParseContext",
     "meshfw.extensions.language": "Language",
-    "meshfw.hookspecs": "BackendPlugin SourcePlugin hookimpl",
+    "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
     "meshfw.languages.iptables": "format_rule parse_rule",
     "meshfw.model": (
@@ -206,6 +206,7 @@ __all__ = [
     "PluginError",
     "Plugins",
     "Policy",
+    "Presence",
     "Report",
     "Rule",
     "RuleSource",

@@ -419,6 +419,7 @@ def test_a_missing_library_is_named_with_a_remedy(cli: Any, house: Path, monkeyp
         return load(name, *given, **named)
 
     monkeypatch.setattr(ctypes, "CDLL", without)
+    monkeypatch.setattr("meshfw.kernel.command.find", lambda tool: None)
     reason = (
         "libnftables.so.1 can't be loaded: libnftables.so.1: cannot open shared object file: No such file or directory"
     )
@@ -427,7 +428,11 @@ def test_a_missing_library_is_named_with_a_remedy(cli: Any, house: Path, monkeyp
     assert (forced.code, forced.err) == (1, f"meshfw: error: {reason} ({remedy})\n")
     chosen = cli("apply")
     assert (chosen.code, chosen.out) == (1, "")
-    assert chosen.err == f"meshfw: error: auto: no backend can be used here\n  nft: {reason} ({remedy})\n"
+    assert chosen.err == f"meshfw: error: auto: no backend can be used here\n  nft: {reason} ({remedy})\n" + "".join(
+        f"  iptables-{variant}: iptables-{variant}-restore and ip6tables-{variant}-restore are not installed "
+        "(apt-get install iptables)\n"
+        for variant in ("nft", "legacy")
+    )
     listed = cli("backends")
     assert listed.code == 0
     assert f"can't be used here: {reason}" in listed.out
@@ -862,14 +867,16 @@ def test_the_printed_transaction_is_what_nft_would_run(cli: Any, house: Path, ne
 
 
 @pytest.mark.kernel
-def test_backends_explain_what_auto_takes(cli: Any, house: Path) -> None:
-    said = cli("backends")
+def test_backends_explain_what_auto_takes(cli: Any, house: Path, netns: Netns, requires: Any) -> None:
+    requires("iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore", "ip6tables-legacy-restore")
+    said = cli("backends", "--netns", netns.path)
     assert (said.code, said.err) == (0, "")
-    assert "* nft     meshfw" in said.out
+    assert "* nft              meshfw" in said.out
     assert said.out.endswith("auto takes nft: the first in rank that can be used here\n")
-    data = cli("backends", "--json", "--backend", "memory").data
+    data = cli("backends", "--json", "--backend", "memory", "--netns", netns.path).data
     assert (data["auto"]["name"], data["configured"]) == ("nft", "memory")
-    assert {item["name"]: item["reason"] for item in data["backends"]} == {"nft": None, "memory": None}
+    names = ("nft", "iptables-nft", "iptables-legacy", "memory")
+    assert {item["name"]: item["reason"] for item in data["backends"]} == dict.fromkeys(names)
 
 
 def test_backends_name_the_file_of_a_wrong_configuration(cli: Any, house: Path) -> None:

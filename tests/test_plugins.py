@@ -14,6 +14,7 @@ import pytest
 import meshfw
 from meshfw import (
     API_VERSION,
+    BackendError,
     BackendPlugin,
     Codec,
     ConfigError,
@@ -37,6 +38,7 @@ from meshfw.plugins import BuiltIn
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGE = Language.of(builtin_extensions())
+BUILT_IN_BACKENDS = ("nft", "iptables-nft", "iptables-legacy", "memory")
 REPORT = Report(outcome=Outcome.CLEAN, backend="memory", cache="hit")
 
 
@@ -109,7 +111,7 @@ def test_no_hook_stops_at_the_first_result() -> None:
 
 def test_the_built_ins_come_through_the_hooks_that_plugins_have() -> None:
     built_in = BuiltIn()
-    assert [offer.name for offer in built_in.meshfw_backends()] == ["nft", "memory"]
+    assert [offer.name for offer in built_in.meshfw_backends()] == list(BUILT_IN_BACKENDS)
     assert [offer.name for offer in built_in.meshfw_sources()] == ["rules", "iptables-save"]
     assert tuple(built_in.meshfw_extensions()) == builtin_extensions()
     assert not hasattr(built_in, "meshfw_reconciled")
@@ -210,6 +212,10 @@ GARBAGE: Mapping[str, tuple[Entry, str]] = {
         entry("bad", meshfw_sources=lambda: [SourcePlugin(name="x", factory=GARBLED, summary="")]),
         "a factory or api_version that is none",
     ),
+    "presence": (
+        entry("bad", meshfw_backends=lambda: [backend("x", presence=GARBLED)]),
+        "x with a field presence that can't be called",
+    ),
     "no hook": (entry("bad"), "implements no hook"),
     "unhashable": (Entry("bad", SimpleNamespace), "its registration failed: TypeError"),
     "unknown hook": (
@@ -225,7 +231,7 @@ def test_a_broken_plugin_is_named_with_its_distribution_and_skipped(what: str) -
     bad, reason = GARBAGE[what]
     plugins = installed(bad, entry("good", meshfw_backends=lambda: [backend("good")]))
     assert plugins.backend("good").name == "good"
-    assert [item.name for item in plugins.listed()] == ["nft", "memory", "good"]
+    assert [item.name for item in plugins.listed()] == [*BUILT_IN_BACKENDS, "good"]
     (problem,) = plugins.problems
     assert problem.startswith("plugin bad (from dist-bad 1.0): ")
     assert reason in problem
@@ -358,7 +364,7 @@ def test_what_is_no_backend_or_source_is_refused() -> None:
 
 def test_auto_never_takes_memory_nor_an_installed_backend_without_a_rank() -> None:
     plugins = installed(entry("mine", meshfw_backends=lambda: [backend("mine")]), wanted=True)
-    assert plugins.automatic().name in ("nft", None)
+    assert plugins.automatic().name in ("nft", "iptables-nft", "iptables-legacy", None)
 
 
 def test_auto_takes_the_lowest_rank_that_can_be_used_and_says_why() -> None:
@@ -378,11 +384,15 @@ def test_auto_takes_the_lowest_rank_that_can_be_used_and_says_why() -> None:
 
 
 def test_auto_without_a_usable_backend_names_the_reason_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshfw.backends.instance.nft_unavailable", lambda: "no library (install it)")
+    for name in BUILT_IN_BACKENDS[:3]:
+        path = f"meshfw.backends.instance.{name.replace('-', '_')}_unavailable"
+        monkeypatch.setattr(path, lambda name=name: f"{name} is missing (install it)")
     plugins = installed()
     assert plugins.automatic().name is None
-    with pytest.raises(Exception, match=r"auto: no backend can be used here\n  nft: no library \(install it\)"):
+    with pytest.raises(BackendError) as caught:
         plugins.usable()
+    reasons = "".join(f"\n  {name}: {name} is missing (install it)" for name in BUILT_IN_BACKENDS[:3])
+    assert str(caught.value) == f"auto: no backend can be used here{reasons}"
 
 
 # --- the names that plugins are made of ---

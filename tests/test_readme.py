@@ -10,7 +10,18 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from meshfw import ConfigError, Family, ParseError, Plugins, Ruleset, builtin_extensions, load_rules, parse_config
+from meshfw import (
+    BackendPlugin,
+    ConfigError,
+    Family,
+    ParseError,
+    Plugins,
+    Ruleset,
+    builtin_extensions,
+    load_rules,
+    parse_config,
+)
+from meshfw.backends.remembered import DIRECTORY
 from meshfw.cli import INTERRUPTED, PIPE_CLOSED, main
 from meshfw.cli.apply import SHOWN
 from meshfw.cli.arguments import LOCK_TIMEOUT, VERBS
@@ -19,6 +30,7 @@ from meshfw.extensions.language import Language
 from meshfw.kernel.lock import _RUN
 from meshfw.languages.iptables import parse_rule
 from meshfw.languages.lexer import split
+from meshfw.plugins import BuiltIn
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 LANGUAGE = Language.of(builtin_extensions())
@@ -129,6 +141,16 @@ def test_what_is_said_of_limits_and_locks_is_so() -> None:
     assert f"So {PIPE_CLOSED}," in README
     assert f"`--lock-timeout` seconds ({LOCK_TIMEOUT:g} by default)" in README
     assert f"An interrupt is {INTERRUPTED}." in README
+
+
+def test_what_is_said_of_the_choice_of_a_backend_is_so() -> None:
+    offers = list(BuiltIn().meshfw_backends())
+    ranked = sorted((offer.automatic, offer.name) for offer in offers if offer.automatic is not None)
+    assert f"4. the first of {', '.join(f'`{name}`' for _, name in ranked)}.\n" in README
+    names = ", ".join(f'`"{offer.name}"`' for offer in offers)
+    assert f'| `backend` | `"auto"`, {names} or an installed plugin\'s.' in README
+    assert f"else in `{DIRECTORY}`, a small file" in README
+    assert all(f"`{field}`" in README for field in BackendPlugin.__struct_fields__)
 
 
 def test_host_bits_are_masked_off_as_shown() -> None:
