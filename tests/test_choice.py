@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from meshfw import BackendError, BackendPlugin, MemoryBackend, Plugins, Presence, Site, hookimpl
 from meshfw.extensions.language import Language
 from meshfw.hookspecs import nothing
-from meshfw.plugins import Standing
-from meshfw.plugins.choice import Candidate, Verdict, choose, presence
+from meshfw.plugins.choice import Candidate, Sighting, Verdict, choose, look, standing
 
 SITE = Site(owner="edge", language=Language.of(()))
 NOTHING = Presence()
@@ -175,57 +174,57 @@ def offer(name: str, automatic: int | None = None, **fields: Any) -> BackendPlug
 
 
 def test_a_plugin_needs_not_tell_what_stands() -> None:
-    assert presence(offer("x"), SITE) == (nothing(SITE), "") == (Presence(), "")
+    quiet = offer("x")
+    assert look(quiet, SITE) == Sighting(quiet)
+    assert nothing(SITE) == Presence()
 
 
 @pytest.mark.parametrize(
-    ("look", "reason"),
+    ("looks", "reason"),
     [
         (lambda site: 1 / 0, "its look at the rules failed: ZeroDivisionError: division by zero"),
         (lambda site: None, "its look at the rules gave None, which is no Presence"),
     ],
 )
-def test_a_broken_look_is_nothing_known_and_says_why(look: Any, reason: str) -> None:
-    assert presence(offer("x", presence=look), SITE) == (Presence(), reason)
+def test_a_broken_look_is_nothing_known_and_says_why(looks: Any, reason: str) -> None:
+    broken = offer("x", presence=looks)
+    assert look(broken, SITE) == Sighting(broken, unread=reason)
 
 
 def test_a_refused_look_says_it_in_the_backend_s_words() -> None:
-    def look(site: Site) -> Presence:
+    def refuse(site: Site) -> Presence:
         raise BackendError("no such table", remedy="look elsewhere")
 
-    assert presence(offer("x", presence=look), SITE) == (Presence(), "no such table (look elsewhere)")
+    assert look(offer("x", presence=refuse), SITE).unread == "no such table (look elsewhere)"
 
 
 def test_a_look_gets_the_site_of_its_backend() -> None:
     seen: list[Site] = []
 
-    def look(site: Site) -> Presence:
+    def tell(site: Site) -> Presence:
         seen.append(site)
         return OWN
 
-    brought = plugins(offer("x", 1, presence=look))
-    verdict = brought.automatic(lambda offer: Site(owner=offer.name, language=SITE.language))
+    brought = plugins(offer("x", 1, presence=tell))
+    verdict = brought.automatic(brought.look(lambda offer: Site(owner=offer.name, language=SITE.language)))
     assert verdict == Verdict("x", "rules of ours stand there already (2 chains in ipv4 filter)")
     assert [site.owner for site in seen] == ["x"]
 
 
-def test_auto_without_a_site_looks_at_nothing() -> None:
-    def look(site: Site) -> Presence:
+def test_auto_by_itself_looks_at_nothing() -> None:
+    def tell(site: Site) -> Presence:
         raise AssertionError("it looked")
 
-    assert plugins(offer("x", 1, presence=look)).automatic().name == "x"
+    assert plugins(offer("x", 1, presence=tell)).automatic().name == "x"
 
 
 def test_what_stands_elsewhere_leaves_out_the_place_that_is_shared() -> None:
-    def look(site: Site) -> Presence:
-        return OWN
-
-    first = offer("first", presence=look)
-    second = offer("second", presence=look, place="first")
-    third = offer("third", presence=look)
-    brought = plugins(first, second, third)
-    names = {name: Standing(name, OWN.own) for name in ("first", "second", "third")}
-    assert brought.standing(lambda _: SITE) == tuple(names.values())
-    assert brought.standing(lambda _: SITE, beside=first) == (names["third"],)
-    assert brought.standing(lambda _: SITE, beside=second) == (names["third"],)
-    assert brought.standing(lambda _: SITE, beside=third) == (names["first"], names["second"])
+    first, second, third = (
+        Sighting(offer(name, place=place), OWN) for name, place in (("first", ""), ("second", "first"), ("third", ""))
+    )
+    free = Sighting(offer("free"), others())
+    found = (first, second, third, free)
+    assert standing(found) == (first, second, third)
+    assert standing(found, beside=first.offer) == standing(found, beside=second.offer) == (third,)
+    assert standing(found, beside=third.offer) == (first, second)
+    assert standing(found, beside=free.offer) == (first, second, third)

@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> int:
         return msgspec.structs.replace(bare, options=config.options.get(offer.name, {}))
 
     remembered, odd = recall(config.owner, arguments.netns)
-    verdict = plugins.automatic(site_of, remembered=remembered)
+    verdict = plugins.automatic(plugins.look(site_of), remembered=remembered)
     listed = plugins.listed(site_of)
     configured = arguments.backend or config.backend
     warnings = [*config.warnings, *([odd] if odd else []), *verdict.warnings]

@@ -19,7 +19,7 @@ from meshfw.hookspecs import BackendPlugin, nothing
 from meshfw.languages.iptables import format_rule
 from meshfw.model import Family, Rule, Ruleset
 from meshfw.plan import Formatter
-from meshfw.plugins import AUTO, Plugins, Standing
+from meshfw.plugins import AUTO, Plugins, Sighting, standing
 from meshfw.sources.hosts import host_tables
 
 _NO_CONFIG = "meshfw.toml here, /etc/meshfw/meshfw.toml, or --config FILE"
@@ -77,15 +77,20 @@ class Workshop:
         return load_rules(self.config, plugins=self.plugins, language=self.language)
 
     @cached_property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """What stands where each backend keeps its rules, looked at once: a writer asks first when it has the lock."""
+        return self.plugins.look(self.site_of)
+
+    @cached_property
     def offer(self) -> BackendPlugin:
         """The backend that was named, or else the one that auto takes here; the warnings tell what it met."""
         if self._named is not None:
             return self._named
         remembered, odd = recall(self.config.owner, self._netns)
-        verdict = self.plugins.automatic(self.site_of, remembered=remembered)
+        verdict = self.plugins.automatic(self.sightings, remembered=remembered)
         self.warnings += [*([odd] if odd else []), *verdict.warnings]
         self.notes.append(f"auto takes {verdict.name}: {verdict.reason}")
-        return self.plugins.taken(verdict)
+        return self.plugins.usable(verdict)
 
     @contextmanager
     def backend(self, offer: BackendPlugin | None = None) -> Iterator[Backend]:
@@ -116,7 +121,7 @@ class Workshop:
         found = self._others(backend)
         if not found:
             return None
-        ways = [f"--backend {found[0].name}"] if len(found) == 1 else []
+        ways = [f"--backend {found[0].offer.name}"] if len(found) == 1 else []
         commands = " or ".join(self._command(f"clean {way}") for way in [*ways, "--all-backends"])
         return BackendError(
             f"rules of {self.config.owner} stand in {_places(found)}, and packets would meet both",
@@ -137,9 +142,9 @@ class Workshop:
             everything = self._command("clean --all-backends")
             self.warnings.append(f"rules of {self.config.owner} stand in {_places(found)} still: {everything}")
 
-    def _others(self, backend: Backend) -> tuple[Standing, ...]:
+    def _others(self, backend: Backend) -> tuple[Sighting, ...]:
         """The other backends in which rules of ours stand; none where this one's rules meet no packets."""
-        return self.plugins.standing(self.site_of, beside=self.offer) if backend.capabilities.kernel else ()
+        return standing(self.sightings, beside=self.offer) if backend.capabilities.kernel else ()
 
     def _command(self, words: str) -> str:
         """A command line for the same configuration and network namespace, in quotes."""
@@ -149,7 +154,7 @@ class Workshop:
 
     def standing(self) -> list[tuple[BackendPlugin, str]]:
         """The backends in which rules of ours stand, and which in words; the named one too, where it can't tell."""
-        told = [(self.plugins.backend(item.name), item.own) for item in self.plugins.standing(self.site_of)]
+        told = [(item.offer, item.presence.own) for item in standing(self.sightings)]
         if self._named is not None and self._named.presence is nothing:
             told.append((self._named, "what rules there are"))
         return told
@@ -178,5 +183,5 @@ class Workshop:
         return text
 
 
-def _places(found: Sequence[Standing]) -> str:
-    return " and in ".join(f"{standing.name} ({standing.own})" for standing in found)
+def _places(found: Sequence[Sighting]) -> str:
+    return " and in ".join(f"{item.offer.name} ({item.presence.own})" for item in found)

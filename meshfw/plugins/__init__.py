@@ -20,7 +20,17 @@ from meshfw.extensions.extension import Extension, HostTables
 from meshfw.extensions.language import Language
 from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin
 from meshfw.plugins.builtin import BuiltIn
-from meshfw.plugins.choice import Candidate, Sites, Standing, Verdict, choose, presence, unavailable, version_problem
+from meshfw.plugins.choice import (
+    Candidate,
+    Sighting,
+    Sites,
+    Verdict,
+    choose,
+    look,
+    standing,
+    unavailable,
+    version_problem,
+)
 from meshfw.plugins.loading import AUTO, LoadedPlugin, Loader, blaming, installed, plain
 from meshfw.source import Declaration, RuleSource, alternatives, suggestion
 
@@ -127,65 +137,51 @@ class Plugins:
         names = alternatives([*([AUTO] if kind == "backend" else []), *known, f"the name of an installed {kind}"])
         return ConfigError(f"there is no {kind} {name!r}{suggestion(name, known)}{broken}", key=key, expected=names)
 
-    def automatic(self, sites: Sites | None = None, *, remembered: str = "") -> Verdict:
+    def look(self, sites: Sites) -> tuple[Sighting, ...]:
+        """What stands where each backend keeps its rules, of plugins that take part; reads the kernel alone."""
+        return tuple(look(offer, sites(offer)) for offer in self._offers())
+
+    def automatic(self, sightings: Iterable[Sighting] | None = None, *, remembered: str = "") -> Verdict:
         """What ``auto`` stands for: the first in rank, of plugins that take part, that can be used here.
 
-        ``sites`` is where each would work; without it what stands in the kernel isn't looked at. ``remembered`` is the
+        ``sightings`` is what :meth:`look` found; without it nothing is known to stand anywhere. ``remembered`` is the
         backend that auto took last time.
         """
         return choose(
             [
                 Candidate(
-                    name=offer.name,
-                    automatic=offer.automatic,
-                    unavailable=unavailable(offer),
-                    presence=Presence() if sites is None else presence(offer, sites(offer))[0],
+                    name=found.offer.name,
+                    automatic=found.offer.automatic,
+                    unavailable=unavailable(found.offer),
+                    presence=found.presence,
                 )
-                for offer in self._offers()
-                if offer.automatic is not None and offer.api_version == API_VERSION
+                for found in (map(Sighting, self._offers()) if sightings is None else sightings)
+                if found.offer.automatic is not None and found.offer.api_version == API_VERSION
             ],
             remembered=remembered,
         )
 
-    def usable(self, sites: Sites | None = None, *, remembered: str = "") -> BackendPlugin:
-        """The backend that ``auto`` stands for; BackendError, with the reason of each, where none can be used."""
-        return self.taken(self.automatic(sites, remembered=remembered))
+    def usable(self, verdict: Verdict | None = None) -> BackendPlugin:
+        """The backend of a verdict, by itself :meth:`automatic`'s.
 
-    def taken(self, verdict: Verdict) -> BackendPlugin:
-        """The backend of a verdict; BackendError, with the reason of each, where it has none."""
+        Raises:
+            BackendError: it has none, with the reason of each.
+        """
+        verdict = verdict or self.automatic()
         if verdict.name is None:
             raise BackendError(f"no backend can be used here\n  {verdict.reason}", backend=AUTO)
         return self.backend(verdict.name)
 
-    def standing(self, sites: Sites, *, beside: BackendPlugin | None = None) -> tuple[Standing, ...]:
-        """The backends, of plugins that take part, in which rules of ours stand.
-
-        With ``beside`` those are left out that keep their rules in the same place as that one.
-        """
-        found = []
-        for offer in self._offers():
-            if beside is not None and (offer.place or offer.name) == (beside.place or beside.name):
-                continue
-            own = presence(offer, sites(offer))[0].own
-            if own:
-                found.append(Standing(offer.name, own))
-        return tuple(found)
-
     def listed(self, sites: Sites | None = None) -> tuple[ListedBackend, ...]:
-        """Every installed backend, those of broken plugins left out; ``sites`` as for :meth:`automatic`."""
+        """Every installed backend, those of broken plugins left out; without ``sites`` none is looked at."""
         self._loader.load_all()
-        return tuple(
-            ListedBackend(
-                offer.name,
-                plugin.distribution,
-                offer.summary,
-                unavailable(offer),
-                offer.automatic,
-                *((Presence(), "") if sites is None else presence(offer, sites(offer))),
-            )
-            for plugin in self._loader.plugins
-            for offer in plugin.backends
-        )
+        found = []
+        for plugin in self._loader.plugins:
+            for offer in plugin.backends:
+                seen = Sighting(offer) if sites is None else look(offer, sites(offer))
+                kept = (offer.name, plugin.distribution, offer.summary, unavailable(offer), offer.automatic)
+                found.append(ListedBackend(*kept, seen.presence, seen.unread))
+        return tuple(found)
 
     def _offers(self) -> list[BackendPlugin]:
         return [offer for plugin in self._active() for offer in plugin.backends]
@@ -286,15 +282,13 @@ __all__ = [
     "AUTO",
     "BUILT_IN",
     "BuiltIn",
-    "Candidate",
     "ListedBackend",
     "Plugins",
-    "Presence",
+    "Sighting",
     "Sites",
-    "Standing",
     "Verdict",
     "blaming",
-    "choose",
     "installed",
+    "standing",
     "unavailable",
 ]

@@ -41,11 +41,12 @@ class Verdict(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """A backend in which rules of ours stand, and which ones in words."""
+class Sighting(msgspec.Struct, frozen=True):
+    """What was found where a backend keeps its rules; ``unread`` is why that can't be told."""
 
-    name: str
-    own: str
+    offer: BackendPlugin
+    presence: Presence = Presence()
+    unread: str = ""
 
 
 def choose(candidates: Iterable[Candidate], *, remembered: str = "") -> Verdict:
@@ -138,18 +139,31 @@ def unavailable(offer: BackendPlugin) -> str | None:
         return str(error)
 
 
-def presence(offer: BackendPlugin, site: Site) -> tuple[Presence, str]:
-    """What stands where an offered backend keeps its rules, and why that can't be told; empty where it can."""
+def look(offer: BackendPlugin, site: Site) -> Sighting:
+    """What stands where an offered backend keeps its rules, or why that can't be told."""
     if offer.api_version != API_VERSION:
-        return Presence(), ""
+        return Sighting(offer)
     try:
         with blaming(PluginError, "its look at the rules", refusals=True):
             found: Any = offer.presence(site)
     except MeshfwError as error:
-        return Presence(), str(error)
+        return Sighting(offer, unread=str(error))
     if not isinstance(found, Presence):
-        return Presence(), f"its look at the rules gave {found!r}, which is no Presence"
-    return found, ""
+        return Sighting(offer, unread=f"its look at the rules gave {found!r}, which is no Presence")
+    return Sighting(offer, found)
+
+
+def standing(sightings: Iterable[Sighting], *, beside: BackendPlugin | None = None) -> tuple[Sighting, ...]:
+    """Those where rules of ours stand; with ``beside`` only in other places than that backend's."""
+    return tuple(
+        sighting
+        for sighting in sightings
+        if sighting.presence.own and (beside is None or _room(sighting.offer) != _room(beside))
+    )
+
+
+def _room(offer: BackendPlugin) -> str:
+    return offer.place or offer.name
 
 
 def version_problem(offer: BackendPlugin | SourcePlugin | Backend) -> str:

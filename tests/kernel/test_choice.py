@@ -16,7 +16,6 @@ from meshfw.backends.presence import iptables_legacy_presence, iptables_nft_pres
 from meshfw.cli import main
 from meshfw.extensions.language import Language
 from meshfw.kernel.netlink import Nfnetlink
-from meshfw.plugins import Plugins
 from meshfw.testing.counting import ProcessCounter
 from meshfw.testing.netns import Netns
 
@@ -277,7 +276,7 @@ def test_all_backends_are_cleaned_of_ours_and_of_nothing_else(host: Host, monkey
     before = host.rules_of_others()
     assert len(before) == len(FOREIGN)
     with monkeypatch.context() as patch:
-        patch.setattr(Plugins, "standing", lambda self, sites, beside=None: ())
+        patch.setattr("meshfw.cli.prepare.standing", lambda sightings, beside=None: ())
         for backend in BACKENDS:
             assert host("apply", "--backend", backend).code == 0
     assert all(found.own for found in host.looked().values())
@@ -316,7 +315,7 @@ def test_clean_alone_goes_where_own_rules_stand_and_tells_of_the_rest(
     assert host("clean").out.endswith("(iptables-legacy)\n")
     assert host("clean").out == "nothing to do (nft)\n"
     with monkeypatch.context() as patch:
-        patch.setattr(Plugins, "standing", lambda self, sites, beside=None: ())
+        patch.setattr("meshfw.cli.prepare.standing", lambda sightings, beside=None: ())
         for backend in ("nft", "iptables-legacy"):
             assert host("apply", "--backend", backend).code == 0
     own = host.looked()["iptables-legacy"].own
