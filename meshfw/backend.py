@@ -46,8 +46,12 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     False: there are no sets. Whatever the backend is asked to check, diff, compile and prove was expanded into rules
     first (:mod:`meshfw.expansion`), so it never meets a set or a reference to one.
     """
+    edits_in_place: bool = False
+    """Rules are put in and taken out anywhere in a list, so that none which stays is written again."""
     counters: bool = True
     """Rules count packets and bytes, and keep their numbers over changes elsewhere."""
+    counters_move: frozenset[Family] = frozenset(Family)
+    """The families in which a rule that is written again takes its numbers along."""
     kernel: bool = True
     """It writes to a kernel, so packets meet its rules."""
     processes_per_family: int = 0

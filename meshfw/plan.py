@@ -128,9 +128,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     def moves(self, *, in_place: bool) -> tuple[ListKey, ...]:
         """The lists with rules that are written again, so that their counters must be fresh."""
-        return tuple(
-            change.key for change in self.lists if change.old is not None and change.moves(in_place=in_place)
-        )
+        return tuple(change.key for change in self.lists if change.old is not None and change.moves(in_place=in_place))
 
     def edits(self, formatter: Formatter) -> Iterator[Edit]:
         """The lines of the plan; ``formatter`` prints a rule of a family."""

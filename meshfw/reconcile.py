@@ -25,7 +25,7 @@ def plan(backend: Backend, ruleset: Ruleset) -> Plan:
     """
     wanted, _ = checked(backend, ruleset)
     observed, _ = _look(backend)
-    return diff(observed.snapshot, wanted)
+    return _difference(backend, observed, wanted)
 
 
 def apply(backend: Backend, ruleset: Ruleset) -> Report:
@@ -44,7 +44,7 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
             return cache.report
     wanted, warnings = checked(backend, ruleset)
     observed, state = _look(backend)
-    first = todo = diff(observed.snapshot, wanted)
+    first = todo = _difference(backend, observed, wanted)
     commits = refusals = 0
     notes: list[str] = []
     while todo:
@@ -59,7 +59,7 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
         )
         commits += committed
         refusals += not committed
-        todo = diff(observed.snapshot, wanted)
+        todo = _difference(backend, observed, wanted)
     if observed.fingerprint is None and backend.fingerprint() is not None:
         notes.append("others kept writing while the rules were read: what was read may be of several moments")
     _settle(backend, observed, wanted, declared=ruleset)
@@ -94,6 +94,26 @@ def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...
     return ruleset, tuple(str(finding) for finding in findings)
 
 
+def _difference(backend: Backend, observed: Observed, wanted: Ruleset) -> Plan:
+    """The plan from what was seen to what is wanted; a list that somebody else made under a wanted name is refused."""
+    found = diff(observed.snapshot, wanted)
+    strangers = observed.snapshot.strangers
+    if strangers:
+        refused = [
+            Unsupported(str(change.key), f"{strangers[change.key]} is somebody else's: {_STRANGER}")
+            for change in found.lists
+            if change.key in strangers
+        ]
+        if refused:
+            raise UnsupportedError(backend.name, refused)
+    return found
+
+
+_STRANGER: Final = (
+    "remove it, take another owner, or say adopt = true under the backend's options to have it taken over"
+)
+
+
 def _look(backend: Backend) -> tuple[Observed, str]:
     """What the kernel holds: from the cache while its fingerprint stands, else read; and ``hit`` or why not."""
     cache = backend.cache
@@ -109,12 +129,13 @@ def _commit(
     backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool, insist: bool, notes: list[str]
 ) -> tuple[Observed, bool]:
     """Commit a plan and read what came of it, the touched lists or everything; and whether anything was committed."""
-    if cached and todo.moves:
+    moves = todo.moves(in_place=backend.capabilities.edits_in_place) if cached else ()
+    if moves:
         # Rules that are written again take their counters along, and a cached snapshot's are old.
-        part = backend.observe(todo.moves)
+        part = backend.observe(moves)
         if part.fingerprint != observed.fingerprint:
             return backend.observe(), False
-        observed = Observed(observed.snapshot.updated(part.snapshot, todo.moves), part.fingerprint)
+        observed = Observed(observed.snapshot.updated(part.snapshot, moves), part.fingerprint)
         todo = diff(observed.snapshot, ruleset)
     backend.cache.drop("a commit did not finish")
     transaction = backend.compile(todo)

@@ -42,9 +42,9 @@ class ObservedList(msgspec.Struct, frozen=True, gc=False):
     """A chain or dispatcher as it stands in the kernel.
 
     ``policies`` are those a dispatcher's may be taken for (a backend that can't tell ``return`` from ``accept`` names
-    both). ``declared`` is the model's value it is known to equal, for comparison by identity. ``faults`` say what else is
-    not as it should be around its rules, such as a jump to it that is missing; ``backing`` is the backend's own note of
-    how it stands there, which nobody else reads.
+    both). ``declared`` is the model's value it is known to equal, for comparison by identity. ``faults`` say what else
+    is not as it should be around its rules, such as a jump to it that is missing; ``backing`` is the backend's own note
+    of how it stands there, which nobody else reads.
     """
 
     key: ListKey

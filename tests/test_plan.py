@@ -264,26 +264,29 @@ def change_of(before: str, after: str) -> ListChange | None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "moves"),
+    ("before", "after", "moves", "in_place"),
     [
-        ("abc", "abcd", False),  # a rule at the end: nothing behind it
-        ("abc", "ab", False),  # only deletions
-        ("abc", "dabc", False),  # a rule in front, which nothing else has to make room for
-        ("abc", "adc", True),  # a rule in the midst: what stays behind it may be written again
-        ("abc", "bca", True),  # a rule that moves takes its counters along
-        ("abc", "dd", False),  # nothing stays
+        ("abc", "abcd", False, False),  # a rule at the end: nothing behind it
+        ("abc", "ab", False, False),  # only deletions
+        ("abc", "dabc", False, False),  # a rule in front, which nothing else has to make room for
+        ("abc", "adc", True, False),  # a rule in the midst: what stays behind it may be written again
+        ("abc", "bca", True, True),  # a rule that moves takes its counters along
+        ("abc", "dd", False, False),  # nothing stays
     ],
 )
-def test_counters_must_be_fresh_where_a_kept_rule_may_be_written_again(before: str, after: str, moves: bool) -> None:
+def test_counters_must_be_fresh_where_a_kept_rule_may_be_written_again(
+    before: str, after: str, moves: bool, in_place: bool
+) -> None:
     change = change_of(before, after)
     assert change is not None
-    assert change.moves is moves
-    assert bool(Plan((change,)).moves) is moves
+    for edits_in_place, wanted in ((False, moves), (True, in_place)):
+        assert change.moves(in_place=edits_in_place) is wanted
+        assert bool(Plan((change,)).moves(in_place=edits_in_place)) is wanted
 
 
 def test_a_chain_that_is_new_moves_nothing() -> None:
     plan = diff(Snapshot(), Ruleset(chains=(CHAIN,)))
-    assert plan.moves == ()
+    assert plan.moves(in_place=False) == plan.moves(in_place=True) == ()
     assert plan.keys == (CHAIN.key,)
 
 

@@ -30,7 +30,7 @@ from meshfw.backends.iptables_lexicon import Lexicon, is_opaque
 from meshfw.backends.iptables_listing import LEFT_OVER, Reading, observed_lists, printed_rules
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader
-from meshfw.backends.iptables_steps import check_steps, steps_of, unused_tables
+from meshfw.backends.iptables_steps import check_steps, restart_notes, steps_of, unused_tables
 from meshfw.backends.iptables_text import TableKey, asked_chains, tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import iptables_chain
@@ -101,6 +101,7 @@ class IptablesBackend:
             native_sets=False,
             edits_in_place=True,
             processes_per_family=1,
+            counters_move=self._variant.counters_move,
         )
 
     def close(self) -> None:
@@ -185,7 +186,13 @@ class IptablesBackend:
         for table, raw in look.tables.items():
             if part is None or table in part:
                 text = partial(self._lexicon.text, table[0])
-                reading = Reading(self._owner, self._options.adopt, text, self._lexicon.rules)
+                reading = Reading(
+                    owner=self._owner,
+                    adopt=self._options.adopt,
+                    text=text,
+                    named=self._lexicon.named,
+                    rules=self._lexicon.rules,
+                )
                 found, foreign = observed_lists(table, raw, reading, only=None if part is None else part[table])
                 lists.update(found)
                 strangers.update(foreign)
@@ -198,7 +205,7 @@ class IptablesBackend:
         tidy = not self._variant.legacy
         steps = steps_of(plan, self._tool, render=self._render, owner=self._owner, tidy=tidy)
         texts = {change.key: tuple(self._render(change.key, rule) for rule in change.rules) for change in plan.lists}
-        return Transaction(self.name, steps, plan, texts)
+        return Transaction(self.name, steps, plan, texts, tuple(restart_notes(plan, self._variant)))
 
     def _render(self, key: ListKey, rule: Rule) -> str:
         return self._lexicon.written(rule, key.family)
@@ -212,7 +219,7 @@ class IptablesBackend:
         plan = transaction.plan
         check_steps(transaction.steps, self._tool)
         with self._alone() as environment:
-            before = self._before(based_on, tables_of(plan))
+            before = self._before(based_on)
             printed: dict[Family, str] = {}
             tidied = 0
             try:
@@ -237,10 +244,10 @@ class IptablesBackend:
         else:
             yield None
 
-    def _before(self, based_on: Fingerprint | None, tables: Collection[TableKey]) -> Look:
+    def _before(self, based_on: Fingerprint | None) -> Look:
         """What stands before a commit; ConcurrentChangeError where that isn't what it is based on."""
         known = self._known
-        if known is None or not self._reader.still(known, tables):
+        if known is None or not self._reader.still(known):
             known = self._refreshed()
         if based_on is not None and based_on != self._print(known):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=self.name)

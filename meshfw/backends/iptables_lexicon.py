@@ -118,10 +118,11 @@ class Lexicon:
 
     # --- names of chains ---
 
-    def shortened(self, chain: str, key: ListKey) -> None:
-        """Take down whose chain a shortened name is."""
-        if isinstance(key, ChainKey) and chain != f"{self._owner}-{key.name}":
+    def named(self, chain: str, key: ListKey) -> None:
+        """Take down whose chain a name is, which a shortened one doesn't tell."""
+        if isinstance(key, ChainKey) and self._shortened.get(chain, chain.removeprefix(f"{self._owner}-")) != key.name:
             self._shortened[chain] = key.name
+            self._rules.clear()  # rules that lead there were taken for leading elsewhere
 
     def _stored(self, rule: Rule) -> Rule:
         target = rule.target

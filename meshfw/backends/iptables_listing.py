@@ -43,13 +43,18 @@ def printed_rules(output: str, asked: Sequence[str]) -> list[list[str]]:
     return found
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """How a table's bytes are read: ``text`` and ``rule`` of a body, None where it isn't known or no typed rule."""
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """How a table's bytes are read.
+
+    ``text`` gives the text of a rule, None where it isn't known; ``rules`` what texts in a list mean, None for one that
+    is no typed rule; ``named`` is told beforehand whose chain a name is.
+    """
 
     owner: str
     adopt: bool
     text: Callable[[RawRule], str | None]
-    rule: Callable[[ListKey, Sequence[str | None]], Sequence[Rule | None]]
+    named: Callable[[str, ListKey], None]
+    rules: Callable[[ListKey, Sequence[str | None]], Sequence[Rule | None]]
 
 
 def observed_lists(
@@ -59,12 +64,15 @@ def observed_lists(
     texts = {name: [reading.text(rule) for rule in rules] for name, rules in raw.chains.items()}
     markers = {name: _markers(held, reading.owner) for name, held in texts.items()}
     ours = _ours(raw, {name for name, held in markers.items() if held})
+    keys = {name: _key(table, name, markers[name], reading.owner) for name in raw.chains}
+    for name, key in keys.items():
+        reading.named(name, key)
     lists: dict[ListKey, ObservedList] = {}
     strangers: dict[ListKey, str] = {}
     for name, rules in raw.chains.items():
         if only is not None and name not in only:
             continue
-        key = _key(table, name, markers[name], reading.owner)
+        key = keys[name]
         if name in ours or reading.adopt:
             lists[key] = _list(key, name, rules, texts[name], raw=raw, reading=reading)
         else:
@@ -164,7 +172,7 @@ def _rules(
     key: ListKey, rules: Sequence[RawRule], texts: Sequence[str | None], *, within: range, reading: Reading
 ) -> Iterator[ObservedRule]:
     """The rules between marker and policy, each with its position as its handle."""
-    meanings = reading.rule(key, texts[within.start : within.stop])
+    meanings = reading.rules(key, texts[within.start : within.stop])
     for index, rule in zip(within, meanings, strict=True):
         text, held = texts[index], rules[index]
         yield ObservedRule(rule, _UNTOLD if text is None else text, held.packets, held.bytes, index + 1)

@@ -71,7 +71,7 @@ class Look(msgspec.Struct, frozen=True):
         for key, names in chains.items():
             old, new = tables.get(key, RawTable()), part.tables.get(key, RawTable())
             held = {name: rules for name, rules in old.chains.items() if name not in names}
-            tables[key] = RawTable(held | dict(new.chains), {**old.jumps, **new.jumps})
+            tables[key] = RawTable(held | dict(new.chains), new.jumps)
         stamp = {**self.stamp, **part.stamp} if isinstance(part.stamp, dict) else part.stamp
         return Look(stamp, tables)
 

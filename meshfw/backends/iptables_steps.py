@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from meshfw.backend import Step
 from meshfw.backends.iptables_text import Renderer, TableKey, family_text, tables_of
-from meshfw.backends.iptables_tool import Tool
+from meshfw.backends.iptables_tool import Tool, Variant
 from meshfw.errors import BackendError
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family
@@ -55,3 +55,17 @@ def unused_tables(step: Step) -> list[tuple[str, str]]:
     if None in found:
         raise BackendError(f"{step.input!r} holds more than 'delete table FAMILY NAME' lines")
     return [(match[1], match[2]) for match in found if match is not None]
+
+
+def restart_notes(plan: Plan, variant: Variant) -> Iterator[str]:
+    """The lists in which a rule that moves starts to count anew, or its limit does."""
+    for change in plan.lists:
+        places = enumerate(zip(change.rules, change.kept, change.source, strict=True), 1)
+        moved = [(index, rule) for index, (rule, kept, source) in places if kept < 0 <= source]
+        limits = ", ".join(str(index) for index, rule in moved if rule.stateful)
+        if limits:
+            yield f"{change.key}: rule {limits} is written again, and its limit starts anew"
+        if moved and change.key.family not in variant.counters_move:
+            again = ", ".join(str(index) for index, _ in moved)
+            program = variant.programs[change.key.family]
+            yield f"{change.key}: rule {again} is written again and counts from zero: {program} can't set counters"

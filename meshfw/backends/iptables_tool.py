@@ -28,12 +28,14 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     programs: Mapping[Family, str]
     legacy: bool
+    counters_move: frozenset[Family] = frozenset(Family)
 
 
 NFT: Final = Variant(
     name="iptables-nft",
     programs={Family.IPV4: "iptables-nft-restore", Family.IPV6: "ip6tables-nft-restore"},
     legacy=False,
+    counters_move=frozenset({Family.IPV4}),  # ip6tables-nft 1.8.9 takes counters, says nothing, and writes zeros
 )
 LEGACY: Final = Variant(
     name="iptables-legacy",

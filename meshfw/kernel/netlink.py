@@ -53,7 +53,7 @@ _GENERATION = struct.Struct("=IHHII4xHHI")  # a reply to GETGEN as the kernel bu
 # linux/netfilter/nfnetlink.h: a batch is BEGIN, with the generation that it's for, and END
 _BATCH = struct.Struct("=IHHIIBBHHHIIHHIIBBH")
 _BATCH_BEGIN, _BATCH_END, _BATCH_GENID, _NFTABLES = 0x10, 0x11, 1, socket.htons(10)
-_BATCH_BEGINS = struct.Struct("=IHHIIBBHHHI")
+_GENID = struct.Struct("=HHI")
 _BEGIN_SIZE = REQUEST.size + 8
 _BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 
@@ -168,12 +168,10 @@ class Nfnetlink:
     def _committed(self, generation: int, message: bytes) -> bool:
         """Commit one message if the generation still holds; False where it doesn't."""
         self._sequence = sequence = self._sequence + 1 & 0xFFFFFFFF
-        begin = _BATCH_BEGINS.pack(
-            _BEGIN_SIZE, _BATCH_BEGIN, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES, 8, _BATCH_GENID,
-            socket.htonl(generation),
-        )  # fmt: skip
+        begin = REQUEST.pack(_BEGIN_SIZE, _BATCH_BEGIN, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES)
+        held = _GENID.pack(8, _BATCH_GENID, socket.htonl(generation))
         end = REQUEST.pack(REQUEST.size, _BATCH_END, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES)
-        self._socket.send(begin + message + end)
+        self._socket.send(begin + held + message + end)
         return self._accepted()
 
     def _ask_generation(self) -> int:

@@ -6,8 +6,8 @@ written with each one's options in its own fixed order, then the target.
 
 from __future__ import annotations
 
-from meshfw.languages.iptables.format import format_rule, protocol_name
+from meshfw.languages.iptables.format import format_rule, protocol_name, quote_opaque
 from meshfw.languages.iptables.parse import parse_rule
 from meshfw.languages.iptables.vocabulary import OPAQUE_TARGETS, parse_protocol
 
-__all__ = ["OPAQUE_TARGETS", "format_rule", "parse_protocol", "parse_rule", "protocol_name"]
+__all__ = ["OPAQUE_TARGETS", "format_rule", "parse_protocol", "parse_rule", "protocol_name", "quote_opaque"]
