@@ -74,7 +74,9 @@ def read_body(expressions: bytes, *, ipv6: bool) -> NfBody:
             load = _loaded(name, data)
             told = told and load in (_LOADS_IPV6 if ipv6 else _LOADS_IPV4)
         elif name == "cmp":
-            told = told and (_number(data, 2) in _EQUALITY or load in _PORTS)
+            told = told and _number(data, 2) in _COMPARISONS.get(load, _EQUALITY)
+        elif name in ("range", "bitwise"):
+            told = told and load in (_PORTS if name == "range" else _MASKED)
         else:
             told = told and name in _KNOWN and _is_plain(name, data)
     plain = is_jump and bool(jump) and names == ["counter", "immediate"]
@@ -95,11 +97,17 @@ _JUMP: Final = -3  # linux/netfilter/nf_tables.h, enum nft_verdicts: NFT_JUMP
 _NOTHING: Final = ("", 0, 0)
 _TRACE: Final = ("meta set", 12, 0)  # NFT_META_NFTRACE, as TRACE sets it
 _TARGETS: Final = frozenset({"immediate", "target", "log"})
-_KNOWN: Final = frozenset({"match", "target", "counter", "bitwise", "range", "limit", "log"})
+_KNOWN: Final = frozenset({"match", "target", "counter", "limit", "log"})
 _EQUALITY: Final = frozenset({0, 1})  # enum nft_cmp_ops: NFT_CMP_EQ, NFT_CMP_NEQ
 _NETWORK, _TRANSPORT = 1, 2  # enum nft_payload_bases
 _META: Final = frozenset(("meta", key, 0) for key in (3, 6, 7, 16))  # NFT_META_MARK, IIFNAME, OIFNAME, L4PROTO
 _PORTS: Final = frozenset((f"payload {_TRANSPORT}", offset, 2) for offset in (0, 2))
+_BOTH_PORTS: Final = (f"payload {_TRANSPORT}", 0, 4)
+_COMPARISONS: Final = {
+    **dict.fromkeys(_PORTS, frozenset(range(6))),
+    # Listed as two conditions, whatever the comparison: true for equality alone.
+    _BOTH_PORTS: frozenset({0}),
+}
 _TCP_FLAGS: Final = (f"payload {_TRANSPORT}", 13, 1)
 
 
@@ -109,8 +117,10 @@ def _addresses(source: int, destination: int, size: int) -> frozenset[tuple[str,
 
 
 _FRAGMENT: Final = (f"payload {_NETWORK}", 6, 2)
-_LOADS_IPV4: Final = _addresses(12, 16, 4) | _META | _PORTS | {_TCP_FLAGS, _FRAGMENT, _TRACE}
-_LOADS_IPV6: Final = _addresses(8, 24, 16) | _META | _PORTS | {_TCP_FLAGS, _TRACE}
+_LOADS_IPV4: Final = _addresses(12, 16, 4) | _META | _PORTS | {_BOTH_PORTS, _TCP_FLAGS, _FRAGMENT, _TRACE}
+_LOADS_IPV6: Final = _addresses(8, 24, 16) | _META | _PORTS | {_BOTH_PORTS, _TCP_FLAGS, _TRACE}
+
+_MASKED: Final = (_LOADS_IPV4 | _LOADS_IPV6) - _PORTS - {_BOTH_PORTS}
 
 
 def _expressions(data: bytes) -> Iterator[tuple[str, Mapping[int, bytes]]]:
