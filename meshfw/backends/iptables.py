@@ -29,7 +29,7 @@ from meshfw.backend import (
 from meshfw.backends.iptables_lexicon import Lexicon, is_opaque
 from meshfw.backends.iptables_listing import LEFT_OVER, Reading, observed_lists, printed_rules
 from meshfw.backends.iptables_options import options_of
-from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader
+from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader, same_owned
 from meshfw.backends.iptables_steps import check_steps, restart_notes, steps_of, unused_tables
 from meshfw.backends.iptables_text import TableKey, asked_chains, tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
@@ -297,26 +297,31 @@ class IptablesBackend:
 
     def _put_back(self, plan: Plan, before: Look, error: BaseException, environment: Mapping[str, str] | None) -> None:
         """Make the tables that a failed commit has changed what they were; PartialCommitError where that fails."""
-        touched = self._changed_tables(plan, before)
+        now = self._reader.look()
+        touched = self._changed_tables(plan, before, now)
         for family in Family:
-            text = "".join(undo_text(plan, key, owner=self._owner) for key in touched if key[0] is family)
+            text = "".join(self._undo(plan, key, _held(now, key)) for key in touched if key[0] is family)
             if text:
                 try:
                     self._tool.restore(family, text, environment=environment)
                 except BackendError as second:
                     raise PartialCommitError(error, second, _stands(touched, plan), backend=self.name) from error
-        left = self._changed_tables(plan, before) if touched else ()
+        left = self._changed_tables(plan, before, self._reader.look()) if touched else ()
         if left:
             raise PartialCommitError(error, None, _stands(left, plan), backend=self.name) from error
         if isinstance(error, BackendError):
             done = ", ".join(f"{family} {table}" for family, table in touched)
             error.add_remedy(f"put back: {done}" if done else "nothing was changed")
 
-    def _changed_tables(self, plan: Plan, before: Look) -> tuple[TableKey, ...]:
-        """The tables of a plan in which our chains aren't what they were."""
-        now = self._reader.look().tables
-        empty = RawTable()
-        return tuple(key for key in tables_of(plan) if not now.get(key, empty).same(before.tables.get(key, empty)))
+    def _undo(self, plan: Plan, key: TableKey, now: RawTable) -> str:
+        return undo_text(plan, key, chains=now.chains, jumps=now.jumps, owner=self._owner)
+
+    def _changed_tables(self, plan: Plan, before: Look, now: Look) -> tuple[TableKey, ...]:
+        """The tables of a plan in which our chains, or how many jumps lead to them, aren't what they were.
+
+        Others may have written meanwhile, and built-in chains that a tool has made stay: neither is anything of ours.
+        """
+        return tuple(key for key in tables_of(plan) if not same_owned(_held(now, key), _held(before, key), self._owner))
 
     # --- what can't be said ---
 
@@ -344,6 +349,10 @@ def _reader(site: Site, variant: Variant) -> tuple[Reader, Nfnetlink | None]:
         return LegacyReader({family: Xtables(family, site.netns) for family in Family}, site.owner), None
     netlink = Nfnetlink(site.netns)
     return NftReader(netlink, site.owner), netlink
+
+
+def _held(look: Look, key: TableKey) -> RawTable:
+    return look.tables.get(key, RawTable())
 
 
 def _stands(tables: Iterable[TableKey], plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ reading that equals the last one needs no process. Only chains of the owner and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -41,13 +42,25 @@ class RawTable(msgspec.Struct, frozen=True):
 
     def same(self, other: RawTable) -> bool:
         """Whether they differ in counters at most."""
-        if self.jumps != other.jumps or self.chains.keys() != other.chains.keys():
-            return False
-        return all(
-            len(rules) == len(other.chains[name])
-            and all(one.body == two.body for one, two in zip(rules, other.chains[name], strict=True))
-            for name, rules in self.chains.items()
-        )
+        return self.jumps == other.jumps and _same_chains(self, other)
+
+
+def same_owned(one: RawTable, other: RawTable, owner: str) -> bool:
+    """Whether the owner's chains are the same in both, and as many jumps lead to each, wherever in a built-in chain."""
+    return _same_chains(one, other) and _own_jumps(one, owner) == _own_jumps(other, owner)
+
+
+def _same_chains(one: RawTable, other: RawTable) -> bool:
+    return one.chains.keys() == other.chains.keys() and all(
+        len(rules) == len(other.chains[name])
+        and all(mine.body == theirs.body for mine, theirs in zip(rules, other.chains[name], strict=True))
+        for name, rules in one.chains.items()
+    )
+
+
+def _own_jumps(table: RawTable, owner: str) -> Counter[tuple[Hook, str]]:
+    held = ((hook, name) for hook, names in table.jumps.items() for name in names)
+    return Counter((hook, name) for hook, name in held if owned_iptables_chain(owner, name))
 
 
 Part = Mapping[TableKey, Collection[str]]

@@ -7,7 +7,7 @@ takes each table's block as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -188,37 +188,28 @@ def jump_line(key: DispatcherKey, chain: str) -> str:
 # --- putting back ------------------------------------------------------------------------------------------
 
 
-def undo_text(plan: Plan, key: TableKey, *, owner: str) -> str:
-    """The block that makes a table's lists what they were before the plan was carried out."""
+def undo_text(
+    plan: Plan, key: TableKey, *, chains: Collection[str], jumps: Mapping[Hook, Sequence[str]], owner: str
+) -> str:
+    """The block that makes a table's lists what they were before the plan, from the chains and jumps it holds now."""
     changes = [change for change in plan.lists if (change.key.family, change.key.table) == key]
-    return _block(key[1], _undo_lines(changes, owner))
-
-
-def _undo_lines(changes: Sequence[ListChange], owner: str) -> Iterator[str]:
-    made = [_chain(owner, change) for change in changes if change.old is None]
-    old = [change.old.backing for change in changes if change.old is not None]
-    yield from (f":{standing.chain} - [0:0]" for standing in old)
+    made = [chain for change in changes if change.old is None and (chain := _chain(owner, change)) in chains]
+    old: list[Standing] = [change.old.backing for change in changes if change.old is not None]
+    lines = [f":{standing.chain} - [0:0]" for standing in old]
     for standing in old:
-        yield from (f"-A {standing.chain} {line}".rstrip() for line in standing.lines)
+        lines.extend(f"-A {standing.chain} {line}".rstrip() for line in standing.lines)
     for change in changes:
-        yield from _undo_jumps(change, _chain(owner, change))
-    yield from (f"-F {chain}" for chain in made)
-    yield from (f"-X {chain}" for chain in made)
+        lines.extend(_undo_jumps(change, _chain(owner, change), jumps))
+    lines.extend(f"-F {chain}" for chain in made)
+    lines.extend(f"-X {chain}" for chain in made)
+    return _block(key[1], lines)
 
 
-def _undo_jumps(change: ListChange, chain: str) -> Iterator[str]:
-    """The edits after which the jumps to a list are as many as before, at head or tail."""
-    key = change.key
-    if not isinstance(key, DispatcherKey):
-        return
-    before: Standing = change.old.backing if change.old is not None else Standing(chain)
+def _undo_jumps(change: ListChange, chain: str, now: Mapping[Hook, Sequence[str]]) -> Iterator[str]:
+    """The edits after which the jumps to a list are as many as before; one that comes back stands at head or tail."""
+    before: Mapping[Hook, int] = change.old.backing.jumps if change.old is not None else {}
+    first = isinstance(change.key, DispatcherKey) and change.key.place is Place.FIRST
     for hook in Hook:
-        if hook not in HOOKS[key.table]:
-            continue
-        count = before.jumps.get(hook, 0)
-        now = int(hook is key.hook and change.new is not None)
-        if before.placed and count == now == 1:
-            continue
-        yield from (f"-D {hook.upper()} -j {chain}" for _ in range(now))
-        letter = "I" if key.place is Place.FIRST else "A"
-        yield from (f"-{letter} {hook.upper()} -j {chain}" for _ in range(count))
+        more = before.get(hook, 0) - now.get(hook, ()).count(chain)
+        yield from (f"-D {hook.upper()} -j {chain}" for _ in range(-more))
+        yield from (f"-{'I' if first else 'A'} {hook.upper()} -j {chain}" for _ in range(more))
