@@ -94,7 +94,7 @@ def expand(ruleset: Ruleset, memo: Expansion | None = None) -> Expansion:
     attachments, problems = _attachments(ruleset.attachments, sets)
     return Expansion(
         ruleset,
-        Ruleset(chains=tuple(chain for part in parts.values() for chain in part.chains), attachments=attachments),
+        ruleset.without_sets((chain for part in parts.values() for chain in part.chains), attachments),
         (*(problem for part in parts.values() for problem in part.problems), *problems),
         parts,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import compress
 
 from meshfw.backend import (
     API_VERSION,
@@ -29,12 +30,12 @@ from meshfw.backend import (
 from meshfw.backends.iptables_lexicon import Lexicon, is_opaque
 from meshfw.backends.iptables_listing import LEFT_OVER, Reading, observed_lists, printed_rules
 from meshfw.backends.iptables_options import options_of
-from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader, same_owned
+from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawRule, RawTable, Reader, same_owned
 from meshfw.backends.iptables_steps import check_steps, restart_notes, steps_of, unused_tables
-from meshfw.backends.iptables_text import TableKey, asked_chains, tables_of, undo_text
+from meshfw.backends.iptables_text import asked_chains, tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
-from meshfw.backends.layout import iptables_chain
-from meshfw.backends.nft_depth import deep_paths
+from meshfw.backends.layout import TableKey, iptables_chain
+from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
 from meshfw.kernel.lock import xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
@@ -84,6 +85,7 @@ class IptablesBackend:
         self._tool = Tool(variant, self._home, wait=self._options.wait)
         self._known: Look | None = None
         self._epoch = 0
+        self._paths: Known = {}
         self._fresh = False
 
     @property
@@ -173,12 +175,20 @@ class IptablesBackend:
                     yield ChainRules(table, name, rules)
 
     def _ask(self, chains: Iterable[ChainRules]) -> None:
-        """Learn the texts of rules whose bytes are new, with one process for each family that has some."""
-        new = [item for item in chains if self._lexicon.unknown(item.table[0], item.rules)]
-        for family in Family:
-            asked = [item for item in new if item.table[0] is family]
-            for item, texts in self._tool.printed(family, asked) if asked else ():
-                self._lexicon.remember(family, item.rules, texts)
+        """Learn the texts of rules whose bytes are new, with one process for each family that has some.
+
+        A rule of which iptables can't tell everything isn't asked for: its text would say less than it does.
+        """
+        asked: dict[Family, list[ChainRules]] = {}
+        for item in chains:
+            family = item.table[0]
+            unknown = self._lexicon.unknown(family, item.rules)
+            if any(self._reader.meaning(family, rule).told for rule in unknown):
+                asked.setdefault(family, []).append(item)
+        for family, new in asked.items():
+            for item, texts in self._tool.printed(family, new):
+                told = [self._reader.meaning(family, rule).told for rule in item.rules]
+                self._lexicon.remember(family, compress(item.rules, told), compress(texts, told))
 
     def _snapshot(self, look: Look, part: Part | None) -> Snapshot:
         lists: dict[ListKey, ObservedList] = {}
@@ -190,6 +200,7 @@ class IptablesBackend:
                     owner=self._owner,
                     adopt=self._options.adopt,
                     text=text,
+                    jump=partial(self._jump, table[0]),
                     named=self._lexicon.named,
                     rules=self._lexicon.rules,
                 )
@@ -197,6 +208,9 @@ class IptablesBackend:
                 lists.update(found)
                 strangers.update(foreign)
         return Snapshot(lists, strangers=strangers)
+
+    def _jump(self, family: Family, rule: RawRule) -> str:
+        return self._reader.meaning(family, rule).jump
 
     # --- writing ---
 
@@ -274,6 +288,7 @@ class IptablesBackend:
         return Committed(self._print(known), exclusive=True)
 
     def _learn_printed(self, plan: Plan, look: Look, family: Family, output: str) -> None:
+        """Learn from a commit's own process what stands; whatever is new was made by it, from a text of ours."""
         asked = asked_chains(plan, family, owner=self._owner)
         for (table, chain), texts in zip(asked, printed_rules(output, [name for _, name in asked]), strict=False):
             rules = look.tables.get(table, RawTable()).chains.get(chain, ())
@@ -336,7 +351,7 @@ class IptablesBackend:
             if other != chain.key:
                 findings.append(Unsupported(str(chain.key), f"both it and {other.name} shorten to {name}: rename one"))
         if not self._variant.legacy:
-            findings.extend(deep_paths(ruleset, most=NFT_DEPTH))
+            findings.extend(deep_paths(ruleset, most=NFT_DEPTH, known=self._paths))
         return tuple(findings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -35,22 +35,23 @@ class Lexicon:
         self._written: dict[int, tuple[Rule, Family, str]] = {}
         self._shortened: dict[str, str] = {}
         self._wanted: Mapping[ListKey, Sequence[Rule]] = {}
+        self._chains: dict[ChainKey, tuple[Chain, bool]] = {}
 
     # --- bytes and texts ---
 
     def text(self, family: Family, rule: RawRule) -> str | None:
         """The text of a rule; None for one that iptables can't tell, or whose text isn't known yet."""
-        return self._texts.get((family, rule.body)) if rule.told else None
+        return self._texts.get((family, rule.body))
 
-    def unknown(self, family: Family, rules: Sequence[RawRule]) -> bool:
-        """Whether the text of one of them has to be asked for."""
-        return any(rule.told and (family, rule.body) not in self._texts for rule in rules)
+    def unknown(self, family: Family, rules: Sequence[RawRule]) -> list[RawRule]:
+        """The rules whose text isn't known."""
+        return [rule for rule in rules if (family, rule.body) not in self._texts]
 
-    def remember(self, family: Family, rules: Sequence[RawRule], texts: Sequence[str]) -> None:
-        """Take down what iptables printed for a chain's rules."""
+    def remember(self, family: Family, rules: Iterable[RawRule], texts: Iterable[str]) -> None:
+        """Take down what iptables printed for rules of which it tells everything."""
         if len(self._texts) > _MOST:
             self._texts.clear()
-        self._texts.update(((family, rule.body), text) for rule, text in zip(rules, texts, strict=True) if rule.told)
+        self._texts.update(((family, rule.body), text) for rule, text in zip(rules, texts, strict=True))
 
     # --- texts and rules ---
 
@@ -69,7 +70,14 @@ class Lexicon:
 
     def want(self, chains: Sequence[Chain]) -> None:
         """Take down which rules without a typed value are wanted, so that their texts are known again."""
-        self._wanted = {chain.key: chain.rules for chain in chains if any(is_opaque(rule) for rule in chain.rules)}
+        known, self._chains = self._chains, {}
+        for chain in chains:
+            key = chain.key
+            held = known.get(key)
+            if held is None or held[0] is not chain:
+                held = (chain, any(is_opaque(rule) for rule in chain.rules))
+            self._chains[key] = held
+        self._wanted = {key: chain.rules for key, (chain, opaque) in self._chains.items() if opaque}
 
     def learn(self, family: Family, rule: Rule, text: str) -> bool:
         """Whether a text may be another writing of a rule that was just written; it is taken for it from now on."""

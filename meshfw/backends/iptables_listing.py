@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from meshfw.backends.iptables_raw import RawRule, RawTable
-from meshfw.backends.iptables_text import Standing, TableKey
-from meshfw.backends.layout import MARK, iptables_chain, iptables_dispatcher
+from meshfw.backends.iptables_text import Standing
+from meshfw.backends.layout import MARK, TableKey, iptables_chain, iptables_dispatcher
 from meshfw.errors import ParseError
 from meshfw.languages.lexer import split
 from meshfw.model import ChainKey, DispatcherKey, Hook, Place, Policy, Rule
@@ -46,13 +46,14 @@ def printed_rules(output: str, asked: Sequence[str]) -> list[list[str]]:
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """How a table's bytes are read.
 
-    ``text`` gives the text of a rule, None where it isn't known; ``rules`` what texts in a list mean, None for one that
-    is no typed rule; ``named`` is told beforehand whose chain a name is.
+    ``text`` gives the text of a rule, None where it isn't known, and ``jump`` the chain it leads to; ``rules`` what
+    texts in a list mean, None for one that is no typed rule; ``named`` is told beforehand whose chain a name is.
     """
 
     owner: str
     adopt: bool
     text: Callable[[RawRule], str | None]
+    jump: Callable[[RawRule], str]
     named: Callable[[str, ListKey], None]
     rules: Callable[[ListKey, Sequence[str | None]], Sequence[Rule | None]]
 
@@ -63,7 +64,7 @@ def observed_lists(
     """The owner's lists in one table, or ``only`` some chains, and where chains of its name are somebody else's."""
     texts = {name: [reading.text(rule) for rule in rules] for name, rules in raw.chains.items()}
     markers = {name: _markers(held, reading.owner) for name, held in texts.items()}
-    ours = _ours(raw, {name for name, held in markers.items() if held})
+    ours = _ours(raw, {name for name, held in markers.items() if held}, reading.jump)
     keys = {name: _key(table, name, markers[name], reading.owner) for name in raw.chains}
     for name, key in keys.items():
         reading.named(name, key)
@@ -100,17 +101,19 @@ def marked_name(text: str, owner: str) -> str | None:
     return words[3].removeprefix(start) if len(words) == 4 and words[3].startswith(start) else None
 
 
-def _ours(raw: RawTable, marked: set[str]) -> set[str]:
+def _ours(raw: RawTable, marked: set[str], jump: Callable[[RawRule], str]) -> set[str]:
     """The chains that are the owner's: marked or empty ones, and those between which and a marked one a jump leads.
 
     A flush or a vandal takes the marker along with the rules; but nobody else's chain is tied to a marked one.
     """
-    tied = {rule.jump for name in marked for rule in raw.chains[name]}
-    return {
-        name
-        for name, rules in raw.chains.items()
-        if name in marked or name in tied or not rules or any(rule.jump in marked for rule in rules)
+    unmarked = [name for name, rules in raw.chains.items() if name not in marked and rules]
+    if not unmarked:
+        return set(raw.chains)
+    tied = {jump(rule) for name in marked for rule in raw.chains[name]}
+    strange = {
+        name for name in unmarked if name not in tied and not any(jump(rule) in marked for rule in raw.chains[name])
     }
+    return set(raw.chains) - strange
 
 
 def _key(table: TableKey, name: str, markers: Sequence[str], owner: str) -> ListKey:

@@ -13,8 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from meshfw.backends.iptables_text import TableKey
-from meshfw.backends.layout import owned_iptables_chain
+from meshfw.backends.layout import TableKey, owned_iptables_chain
 from meshfw.kernel.netlink import NfChain, Nfnetlink
 from meshfw.kernel.nfexpr import NfBody, read_body, without_counter
 from meshfw.kernel.xtables import Blob, Xtables
@@ -24,14 +23,25 @@ from meshfw.model import HOOKS, Family, Hook, Table
 _READS: Final = 5
 
 
+class Meaning(NamedTuple):
+    """``jump`` is the chain that a rule leads to, ``told`` whether iptables lists all that it does."""
+
+    jump: str = ""
+    told: bool = True
+
+
+_NOWHERE: Final = Meaning()
+_UNTOLD: Final = Meaning(told=False)
+_UNTELLABLE: Final = b"\0userdata\0"
+
+
 class RawRule(NamedTuple):
-    """A rule as bytes; ``jump`` is the chain that it leads to, ``told`` whether iptables lists all that it does."""
+    """A rule as bytes, and its counters; ``meaning`` is what it does as far as a reader told already."""
 
     body: bytes
     packets: int
     bytes: int
-    jump: str = ""
-    told: bool = True
+    meaning: Meaning | None = None
 
 
 class RawTable(msgspec.Struct, frozen=True):
@@ -104,6 +114,10 @@ class Reader(Protocol):
         """Whether nobody has written since; cheap, and no more than a "maybe not" where it is False."""
         ...
 
+    def meaning(self, family: Family, rule: RawRule) -> Meaning:
+        """What a rule does, as far as its bytes tell."""
+        ...
+
     def close(self) -> None:
         """Give the sockets back."""
         ...
@@ -166,28 +180,35 @@ class NftReader:
         return RawTable(own, jumps)
 
     def _rules(self, key: TableKey, name: str) -> tuple[RawRule, ...]:
-        ipv6 = key[0] is Family.IPV6
         rules = []
         for rule in self._netlink.rules(FAMILIES[key[0]], key[1].value, name):
             body, packets, octets = without_counter(rule.expressions)
-            held = self._body(body, rule.expressions, ipv6)
-            rules.append(RawRule(body + rule.userdata, packets, octets, held.jump, held.told))
+            if rule.userdata:  # a comment as nft(8) writes it: iptables never does, and doesn't list it
+                body += _UNTELLABLE + rule.userdata
+            rules.append(RawRule(body, packets, octets))
         return tuple(rules)
+
+    def meaning(self, family: Family, rule: RawRule) -> Meaning:
+        """What the expressions say."""
+        if _UNTELLABLE in rule.body:
+            return _UNTOLD
+        held = self._body(rule.body, ipv6=family is Family.IPV6)
+        return Meaning(held.jump, held.told)
 
     def _jumps(self, key: TableKey, name: str) -> tuple[str, ...]:
         ipv6 = key[0] is Family.IPV6
         found = []
         for rule in self._netlink.rules(FAMILIES[key[0]], key[1].value, name):
-            body = self._body(without_counter(rule.expressions)[0], rule.expressions, ipv6)
+            body = self._body(without_counter(rule.expressions)[0], ipv6=ipv6)
             found.append(body.jump if body.plain else "")
         return tuple(found)
 
-    def _body(self, key: bytes, expressions: bytes, ipv6: bool) -> NfBody:
-        body = self._bodies.get((key, ipv6))
+    def _body(self, expressions: bytes, *, ipv6: bool) -> NfBody:
+        body = self._bodies.get((expressions, ipv6))
         if body is None:
             if len(self._bodies) >= _BODIES_MAX:
                 self._bodies.clear()
-            body = self._bodies[key, ipv6] = read_body(expressions, ipv6=ipv6)
+            body = self._bodies[expressions, ipv6] = read_body(expressions, ipv6=ipv6)
         return body
 
 
@@ -239,14 +260,25 @@ class LegacyReader:
                     tables[key] = self._table(xtables, stamp[key], None if part is None else part[key])
         return Look(stamp, tables)
 
+    def meaning(self, family: Family, rule: RawRule) -> Meaning:
+        """Where it leads; iptables lists all that a legacy rule does."""
+        return rule.meaning or _NOWHERE
+
     def _table(self, xtables: Xtables, blob: Blob, names: Collection[str] | None) -> RawTable:
         own: dict[str, tuple[RawRule, ...]] = {}
         jumps: dict[Hook, tuple[str, ...]] = {}
-        for chain in xtables.parse(blob).values():
+
+        def wanted(name: str) -> bool:
+            return owned_iptables_chain(self._owner, name) if names is None else name in names
+
+        for chain in xtables.parse(blob, wanted=wanted).values():
             if chain.hook is not None:
                 jumps[Hook(chain.hook)] = tuple(rule.jump if rule.plain else "" for rule in chain.rules)
-            elif owned_iptables_chain(self._owner, chain.name) and (names is None or chain.name in names):
-                own[chain.name] = tuple(RawRule(rule.body, rule.packets, rule.bytes, rule.jump) for rule in chain.rules)
+            else:
+                own[chain.name] = tuple(
+                    RawRule(rule.body, rule.packets, rule.bytes, Meaning(rule.jump) if rule.jump else _NOWHERE)
+                    for rule in chain.rules
+                )
         return RawTable(own, jumps)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from meshfw.backend import Step
-from meshfw.backends.iptables_text import Renderer, TableKey, family_text, tables_of
+from meshfw.backends.iptables_text import Renderer, family_text, tables_of
 from meshfw.backends.iptables_tool import Tool, Variant
+from meshfw.backends.layout import TableKey
 from meshfw.errors import BackendError
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family

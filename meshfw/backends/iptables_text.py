@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backends.layout import iptables_chain, iptables_marker
+from meshfw.backends.layout import TableKey, iptables_chain, iptables_marker
 from meshfw.languages.iptables import quote_opaque
 from meshfw.model import HOOKS, Dispatcher, DispatcherKey, Family, Hook, Place, Policy, Rule, Table
 from meshfw.plan import ListChange, Plan
@@ -21,7 +21,6 @@ from meshfw.snapshot import ListKey
 
 Renderer = Callable[[ListKey, Rule], str]
 """The text of a rule of a list, as iptables-save prints it."""
-TableKey = tuple[Family, Table]
 
 _POLICY_TEXT: Final[Mapping[Policy, str]] = {Policy.ACCEPT: "-j ACCEPT", Policy.DROP: "-j DROP"}
 

@@ -10,7 +10,8 @@ import msgspec
 
 from meshfw.backends.iptables_listing import printed_rules
 from meshfw.backends.iptables_raw import RawRule
-from meshfw.backends.iptables_text import TableKey, question_text
+from meshfw.backends.iptables_text import question_text
+from meshfw.backends.layout import TableKey
 from meshfw.errors import CommandError
 from meshfw.kernel.command import Completed, run
 from meshfw.kernel.netns import HeldNamespace

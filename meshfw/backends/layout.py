@@ -143,6 +143,8 @@ def names_in(table: Table) -> Names:
 
 # --- iptables ----------------------------------------------------------------------------------------------
 
+TableKey = tuple[Family, Table]
+"""What names a table of iptables."""
 CHAIN_MAX: Final = 28
 """Characters of a chain's name (linux/netfilter/x_tables.h, XT_EXTENSION_MAXNAMELEN less the final NUL)."""
 _DIGITS: Final = 8

@@ -27,7 +27,7 @@ from meshfw.backend import (
     Watch,
 )
 from meshfw.backends.layout import is_marked, names_in, nft_set
-from meshfw.backends.nft_depth import deep_paths
+from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_listing import (
     Expected,
     JsonReader,
@@ -96,6 +96,7 @@ class NftBackend:
         self._texts: dict[ListKey, tuple[Chain, tuple[NftText, ...]]] = {}
         self._expected: dict[ListKey, Expected] = {}
         self._own_generation = -1
+        self._paths: Known = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -320,7 +321,7 @@ class NftBackend:
                 )
             except InexpressibleError as error:
                 findings.append(Unsupported(f"attachment to {attachment.dispatcher}", error.reason))
-        findings.extend(deep_paths(ruleset))
+        findings.extend(deep_paths(ruleset, known=self._paths))
         if not self._isolated and ruleset.attachments:
             findings.extend(neighbour_findings(ruleset, self._netlink.chains(), owner=self._owner))
         wanted = {chain.key for chain in ruleset.chains}

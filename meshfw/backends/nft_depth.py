@@ -6,24 +6,25 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from meshfw.backend import Unsupported
-from meshfw.model import ChainKey, Goto, Jump, Ruleset
+from meshfw.model import Chain, ChainKey, Goto, Jump, Ruleset
 
 DEPTH_MAX: Final = 15
 """Chains on a path behind a dispatcher (net/netfilter/nf_tables.h, NFT_JUMP_STACK_SIZE, less the dispatcher)."""
 
 
-def deep_paths(ruleset: Ruleset, *, most: int = DEPTH_MAX) -> Iterator[Unsupported]:
-    """The attachments from which jumps and gotos lead through too many chains, with the longest path."""
-    steps = {
-        chain.key: tuple(
-            dict.fromkeys(
-                ChainKey(chain.family, chain.table, rule.target.chain)
-                for rule in chain.rules
-                if isinstance(rule.target, Jump | Goto)
-            )
-        )
-        for chain in ruleset.chains
-    }
+Known = dict[ChainKey, tuple[Chain, tuple[ChainKey, ...]]]
+"""The chains that a chain leads to, by the chain itself."""
+
+
+def deep_paths(ruleset: Ruleset, *, most: int = DEPTH_MAX, known: Known | None = None) -> Iterator[Unsupported]:
+    """The attachments from which jumps and gotos lead through too many chains, with the longest path.
+
+    ``known`` spares chains that are the same as last time, and is filled for the next.
+    """
+    known = {} if known is None else known
+    steps = {chain.key: _steps(chain, known) for chain in ruleset.chains}
+    for gone in [key for key in known if key not in steps]:
+        del known[gone]
     longest: dict[ChainKey, tuple[int, ChainKey | None]] = {}
     for attachment in ruleset.attachments:
         start = ChainKey(attachment.family, attachment.table, attachment.chain)
@@ -35,6 +36,16 @@ def deep_paths(ruleset: Ruleset, *, most: int = DEPTH_MAX) -> Iterator[Unsupport
                 f"attachment of {attachment.chain} to {attachment.dispatcher}",
                 f"jumps lead through {depth} chains ({path}); nf_tables follows {most}",
             )
+
+
+def _steps(chain: Chain, known: Known) -> tuple[ChainKey, ...]:
+    """The chains that a chain leads to."""
+    key = chain.key
+    held = known.get(key)
+    if held is None or held[0] is not chain:
+        targets = [rule.target.chain for rule in chain.rules if isinstance(rule.target, Jump | Goto)]
+        held = known[key] = chain, tuple(ChainKey(chain.family, chain.table, name) for name in dict.fromkeys(targets))
+    return held[1]
 
 
 def _measure(

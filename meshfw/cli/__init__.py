@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+HALF_DONE = 3
+"""The exit code when a change failed half-way and couldn't be put back: some tables are new, some old."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells count."""
 PIPE_CLOSED = 141
@@ -35,7 +37,7 @@ def _answered(argv: list[str]) -> int:
     """The exit code of a command, when its answer was written or couldn't be."""
     from meshfw.cli.streams import OutputError
 
-    stands, failed = "", False
+    stands, failed, code = "", False, 1
     try:
         try:
             from meshfw.cli.arguments import WRITERS, find_verb
@@ -52,7 +54,7 @@ def _answered(argv: list[str]) -> int:
     except OutputError as error:
         if isinstance(error.error, BrokenPipeError):
             # That nobody reads any more is no error; but what went wrong before stays one.
-            return 1 if failed else PIPE_CLOSED
+            return code if failed else PIPE_CLOSED
         reason = error.error.strerror or error.error
         print(f"meshfw: error: standard output can't be written: {reason}{stands}", file=sys.stderr)
         return 1
@@ -74,9 +76,10 @@ def _done(argv: list[str]) -> int:
 
 
 def _failed(error: Exception, argv: list[str]) -> int:
-    """1, after the message of an error; with ``-v`` after its traceback as well."""
+    """1, after the message of an error (of a change left half-way, its own code); with ``-v`` after its traceback."""
     from meshfw.cli.arguments import UsageError, flagged
     from meshfw.cli.output import error_data, error_message, print_json, printable
+    from meshfw.errors import PartialCommitError
 
     if isinstance(error, UsageError):
         print(error.usage, file=sys.stderr)
@@ -87,4 +90,4 @@ def _failed(error: Exception, argv: list[str]) -> int:
     print(f"meshfw: error: {printable(error_message(error))}", file=sys.stderr)
     if flagged(argv, "--json"):
         print_json({"error": error_data(error)})
-    return 1
+    return HALF_DONE if isinstance(error, PartialCommitError) else 1

@@ -36,6 +36,8 @@ _COUNTER: Final = re.compile(
     re.DOTALL,
 )
 
+_ZEROS: Final = bytes(8) + _header(12, 2) + bytes(8)
+
 
 class NfBody(msgspec.Struct, frozen=True, gc=False):
     """What a rule does, apart from its counter's numbers.
@@ -50,13 +52,13 @@ class NfBody(msgspec.Struct, frozen=True, gc=False):
 
 
 def without_counter(expressions: bytes) -> tuple[bytes, int, int]:
-    """The expressions with the numbers of the first counter cut out, and these: packets and bytes."""
+    """The expressions with the numbers of the first counter made zeros, and these: packets and bytes."""
     found = _COUNTER.search(expressions)
     if found is None:
         return expressions, 0, 0
-    start, end = found.start(1), found.end(2)
     octets, packets = found.groups()
-    return expressions[:start] + expressions[end:], int.from_bytes(packets, "big"), int.from_bytes(octets, "big")
+    body = expressions[: found.start(1)] + _ZEROS + expressions[found.end(2) :]
+    return body, int.from_bytes(packets, "big"), int.from_bytes(octets, "big")
 
 
 def read_body(expressions: bytes, *, ipv6: bool) -> NfBody:

@@ -13,7 +13,7 @@ import builtins
 import errno
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, NoReturn, TypeAlias
@@ -176,14 +176,18 @@ def blob_of(family: Family, table: Table, info: XtInfo, entries: bytes) -> Blob:
     )
 
 
-def parse(blob: Blob) -> XtTable:
-    """The chains of a table with their rules and counters; KernelError with EPROTO when it isn't built as one."""
+def parse(blob: Blob, *, wanted: Callable[[str], bool] | None = None) -> XtTable:
+    """The chains of a table with their rules and counters; KernelError with EPROTO when it isn't built as one.
+
+    ``wanted`` narrows it to some user chains, by name; built-in ones are always there.
+    """
     offsets = memoryview(blob.offsets).cast("I")
     spans = _spans(blob, offsets)
     starts = {offsets[span.first]: span.name for span in spans}
     if len({span.name for span in spans}) < len(spans):
         _refuse("two chains with one name")
-    return MappingProxyType({span.name: _chain(blob, span, offsets, starts) for span in spans})
+    kept = [span for span in spans if wanted is None or span.hook is not None or wanted(span.name)]
+    return MappingProxyType({span.name: _chain(blob, span, offsets, starts) for span in kept})
 
 
 def _refuse(reason: str) -> NoReturn:
