@@ -88,9 +88,9 @@ class Street:
             backend.close()
         self._netlink.close()
 
-    def backend(self, name: str, owner: str = "meshfw") -> Backend:
+    def backend(self, name: str, owner: str = "meshfw", language: Language = LANGUAGE) -> Backend:
         """A fresh instance of a backend on the room."""
-        site = Site(owner=owner, language=LANGUAGE, netns=self.room.path, options=OPTIONS.get(name, {}))
+        site = Site(owner=owner, language=language, netns=self.room.path, options=OPTIONS.get(name, {}))
         made = MAKERS[name](site)
         self._opened.append(made)
         return made
@@ -166,16 +166,19 @@ def streets(make_room: Callable[[], Netns], directory: Path) -> Iterator[Callabl
 class Ours:
     """What meshfw keeps in a street, by one backend as one owner, and the laws of keeping it beside others."""
 
-    def __init__(self, street: Street, name: str, ruleset: Ruleset, *, owner: str = "meshfw") -> None:
+    def __init__(
+        self, street: Street, name: str, ruleset: Ruleset, *, owner: str = "meshfw", language: Language = LANGUAGE
+    ) -> None:
         self.street = street
         self.name = name
         self.owner = owner
+        self.language = language
         self.ruleset = ruleset
         self.backend = self.fresh()
 
     def fresh(self) -> Backend:
         """Another instance, which knows nothing."""
-        return self.street.backend(self.name, self.owner)
+        return self.street.backend(self.name, self.owner, self.language)
 
     def edits(self, backend: Backend | None = None) -> list[str]:
         """The lines that an apply would write now, without the questions of its proof."""
