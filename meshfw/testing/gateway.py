@@ -187,7 +187,7 @@ def journeys(family: Family) -> tuple[Journey, ...]:
         way("a peer pings somebody outside", (peer, out), ("icmp", 0), f"accepted from {wan}"),
         way("a peer asks a foreign name server", (peer, out), ("udp", 53), f"accepted by the gateway to {resolver}"),
         way("a peer sends mail past the relay", (peer, out), ("tcp", 25), "rejected (reset)"),
-        way("a peer opens a remote desktop in the LAN", (peer, lan), ("tcp", 3389), "accepted"),
+        way("a peer opens a desktop in the LAN", (peer, lan), ("tcp", 3389), "accepted"),
         way("a peer tries telnet in the LAN", (peer, lan), ("tcp", 23), "dropped"),
         way("a guest tries the LAN", (guest, lan), ("tcp", 443), "rejected (port-unreachable)"),
         way("an administrator opens a shell here", (admin, here), ("tcp", 22), "accepted by the gateway"),

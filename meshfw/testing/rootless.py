@@ -1,10 +1,12 @@
-"""The way of an ordinary user to network namespaces: the same program again, inside ``unshare --user --net``."""
+"""The ways of an ordinary user: to network namespaces through ``unshare --user --net``, and to a lock of one's own."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
 from meshfw.errors import BackendError, CommandError
@@ -13,6 +15,7 @@ from meshfw.kernel.netns import refused
 
 _UNSHARE: Final = ("unshare", "--user", "--map-root-user", "--net")
 _SECONDS: Final = 10.0
+_LOCK: Final = "XTABLES_LOCKFILE"  # iptables(8), -w
 _REMEDY: Final = (
     "run it as root, or allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)"
 )
@@ -37,3 +40,20 @@ def run_inside(argv: Sequence[str], *, reason: str) -> NoReturn:
         os.execv(program, (*_UNSHARE, *argv))  # noqa: S606 - an argument list of ours, and no shell
     except OSError as error:
         raise refused(error, f"start {program}") from error
+
+
+@contextmanager
+def own_xtables_lock() -> Iterator[None]:
+    """A block in which iptables-legacy locks a file of ours, unless the environment names one already.
+
+    That of the host is root's, and would have the host's firewall wait for what happens in other namespaces.
+    """
+    if _LOCK in os.environ:
+        yield
+        return
+    with tempfile.NamedTemporaryFile(prefix="meshfw-xtables-") as file:
+        os.environ[_LOCK] = file.name
+        try:
+            yield
+        finally:
+            del os.environ[_LOCK]
