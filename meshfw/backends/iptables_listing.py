@@ -209,5 +209,6 @@ def _faults(key: ListKey, standing: Standing, jumps: Mapping[Hook, Sequence[str]
     if count and not standing.placed:
         held = jumps[key.hook] if key.place is Place.FIRST else jumps[key.hook][::-1]
         where = "behind" if key.place is Place.FIRST else "before"
-        yield f"its jump stands {where} {held.index(standing.chain)} others in {builtin}"
+        others = held.index(standing.chain)
+        yield f"its jump stands {where} {others} other rule{'' if others == 1 else 's'} in {builtin}"
     yield from (f"a jump leads to it from {hook.upper()}" for hook in standing.jumps if hook is not key.hook)
