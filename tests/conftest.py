@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 
 IN_CI = os.environ.get("CI") == "true"
 
-# The Debian package of each tool that a test may ask for.
+# The Debian package of each tool, or file that is no tool of PATH, that a test may ask for.
 PACKAGES = {
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "/usr/lib/cni/firewall": "containernetworking-plugins",
+    "/usr/lib/cni/host-local": "containernetworking-plugins",
+    "/usr/lib/cni/portmap": "containernetworking-plugins",
+    "/usr/lib/python3/dist-packages/firewall/core/fw.py": "python3-firewall",
+    "/usr/lib/python3/dist-packages/nftables/nftables.py": "python3-nftables",
+    "/usr/sbin/ufw": "ufw",
     "ip": "iproute2",
     "ip6tables-legacy-restore": "iptables",
     "ip6tables-nft-restore": "iptables",
@@ -55,10 +62,10 @@ def _state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session")
 def requires() -> Callable[..., None]:
-    """Ends the test when one of the named tools is not in PATH: ``requires("nft", "ip")``."""
+    """Ends the test when one of the named tools is not in PATH, or a file not there: ``requires("nft", "/etc/x")``."""
 
     def check(*tools: str) -> None:
-        missing = [tool for tool in tools if shutil.which(tool) is None]
+        missing = [tool for tool in tools if shutil.which(tool) is None and not os.path.isfile(tool)]
         if missing:
             packages = sorted({PACKAGES.get(tool, tool) for tool in missing})
             cannot_run(f"not installed: {', '.join(missing)}", f"apt-get install {' '.join(packages)}")
