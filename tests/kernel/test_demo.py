@@ -112,9 +112,7 @@ def test_a_client_that_asks_for_each_rule_starts_a_process_for_each(requires: Ca
         written, made = int(sync["outcome"].split()[0]), again["processes"]
         assert sync["processes"] == made + written
         assert again["outcome"] == "0 rules written"
-        apply, idle, *_ = whole["backends"][name]
-        assert made > 250 * apply["processes"]
-        assert again["milliseconds"] > 100 * idle["milliseconds"] / 1000
+        assert made > 250 * whole["backends"][name][0]["processes"]
     # ip6tables-legacy takes a rule for another of the same shape (1.8.9), and leaves it out.
     assert whole["rule_by_rule"]["iptables-nft"][1]["changes"] == []
 
@@ -144,7 +142,7 @@ def test_the_client_is_compared_with_the_backends() -> None:
     ]
     client = [Step(kind="client", title="", processes=count, milliseconds=count * 4.0) for count in (1200, 600)]
     assert comparison({"one": steps}, {}) == []
-    _, _, backend, other = comparison({"one": steps}, {"one": client})
+    _, _, backend, other, _ = comparison({"one": steps}, {"one": client})
     assert backend.split() == ["one", "2", "50.0", "0", "0.0050"]
     assert other.split() == ["rule", "by", "rule,", "one", "1200", "4800.0", "600", "2400.0"]
 
