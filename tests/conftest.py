@@ -54,9 +54,10 @@ def cannot_run(reason: str, remedy: str) -> NoReturn:
 
 @pytest.fixture(scope="session", autouse=True)
 def _state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps what tests leave for the next time out of this host's /var/lib."""
+    """Keeps what tests leave for the next time out of this host's /var/lib and /run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STATE_DIRECTORY", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("RUNTIME_DIRECTORY", str(tmp_path_factory.mktemp("run")))
         yield
 
 

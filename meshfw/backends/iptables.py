@@ -27,7 +27,7 @@ from meshfw.backend import (
     Unsupported,
     Watch,
 )
-from meshfw.backends.iptables_lexicon import Lexicon, is_opaque
+from meshfw.backends.iptables_lexicon import Lexicon
 from meshfw.backends.iptables_listing import LEFT_OVER, Reading, observed_lists, printed_rules
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawRule, RawTable, Reader, same_owned
@@ -36,6 +36,7 @@ from meshfw.backends.iptables_text import asked_chains, tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import TableKey, iptables_chain
 from meshfw.backends.nft_depth import Known, deep_paths
+from meshfw.backends.spellings import Spelling, Spellings
 from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
 from meshfw.kernel.lock import xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
@@ -86,6 +87,7 @@ class IptablesBackend:
         self._known: Look | None = None
         self._epoch = 0
         self._paths: Known = {}
+        self._spellings = Spellings(variant.name)
         self._fresh = False
 
     @property
@@ -233,7 +235,7 @@ class IptablesBackend:
         plan = transaction.plan
         check_steps(transaction.steps, self._tool)
         with self._alone() as environment:
-            before = self._before(based_on)
+            before = self._before(based_on, tables_of(plan))
             printed: dict[Family, str] = {}
             tidied = 0
             try:
@@ -258,10 +260,10 @@ class IptablesBackend:
         else:
             yield None
 
-    def _before(self, based_on: Fingerprint | None) -> Look:
+    def _before(self, based_on: Fingerprint | None, tables: Collection[TableKey]) -> Look:
         """What stands before a commit; ConcurrentChangeError where that isn't what it is based on."""
         known = self._known
-        if known is None or not self._reader.still(known):
+        if known is None or not self._reader.still(known, tables):
             known = self._refreshed()
         if based_on is not None and based_on != self._print(known):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=self.name)
@@ -297,16 +299,19 @@ class IptablesBackend:
 
     def _learn_spellings(self, plan: Plan, look: Look) -> None:
         """Take other writings of rules without a typed value for what was just written in their places."""
+        learned: list[Spelling] = []
         for change in plan.lists:
-            if not any(is_opaque(rule) for rule in change.rules):
+            if not self._lexicon.unsure(change.key):
                 continue
             family = change.key.family
             table = look.tables.get((family, change.key.table), RawTable())
             held = table.chains.get(self._chain(change.key), ())[1:]
             for raw, rule in zip(held, change.rules, strict=False):
-                text = self._lexicon.text(family, raw)
-                if text is not None and text != self._lexicon.written(rule, family):
-                    self._lexicon.learn(family, rule, text)
+                text, written = self._lexicon.text(family, raw), self._lexicon.written(rule, family)
+                if text is not None and text != written and self._lexicon.learn(family, rule, text):
+                    learned.append((family, written, text))
+        if learned:
+            self._spellings.keep(learned)
 
     # --- putting back ---
 
@@ -342,7 +347,7 @@ class IptablesBackend:
 
     def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
         """Names that iptables can't tell apart; on nf_tables paths too deep for it."""
-        self._lexicon.want(ruleset.chains)
+        self._lexicon.want((*ruleset.chains, *ruleset.dispatchers()), self._spellings)
         findings: list[Unsupported] = []
         names: dict[tuple[TableKey, str], ChainKey] = {}
         for chain in ruleset.chains:

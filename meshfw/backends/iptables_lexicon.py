@@ -9,10 +9,11 @@ import msgspec
 
 from meshfw.backends.iptables_raw import RawRule
 from meshfw.backends.layout import iptables_chain, owned_iptables_chain
+from meshfw.backends.spellings import Spellings
 from meshfw.errors import MeshfwError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule, parse_rule
-from meshfw.model import Chain, ChainKey, Family, Goto, Jump, OpaqueMatch, OpaqueTarget, Rule
+from meshfw.model import Chain, ChainKey, Dispatcher, Family, Goto, Jump, OpaqueMatch, OpaqueTarget, Rule
 from meshfw.snapshot import ListKey
 
 _MOST: Final = 200_000
@@ -35,7 +36,7 @@ class Lexicon:
         self._written: dict[int, tuple[Rule, Family, str]] = {}
         self._shortened: dict[str, str] = {}
         self._wanted: Mapping[ListKey, Sequence[Rule]] = {}
-        self._chains: dict[ChainKey, tuple[Chain, bool]] = {}
+        self._lists: dict[ListKey, tuple[Chain | Dispatcher, bool]] = {}
 
     # --- bytes and texts ---
 
@@ -68,16 +69,24 @@ class Lexicon:
             self._rules[family, text] = rule
         return text
 
-    def want(self, chains: Sequence[Chain]) -> None:
+    def want(self, lists: Sequence[Chain | Dispatcher], spellings: Spellings) -> None:
         """Take down which rules without a typed value are wanted, so that their texts are known again."""
-        known, self._chains = self._chains, {}
-        for chain in chains:
-            key = chain.key
-            held = known.get(key)
-            if held is None or held[0] is not chain:
-                held = (chain, any(is_opaque(rule) for rule in chain.rules))
-            self._chains[key] = held
-        self._wanted = {key: chain.rules for key, (chain, opaque) in self._chains.items() if opaque}
+        known, self._lists = self._lists, {}
+        for wanted in lists:
+            held = known.get(wanted.key)
+            if held is None or held[0] is not wanted:
+                held = (wanted, any(is_opaque(rule) for rule in wanted.rules))
+            self._lists[wanted.key] = held
+        self._wanted = {key: wanted.rules for key, (wanted, opaque) in self._lists.items() if opaque}
+        for key, rules in self._wanted.items():
+            for rule in filter(is_opaque, rules):
+                printed = spellings.printed(key.family, self.written(rule, key.family))
+                if printed is not None:
+                    self._spell(key.family, rule, printed)
+
+    def unsure(self, key: ListKey) -> bool:
+        """Whether a list that is wanted has rules without a typed value."""
+        return key in self._wanted
 
     def learn(self, family: Family, rule: Rule, text: str) -> bool:
         """Whether a text may be another writing of a rule that was just written; it is taken for it from now on."""
@@ -86,10 +95,13 @@ class Lexicon:
         found = self._meaning(family, text)
         if found is None or _outline(found) != _outline(rule):
             return False
+        self._spell(family, rule, text)
+        return True
+
+    def _spell(self, family: Family, rule: Rule, text: str) -> None:
         spellings = self._spellings.setdefault((family, text), [])
         if rule not in spellings:
             spellings.append(rule)
-        return True
 
     def rules(self, key: ListKey, texts: Sequence[str | None]) -> list[Rule | None]:
         """What the texts of one list mean; where a text has several spellings, those that are wanted there in turn."""

@@ -62,9 +62,8 @@ def observed_lists(
     table: TableKey, raw: RawTable, reading: Reading, *, only: Collection[str] | None = None
 ) -> tuple[dict[ListKey, ObservedList], dict[ListKey, str]]:
     """The owner's lists in one table, or ``only`` some chains, and where chains of its name are somebody else's."""
-    texts = {name: [reading.text(rule) for rule in rules] for name, rules in raw.chains.items()}
-    markers = {name: _markers(held, reading.owner) for name, held in texts.items()}
-    ours = _ours(raw, {name for name, held in markers.items() if held}, reading.jump)
+    markers = {name: _marker(rules, reading) for name, rules in raw.chains.items()}
+    ours = _ours(raw, {name for name, held in markers.items() if held is not None}, reading.jump)
     keys = {name: _key(table, name, markers[name], reading.owner) for name in raw.chains}
     for name, key in keys.items():
         reading.named(name, key)
@@ -75,7 +74,8 @@ def observed_lists(
             continue
         key = keys[name]
         if name in ours or reading.adopt:
-            lists[key] = _list(key, name, rules, texts[name], raw=raw, reading=reading)
+            texts = [reading.text(rule) for rule in rules]
+            lists[key] = _list(key, name, rules, texts, raw=raw, reading=reading)
         else:
             strangers[key] = f"{table[0]} {table[1]} chain {name}"
     return lists, strangers
@@ -84,9 +84,14 @@ def observed_lists(
 # --- whose chain it is -------------------------------------------------------------------------------------
 
 
-def _markers(texts: Sequence[str | None], owner: str) -> list[str]:
-    """The logical names of the markers among some texts."""
-    return [name for text in texts if text is not None and (name := marked_name(text, owner)) is not None]
+def _marker(rules: Sequence[RawRule], reading: Reading) -> str | None:
+    """The logical name that a chain's first marker gives it; None without one."""
+    for rule in rules:
+        text = reading.text(rule)
+        name = None if text is None else marked_name(text, reading.owner)
+        if name is not None:
+            return name
+    return None
 
 
 def marked_name(text: str, owner: str) -> str | None:
@@ -116,12 +121,12 @@ def _ours(raw: RawTable, marked: set[str], jump: Callable[[RawRule], str]) -> se
     return set(raw.chains) - strange
 
 
-def _key(table: TableKey, name: str, markers: Sequence[str], owner: str) -> ListKey:
+def _key(table: TableKey, name: str, marker: str | None, owner: str) -> ListKey:
     """The list whose chain has the name, by its marker or else by the name itself."""
     dispatcher = iptables_dispatcher(name)
     if dispatcher is not None and dispatcher[0] == owner:
         return DispatcherKey(*table, dispatcher[1], dispatcher[2])
-    logical = markers[0] if markers else name.removeprefix(f"{owner}-")
+    logical = marker if marker is not None else name.removeprefix(f"{owner}-")
     if iptables_chain(owner, logical) == name:
         return ChainKey(*table, logical)
     return ChainKey(*table, f"{name}{LEFT_OVER}")

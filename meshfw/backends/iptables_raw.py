@@ -111,7 +111,7 @@ class Reader(Protocol):
         ...
 
     def still(self, look: Look, tables: Collection[TableKey] | None = None) -> bool:
-        """Whether nobody has written since; cheap, and no more than a "maybe not" where it is False."""
+        """Whether nobody has written since; ``tables`` are those that matter now, of others a glance may do."""
         ...
 
     def meaning(self, family: Family, rule: RawRule) -> Meaning:
@@ -232,19 +232,23 @@ class LegacyReader:
             xtables.close()
 
     def still(self, look: Look, tables: Collection[TableKey] | None = None) -> bool:
-        """Whether every table is what it was, counters apart; ``tables`` narrows the question."""
+        """Whether every table is what it was, counters apart.
+
+        Of tables that don't matter now only the shape is looked at. An edit there that keeps the size is seen by the
+        next whole question, since their stamps are still those of before.
+        """
         if look.stamp is None:
             return False
         for family, xtables in self._xtables.items():
             there = xtables.tables()
-            known = {table for of, table in look.stamp if of is family}
-            if tables is None and known != set(there):
+            if {table for of, table in look.stamp if of is family} != set(there):
                 return False
             for table in there:
-                key = (family, table)
-                if (tables is None or key in tables) and (
-                    key not in look.stamp or xtables.changed(table, look.stamp[key]) is not None
-                ):
+                kept = look.stamp[family, table]
+                if tables is None or (family, table) in tables:
+                    if xtables.changed(table, kept) is not None:
+                        return False
+                elif xtables.info(table) != kept.info:
                     return False
         return True
 

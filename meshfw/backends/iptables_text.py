@@ -144,8 +144,9 @@ def edit_lines(chain: str, length: int, items: Sequence[tuple[int, str]]) -> Ite
     kept = [index for index, (position, _) in enumerate(items) if position]
     bounds = [(-1, 0), *((index, items[index][0]) for index in kept), (len(items), length + 1)]
     for (before, low), (after, high) in reversed([*pairwise(bounds)]):
-        texts = [text for _, text in items[before + 1 : after]]
-        yield from _gap_lines(chain, texts, range(low + 1, high), at_end=high > length)
+        if after - before > 1 or high - low > 1:
+            texts = [text for _, text in items[before + 1 : after]]
+            yield from _gap_lines(chain, texts, range(low + 1, high), at_end=high > length)
 
 
 def _gap_lines(chain: str, texts: Sequence[str], old: range, *, at_end: bool) -> Iterator[str]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
+
+from meshfw.backends.kept import OddFileError, opened_directory, read_kept, write_kept
 
 DIRECTORY: Final = "/var/lib/meshfw"
 _NAMED: Final = ("/run/netns/", "/var/run/netns/")  # ip-netns(8)
@@ -31,10 +30,6 @@ class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backend: str
 
 
-class _OddError(Exception):
-    """Something there that isn't as we would have left it."""
-
-
 def recall(owner: str, netns: str | None) -> tuple[str, str]:
     """The backend that auto took last time, and a warning; either may be empty."""
     name = _file_name(owner, netns)
@@ -42,13 +37,12 @@ def recall(owner: str, netns: str | None) -> tuple[str, str]:
         return "", ""
     path = os.path.join(_directory(), name)
     try:
-        with _opened_directory() as folder:
-            return _read(folder, name), ""
+        return _read(name), ""
     except OSError as error:
         if error.errno in _ABSENT:
             return "", ""
         return "", f"{path} is ignored: {error.strerror or error}"
-    except _OddError as error:
+    except OddFileError as error:
         return "", f"{path} is ignored: {error}"
 
 
@@ -59,14 +53,11 @@ def remember(owner: str, netns: str | None, backend: str) -> str:
         return f"{netns} is no lasting name of a network namespace"
     if recall(owner, netns)[0] == backend:
         return ""
-    with suppress(OSError):
-        os.mkdir(_directory(), 0o700)
     try:
-        with _opened_directory() as folder:
-            _write(folder, name, msgspec.json.encode(Remembered(backend)) + b"\n")
+        write_kept(_directory(), name, msgspec.json.encode(Remembered(backend)) + b"\n")
     except OSError as error:
         return f"{_directory()}: {error.strerror or error}"
-    except _OddError as error:
+    except OddFileError as error:
         return f"{_directory()}: {error}"
     return ""
 
@@ -77,11 +68,11 @@ def forget(owner: str, netns: str | None) -> str:
     if name is None:
         return ""
     try:
-        with _opened_directory() as folder:
+        with opened_directory(_directory()) as folder:
             os.unlink(name, dir_fd=folder)
     except OSError as error:
         return "" if error.errno in _ABSENT else f"{os.path.join(_directory(), name)}: {error.strerror or error}"
-    except _OddError as error:
+    except OddFileError as error:
         return f"{_directory()}: {error}"
     return ""
 
@@ -105,54 +96,12 @@ def _file_name(owner: str, netns: str | None) -> str | None:
     return f"{owner}@{escaped}.json"
 
 
-@contextmanager
-def _opened_directory() -> Iterator[int]:
-    """A descriptor of the directory, which nobody but root and ourselves may write to."""
-    folder = os.open(_directory(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        _check_owner(folder, "its directory")
-        yield folder
-    finally:
-        os.close(folder)
-
-
-def _check_owner(descriptor: int, what: str) -> os.stat_result:
-    status = os.fstat(descriptor)
-    if status.st_uid not in (0, os.geteuid()):
-        raise _OddError(f"{what} belongs to user {status.st_uid}")
-    if stat.S_IMODE(status.st_mode) & 0o022:
-        raise _OddError(f"{what} may be written by others")
-    return status
-
-
-def _read(folder: int, name: str) -> str:
-    # Not blocking, should it be a pipe: who may write it is checked before anything is read.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=folder)
-    try:
-        status = _check_owner(descriptor, "it")
-        if not stat.S_ISREG(status.st_mode):
-            raise _OddError("it's no plain file")
-        content = os.read(descriptor, _LONGEST)
-    finally:
-        os.close(descriptor)
+def _read(name: str) -> str:
+    content = read_kept(_directory(), name, most=_LONGEST)
     try:
         backend = msgspec.json.decode(content, type=Remembered).backend
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _OddError(f'it doesn\'t hold {{"backend": NAME}}: {error}') from None
+        raise OddFileError(f'it doesn\'t hold {{"backend": NAME}}: {error}') from None
     if not backend:
-        raise _OddError("it names no backend")
+        raise OddFileError("it names no backend")
     return backend
-
-
-def _write(folder: int, name: str, content: bytes) -> None:
-    """Put a file in place of another one in a single step: who reads meanwhile finds the old one or the new one."""
-    new = f".{name}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(new, flags, 0o600, dir_fd=folder)
-    try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -1,0 +1,69 @@
+"""Small files that are kept for the next run: written in one step, and believed only if nobody else could have.
+
+What such a file says is a convenience; whoever can't write it works without, and one that isn't as it should be is
+ignored and told of, never obeyed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+class OddFileError(Exception):
+    """Something there that isn't as we would have left it."""
+
+
+def read_kept(directory: str, name: str, *, most: int) -> bytes:
+    """At most so many bytes of a file; OSError where it can't be read, OddFileError where it may be somebody else's."""
+    with opened_directory(directory) as folder:
+        # Not blocking, should it be a pipe: who may write it is checked before anything is read.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=folder)
+        try:
+            status = _check_owner(descriptor, "it")
+            if not stat.S_ISREG(status.st_mode):
+                raise OddFileError("it's no plain file")
+            if status.st_size > most:
+                raise OddFileError(f"it has more than {most} bytes")
+            return os.read(descriptor, most)
+        finally:
+            os.close(descriptor)
+
+
+def write_kept(directory: str, name: str, content: bytes) -> None:
+    """Put a file in place of another one in a single step: who reads meanwhile finds the old one or the new one."""
+    with suppress(OSError):
+        os.mkdir(directory, 0o700)
+    with opened_directory(directory) as folder:
+        new = f".{name}.new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(new, flags, 0o600, dir_fd=folder)
+        try:
+            os.write(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+@contextmanager
+def opened_directory(directory: str) -> Iterator[int]:
+    """A descriptor of a directory, which nobody but root and ourselves may write to."""
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _check_owner(folder, "its directory")
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _check_owner(descriptor: int, what: str) -> os.stat_result:
+    status = os.fstat(descriptor)
+    if status.st_uid not in (0, os.geteuid()):
+        raise OddFileError(f"{what} belongs to user {status.st_uid}")
+    if stat.S_IMODE(status.st_mode) & 0o022:
+        raise OddFileError(f"{what} may be written by others")
+    return status

@@ -1,0 +1,65 @@
+"""How iptables prints rules without a typed value: kept under /run, so that a new run knows them again.
+
+``--timestart 8:00`` comes back as ``--timestart 08:00:00`` and more. That both are one rule is learned from a commit of
+ours; a run that doesn't know it would write the rule once more. The directory is $RUNTIME_DIRECTORY (systemd.exec(5)),
+else /run/meshfw; like the rules it goes with a reboot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from meshfw.backends.kept import OddFileError, read_kept, write_kept
+from meshfw.model import Family
+
+DIRECTORY: Final = "/run/meshfw"
+_LONGEST: Final = 4 << 20
+_MOST: Final = 10_000
+Spelling = tuple[Family, str, str]
+"""Family, the text that was written, and the text that iptables prints for it."""
+
+
+class Spellings:
+    """The printed texts by what was written, of one variant of iptables; a file that is odd or missing holds none."""
+
+    def __init__(self, variant: str) -> None:
+        self._name = f"spellings-{variant}.json"
+        self._known: dict[Family, dict[str, str]] | None = None
+
+    def printed(self, family: Family, written: str) -> str | None:
+        """What iptables prints for a rule of that text; None where it isn't known."""
+        if self._known is None:
+            self._known = self._read()
+        return self._known[family].get(written)
+
+    def keep(self, new: Iterable[Spelling]) -> None:
+        """Keep more for the next run; where that can't be done, only this one knows them."""
+        known = self._read()  # others may have added theirs
+        for family, written, printed in new:
+            known[family].pop(written, None)
+            known[family][written] = printed
+        for texts in known.values():
+            for oldest in [*texts][: len(texts) - _MOST]:
+                del texts[oldest]
+        self._known = known
+        try:
+            write_kept(_directory(), self._name, msgspec.json.encode(known) + b"\n")
+        except (OSError, OddFileError):
+            return
+
+    def _read(self) -> dict[Family, dict[str, str]]:
+        try:
+            content = read_kept(_directory(), self._name, most=_LONGEST)
+            found = msgspec.json.decode(content, type=dict[Family, dict[str, str]])
+        except (OSError, OddFileError, msgspec.MsgspecError, UnicodeDecodeError):
+            found = {}
+        return {family: found.get(family, {}) for family in Family}
+
+
+def _directory() -> str:
+    named = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return named if os.path.isabs(named) else DIRECTORY
