@@ -140,13 +140,15 @@ class IptablesBackend:
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """Our chains as they are now, and what leads to them; ``keys`` narrows the reading."""
         part = None if keys is None else self._part(key for key in keys if not isinstance(key, tuple))
-        snapshot = Snapshot()
+        snapshot, silent = Snapshot(), ""
         for _ in range(_READS):
             look = self._look(part)
-            self._ask(self._chains(look, part))
+            silent = self._ask(self._chains(look, part))
             snapshot = self._snapshot(look, part)
-            if self._reader.still(look):
+            if self._reader.still(look) and not silent:
                 return Observed(snapshot, self._print(look))
+        if silent:
+            raise BackendError(f"iptables lists other rules in {silent} than the kernel has there", backend=self.name)
         return Observed(snapshot, None)
 
     def _look(self, part: Part | None) -> Look:
@@ -176,10 +178,11 @@ class IptablesBackend:
                 if part is None or name in part.get(table, ()):
                     yield ChainRules(table, name, rules)
 
-    def _ask(self, chains: Iterable[ChainRules]) -> None:
+    def _ask(self, chains: Iterable[ChainRules]) -> str:
         """Learn the texts of rules whose bytes are new, with one process for each family that has some.
 
-        A rule of which iptables can't tell everything isn't asked for: its text would say less than it does.
+        A rule of which iptables can't tell everything isn't asked for: its text would say less than it does. What comes
+        back names the chains for which asking failed: whose they are would be a guess.
         """
         asked: dict[Family, list[ChainRules]] = {}
         for item in chains:
@@ -187,10 +190,19 @@ class IptablesBackend:
             unknown = self._lexicon.unknown(family, item.rules)
             if any(self._reader.meaning(family, rule).told for rule in unknown):
                 asked.setdefault(family, []).append(item)
-        for family, new in asked.items():
-            for item, texts in self._tool.printed(family, new):
-                told = [self._reader.meaning(family, rule).told for rule in item.rules]
-                self._lexicon.remember(family, compress(item.rules, told), compress(texts, told))
+        if not asked:
+            return ""
+        silent: list[str] = []
+        with self._alone() as environment:  # the tool takes the lock for questions too, but can't say who holds it
+            for family, new in asked.items():
+                answers = self._tool.printed(family, new, environment=environment)
+                for item, texts in answers:
+                    if texts is not None:
+                        told = [self._reader.meaning(family, rule).told for rule in item.rules]
+                        self._lexicon.remember(family, compress(item.rules, told), compress(texts, told))
+                answered = {item[:2] for item, _ in answers}
+                silent += [f"{family} {item.table[1]} {item.chain}" for item in new if item[:2] not in answered]
+        return ", ".join(silent)
 
     def _snapshot(self, look: Look, part: Part | None) -> Snapshot:
         lists: dict[ListKey, ObservedList] = {}
@@ -247,6 +259,7 @@ class IptablesBackend:
                         tidied += sum(self._netlink.remove_unused(*table) for table in unused_tables(step))
             except BaseException as error:
                 self._known = None
+                self._lexicon.forget()
                 self._put_back(plan, before, error, environment)
                 raise
             return self._committed(plan, before, printed, exclusive=based_on is not None, tidied=tidied)

@@ -54,6 +54,10 @@ class Lexicon:
             self._texts.clear()
         self._texts.update(((family, rule.body), text) for rule, text in zip(rules, texts, strict=True))
 
+    def forget(self) -> None:
+        """Have every text asked for again: something went wrong, and one that was misread would go wrong again."""
+        self._texts.clear()
+
     # --- texts and rules ---
 
     def written(self, rule: Rule, family: Family) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -17,6 +18,7 @@ from meshfw.snapshot import ListKey, ObservedList, ObservedRule
 
 _POLICIES: Final = {"-j ACCEPT": Policy.ACCEPT, "-j DROP": Policy.DROP}
 _UNTOLD: Final = "a rule that iptables can't tell"
+_ESCAPED: Final = re.compile(r"\\.", re.DOTALL)
 LEFT_OVER: Final = " (left over)"
 """What the name of a chain of ours ends in that stands under a name which this layout doesn't give it."""
 
@@ -24,22 +26,25 @@ LEFT_OVER: Final = " (left over)"
 def printed_rules(output: str, asked: Sequence[str]) -> list[list[str]]:
     """The rules that ``-S CHAIN`` lines printed, without ``-A CHAIN``, for each chain asked for as far as it goes.
 
-    A comment with a line's end in it is put together again.
+    A comment with a line's end in it is put together again. What is no rule of the chain asked for is left out, and so
+    is a last line without its end: it was cut off.
     """
     found: list[list[str]] = []
-    chain, start = "", "-A "
     rules: list[str] = []
-    for line in output.split("\n"):
-        if len(found) < len(asked) and line == f"-N {asked[len(found)]}":
-            chain = asked[len(found)]
-            start, rules = f"-A {chain} ", []
-            found.append(rules)
-        elif line.startswith(start):
-            rules.append(line[len(start) :])
-        elif line == f"-A {chain}":
-            rules.append("")
-        elif rules and line:
+    name, is_open = "", False
+    for line in output.split("\n")[:-1]:
+        if is_open:
             rules[-1] += f"\n{line}"
+        elif line.startswith("-N "):
+            rules, name = [], line[3:]
+            if len(found) < len(asked) and name == asked[len(found)]:
+                found.append(rules)
+            continue
+        elif line == f"-A {name}" or line.startswith(f"-A {name} "):
+            rules.append(line[len(name) + 4 :])
+        else:
+            continue
+        is_open = '"' in rules[-1] and _ESCAPED.sub("", rules[-1]).count('"') % 2 == 1
     return found
 
 

@@ -20,6 +20,7 @@ from meshfw.model import Family
 _SECONDS: Final = 120.0
 """How long one process may take beside waiting for the lock: 100,000 rules on a busy host."""
 _BUSY: Final = 4  # iptables, xshared.h: RESOURCE_PROBLEM
+_REFUSED: Final = re.compile(r"line:? (\d+)")
 _INCOMPATIBLE: Final = re.compile(r"chain `([^']+)' in table `([^']+)' is incompatible")
 
 
@@ -73,34 +74,45 @@ class Tool:
         """What it printed; CommandError where it failed."""
         done = self._run(family, text, environment)
         if done.returncode != 0:
-            raise self._failure(family, done)
+            raise self._failure(family, done, text)
         return done.stdout
 
-    def printed(self, family: Family, chains: Sequence[ChainRules]) -> list[tuple[ChainRules, list[str]]]:
-        """The texts of some chains' rules, all by one process; a chain that iptables refuses to list is left out."""
+    def printed(
+        self, family: Family, chains: Sequence[ChainRules], *, environment: Mapping[str, str] | None = None
+    ) -> list[tuple[ChainRules, list[str] | None]]:
+        """The texts of some chains' rules, all by one process; None for a chain that iptables refuses to list.
+
+        A chain that it lists otherwise than the kernel has it, since somebody wrote in between, is left out.
+        """
         left = list(chains)
+        refused: list[tuple[ChainRules, list[str] | None]] = []
         while left:
             text = "".join(question_text(table[1], [chain]) for table, chain, _ in left)
-            done = self._run(family, text)
+            done = self._run(family, text, environment)
             if done.returncode == 0:
                 found = printed_rules(done.stdout, [item.chain for item in left])
-                return [
-                    (item, texts) for item, texts in zip(left, found, strict=False) if len(texts) == len(item.rules)
-                ]
-            refused = _INCOMPATIBLE.search(done.stderr)
-            kept = [item for item in left if refused and (item.chain, item.table[1]) != (refused[1], refused[2])]
-            if not refused or len(kept) == len(left):
-                raise self._failure(family, done)
+                told = zip(left, found, strict=False)
+                return [*refused, *((item, texts) for item, texts in told if len(texts) == len(item.rules))]
+            named = _INCOMPATIBLE.search(done.stderr)
+            kept = [item for item in left if named and (item.chain, item.table[1]) != (named[1], named[2])]
+            if not named or len(kept) == len(left):
+                raise self._failure(family, done, text)
+            refused.extend((item, None) for item in left if item not in kept)
             left = kept
-        return []
+        return refused
 
     def _run(self, family: Family, text: str, environment: Mapping[str, str] | None = None) -> Completed:
         data = text.encode(errors="surrogateescape")
         with self._home.entered():
             return run(self.command(family), timeout=_SECONDS + self._wait, input=data, env=environment, check=False)
 
-    def _failure(self, family: Family, done: Completed) -> CommandError:
-        remedy = ""
-        if done.returncode == _BUSY:
-            remedy = f"others held the lock of the tables for more than {self._wait} s, or memory was short: try again"
+    def _failure(self, family: Family, done: Completed, text: str) -> CommandError:
+        """The error of a failed process; it shows the line that was refused, since the legacy tools only count it."""
+        found = _REFUSED.search(done.stderr)
+        line = "".join(text.split("\n")[int(found[1]) - 1 : int(found[1])]) if found else ""
+        remedy = f"that line is {line}" if line else ""
+        if line.startswith("-X ") and "No chain" not in done.stderr:
+            remedy = f"a rule of somebody else leads to chain {line.removeprefix('-X ')}, which is to go: remove it"
+        elif done.returncode == _BUSY:
+            remedy = "others wrote at the same moment, or memory was short: try again"
         return CommandError(self.command(family), returncode=done.returncode, stderr=done.stderr, remedy=remedy)
