@@ -1,7 +1,7 @@
 """One cell, measured in a process of its own: a request as JSON on standard input, the cell as JSON on standard output.
 
-Three passes, so that none disturbs another: memory first, while the process is fresh; then time, meshfw and the
-plain tool in turn; then the counting of processes, which slows down what it counts. Every sample gets a network
+Three passes, so that none disturbs another: memory first, while the process is fresh; then time, meshfw and what it is
+measured against in turn; then the counting of processes, which slows down what it counts. Every sample gets a network
 namespace and a backend instance of its own; the namespaces go at the very end, since the kernel tears them down
 in the background and that would disturb the samples behind.
 """
@@ -10,28 +10,30 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import msgspec
 
+from benchmarks.bare import BareRead
+from benchmarks.plain import Prepared, plain_steps, run_all, verbatim_steps
 from benchmarks.results import Cell, Sample, Work
-from benchmarks.scenarios import BY_NAME, Cost, Scenario
+from benchmarks.scenarios import BY_NAME, Scenario
 from benchmarks.subjects import SUBJECTS, Subject
+from benchmarks.timing import looped, timed
 from meshfw.backend import Backend, Committed, Fingerprint, Observed, Site, Step, Transaction, Unsupported
-from meshfw.errors import BackendError, CommandError
+from meshfw.errors import BackendError
 from meshfw.extensions import Language, builtin_extensions
-from meshfw.kernel.command import find
 from meshfw.kernel.libnftables import release_memory
-from meshfw.model import Ruleset, SetKey
+from meshfw.model import Family, Ruleset, SetKey
 from meshfw.plan import Plan
 from meshfw.reconcile import apply, plan
 from meshfw.snapshot import ListKey
 from meshfw.testing.counting import Count, ProcessCounter
+from meshfw.testing.loopback import delivers
 from meshfw.testing.mesh import mesh_ruleset
 from meshfw.testing.netns import Netns
 from meshfw.testing.wrapping import Wrapped
@@ -39,12 +41,11 @@ from meshfw.testing.wrapping import Wrapped
 _OWNER = "meshfw"
 _SHOWN = 4
 _COUNTED_LOOPS = 20  # of a scenario that loops
-_SECONDS = 300.0
 _REST = "diff"  # what is not inside the backend: comparing, and keeping what was proven
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Which cell to measure; ``pairs`` is how often meshfw and the plain tool take turns."""
+    """Which cell to measure; ``pairs`` is how often meshfw and the others take turns."""
 
     subject: str
     scenario: str
@@ -141,17 +142,32 @@ class Rig:
         """What is measured of meshfw."""
         apply(backend or self.backend, self.wanted)
 
+    def steps(self, *, verbatim: bool = False) -> tuple[Step, ...]:
+        """The plain tool's commands; ``verbatim`` with all that the transaction asks."""
+        if self._scenario.idle:
+            return tuple(Step(command) for command in self._subject.reads)
+        transaction = self.backend.compile(plan(self.backend, self.wanted))
+        return (verbatim_steps if verbatim else plain_steps)(transaction, self._subject.tools)
+
     @contextmanager
-    def plain(self) -> Iterator[tuple[Prepared, ...]]:
+    def plain(self, *, verbatim: bool = False) -> Iterator[tuple[Prepared, ...]]:
         """A block in the namespace, with the plain tool's commands ready to be run."""
-        if self._scenario.cost is Cost.IDLE:
-            steps = tuple(Step(command) for command in self._subject.reads)
-        else:
-            steps = self.backend.compile(plan(self.backend, self.wanted)).steps
+        steps = self.steps(verbatim=verbatim)
         with ExitStack() as stack:
             prepared = tuple(stack.enter_context(Prepared(step)) for step in steps)
             stack.enter_context(self._room.entered())
             yield prepared
+
+    @contextmanager
+    def bare(self) -> Iterator[BareRead]:
+        """A block with the bare reading of the namespace's legacy tables."""
+        with self._room.entered(), BareRead() as read:
+            yield read
+
+    def meet_packets(self) -> None:
+        """Let packets meet the rules, so that counters aren't what they were."""
+        for family in Family:
+            delivers(self._room.path, family)
 
     def prove(self) -> None:
         """Nothing, when the kernel holds what is wanted; else BackendError, since something else was measured."""
@@ -160,77 +176,31 @@ class Rig:
                 raise BackendError("after the measured work the kernel doesn't hold what was wanted")
 
 
-class Prepared:
-    """A command of the plain tool with its input in a file: nothing of Python's is in its way but the spawning."""
-
-    def __init__(self, step: Step) -> None:
-        tool, *words = step.command
-        self.command = (find(tool) or tool, *words)
-        self._text = step.input.encode()
-
-    def __enter__(self) -> Prepared:
-        self._files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("input", "output", "errors")]
-        with open(self._files[0], "wb", closefd=False) as file:
-            file.write(self._text)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self._files:
-            os.close(descriptor)
-
-    def run(self, *before: str) -> str:
-        """What the command, behind the words of ``before``, says on standard error; CommandError when it fails."""
-        stdin, stdout, stderr = self._files
-        os.lseek(stdin, 0, os.SEEK_SET)
-        command = (*before, *self.command)
-        done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=stderr, timeout=_SECONDS, check=False)
-        with open(stderr, encoding="utf-8", errors="replace", closefd=False) as file:
-            file.seek(0)
-            said = file.read()
-        if done.returncode != 0:
-            raise CommandError(command, returncode=done.returncode, stderr=said)
-        return said
-
-
-def run_all(commands: Sequence[Prepared]) -> None:
-    """The plain tool's work."""
-    for command in commands:
-        command.run()
-
-
 # --- time ----------------------------------------------------------------------------------------------------
-
-
-def timed(work: Callable[[], None], loops: int = 1) -> Sample:
-    """The time of one call, the mean of ``loops``; garbage of before is collected before."""
-    gc.collect()
-    cpu, wall = _cpu_seconds(), time.perf_counter()
-    for _ in range(loops):
-        work()
-    wall_after, cpu_after = time.perf_counter(), _cpu_seconds()
-    return Sample((wall_after - wall) / loops, (cpu_after - cpu) / loops)
-
-
-def _cpu_seconds() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def time_meshfw(rig: Rig, loops: int) -> Sample:
     """One sample of meshfw; with its steps, unless it is so short that asking for them would show."""
     if loops > 1:
-        rig.apply()  # the first one after a change also fills caches
-        return timed(rig.apply, loops)
+        rig.meet_packets()
+        return looped(rig.apply, loops)
     backend = Timed(rig.backend)
     sample = timed(lambda: rig.apply(backend))
     inside = sum(backend.steps.values())
     return Sample(sample.wall, sample.cpu, {**backend.steps, _REST: max(0.0, sample.wall - inside)})
 
 
-def time_plain(rig: Rig) -> Sample:
+def time_plain(rig: Rig, *, verbatim: bool = False) -> Sample:
     """One sample of the plain tool: from before the first spawn until the last process was waited for."""
-    with rig.plain() as commands:
+    with rig.plain(verbatim=verbatim) as commands:
         return timed(lambda: run_all(commands))
+
+
+def time_bare(rig: Rig, loops: int) -> Sample:
+    """One sample of the bare reading of legacy tables."""
+    rig.meet_packets()
+    with rig.bare() as read:
+        return looped(read, loops)
 
 
 # --- memory --------------------------------------------------------------------------------------------------
@@ -312,16 +282,17 @@ def _measure(request: Request, rooms: ExitStack) -> Cell:
     with rig() as fresh:
         idle, peak = meshfw_memory(fresh)
     with rig() as fresh:
+        asks = fresh.steps() != fresh.steps(verbatim=True)
         plain_peak = plain_memory(fresh)
-    ours: list[Sample] = []
-    plains: list[Sample] = []
-    for turn in range(request.pairs):
-        for who in ("meshfw", "plain") if turn % 2 == 0 else ("plain", "meshfw"):
-            with rig() as fresh:
-                if who == "meshfw":
-                    ours.append(time_meshfw(fresh, scenario.loops))
-                else:
-                    plains.append(time_plain(fresh))
+    contestants: dict[str, Callable[[Rig], Sample]] = {
+        "meshfw": lambda rig: time_meshfw(rig, scenario.loops),
+        "plain": time_plain,
+    }
+    if asks:
+        contestants["verbatim"] = lambda rig: time_plain(rig, verbatim=True)
+    if scenario.idle and subject.xtables:
+        contestants["bare"] = lambda rig: time_bare(rig, scenario.loops)
+    samples = take_turns(contestants, rig, turns=request.pairs)
     with rig() as fresh:
         count = count_meshfw(fresh, scenario.loops)
     with rig() as fresh:
@@ -330,13 +301,29 @@ def _measure(request: Request, rooms: ExitStack) -> Cell:
         subject=subject.name,
         scenario=scenario.name,
         rules=request.rules,
-        allowed=subject.most.get(scenario.cost, 0),
-        meshfw=_work(ours, count, memory=peak, idle_memory=idle),
-        plain=_work(plains, plain_count, memory=plain_peak),
+        allowed=scenario.processes(subject.per_family),
+        meshfw=_work(samples["meshfw"], count, memory=peak, idle_memory=idle),
+        plain=_work(samples["plain"], plain_count, memory=plain_peak),
+        verbatim=_work(samples["verbatim"], plain_count) if asks else None,
+        bare=Work(samples=samples["bare"], processes=0) if "bare" in samples else None,
     )
 
 
-def _work(samples: Sequence[Sample], count: Count, *, memory: int, idle_memory: int = 0) -> Work:
+def take_turns(
+    contestants: Mapping[str, Callable[[Rig], Sample]], rig: Callable[[], Rig], *, turns: int
+) -> dict[str, tuple[Sample, ...]]:
+    """The samples of each contestant; whoever is first in one turn is last in the next."""
+    samples: dict[str, list[Sample]] = {name: [] for name in contestants}
+    names = list(contestants)
+    for turn in range(turns):
+        at = turn % len(names)
+        for name in (*names[at:], *names[:at]):
+            with rig() as fresh:
+                samples[name].append(contestants[name](fresh))
+    return {name: tuple(held) for name, held in samples.items()}
+
+
+def _work(samples: Sequence[Sample], count: Count, *, memory: int = 0, idle_memory: int = 0) -> Work:
     return Work(
         samples=tuple(samples),
         processes=count.forks,
@@ -346,6 +333,15 @@ def _work(samples: Sequence[Sample], count: Count, *, memory: int, idle_memory: 
     )
 
 
+@contextmanager
+def lock_of_ones_own() -> Iterator[None]:
+    """A block in which iptables-legacy takes a lock that nobody else knows: the host's is for the host's tables."""
+    with tempfile.NamedTemporaryFile(prefix="meshfw-bench-") as file:
+        os.environ["XTABLES_LOCKFILE"] = file.name
+        yield
+
+
 if __name__ == "__main__":
-    answer = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=Request))
+    with lock_of_ones_own():
+        answer = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=Request))
     sys.stdout.buffer.write(msgspec.json.encode(answer))

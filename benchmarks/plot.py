@@ -1,21 +1,51 @@
-"""The plot: wall time by rules, a panel for each scenario, and the processes that each scenario takes."""
+"""The pictures: wall time by number of rules, a panel for each scenario; and the processes that each scenario takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.results import Cell, Work, walls
+import msgspec
+
+from benchmarks.results import Run, Work, walls
 from benchmarks.scenarios import SCENARIOS, Scenario
-from benchmarks.subjects import SUBJECTS
 
 if TYPE_CHECKING:  # matplotlib is an extra, and slow to import
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_OURS: Final = ("#0072B2", "#009E73", "#CC79A7", "#E69F00")
-_PLAIN: Final = ("#555555", "#999999", "#775533", "#AAAA55")
 _COLUMNS: Final = 3
+_PROCESS_RULES: Final = 1_000  # the most rules that all contestants are measured with
+_MOST_PANELS: Final = 5
+_DPI: Final = 100
+
+
+class Contestant(msgspec.Struct, frozen=True):
+    """Somebody in the pictures: its name there, its colour, and how its line is drawn."""
+
+    label: str
+    colour: str
+    line: str = "-"
+    marker: str = "o"
+    hatch: str = ""
+
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; a plain tool has its backend's, in dashes.
+_NFT, _IPTABLES_NFT, _LEGACY = "#0072B2", "#009E73", "#D55E00"
+CONTESTANTS: Final[Mapping[str, Contestant]] = {
+    "meshfw, nft": Contestant("meshfw, nft", _NFT),
+    "meshfw, iptables-nft": Contestant("meshfw, iptables-nft", _IPTABLES_NFT),
+    "meshfw, iptables-legacy": Contestant("meshfw, iptables-legacy", _LEGACY),
+    "plain, nft": Contestant("nft alone", _NFT, "--", "", "////"),
+    "plain, iptables-nft": Contestant("iptables-nft-restore, -save alone", _IPTABLES_NFT, "--", "", "////"),
+    "plain, iptables-legacy": Contestant("iptables-legacy-restore, -save alone", _LEGACY, "--", "", "////"),
+    "per-rule-nft": Contestant("a process per rule, iptables-nft", "#56B4E9", "-.", "s"),
+    "per-rule-legacy": Contestant("a process per rule, iptables-legacy", "#E69F00", "-.", "s"),
+    "python-iptables": Contestant("python-iptables, legacy", "#CC79A7", ":", "D"),
+}
+_UNKNOWN: Final = Contestant("", "#555555")
 
 
 def missing() -> str | None:
@@ -23,86 +53,160 @@ def missing() -> str | None:
     try:
         import matplotlib as _matplotlib  # noqa: F401 - only whether it's there
     except ImportError:
-        return "no plot: matplotlib is not installed (pip install 'meshfw[bench]')"
+        return "no pictures: matplotlib is not installed (pip install 'meshfw[bench]')"
     return None
 
 
-def draw(cells: Sequence[Cell], path: str) -> None:
-    """Write the plot of a run to a file, whose ending says the format."""
+def draw(run: Run, directory: str) -> Iterator[str]:
+    """Write the pictures of a run into a directory; the paths."""
     import matplotlib as mpl
 
     mpl.use("agg")
-    from matplotlib import pyplot
+    for name, figure in (("time.png", _times(run)), ("processes.png", _processes(run))):
+        path = os.path.join(directory, name)
+        figure.savefig(path, dpi=_DPI)
+        yield path
 
-    shown = [scenario for scenario in SCENARIOS if any(cell.scenario == scenario.name for cell in cells)]
-    count = -(-(len(shown) + 1) // _COLUMNS)
-    figure, grid = pyplot.subplots(
-        count, _COLUMNS, figsize=(10, 2.5 * count + 0.6), layout="constrained", squeeze=False
-    )
-    panels = list(grid.flat)
-    ends = [
-        end * 1e3 for cell in cells for work in (cell.meshfw, cell.plain) for end in (walls(work).low, walls(work).high)
-    ]
+
+def _works(run: Run) -> dict[tuple[str, str, int], Work]:
+    """What everybody did, by contestant, scenario and number of rules."""
+    found = {(f"meshfw, {cell.subject}", cell.scenario, cell.rules): cell.meshfw for cell in run.cells}
+    found |= {(f"plain, {cell.subject}", cell.scenario, cell.rules): cell.plain for cell in run.cells}
+    return found | {(cell.peer, cell.scenario, cell.rules): cell.work for cell in run.peers}
+
+
+def _named(name: str) -> Contestant:
+    return CONTESTANTS.get(name) or msgspec.structs.replace(_UNKNOWN, label=name)
+
+
+def _order(works: Mapping[tuple[str, str, int], Work]) -> list[str]:
+    """The contestants of a run, in the order of the legend."""
+    there = dict.fromkeys(name for name, _, _ in works)
+    return [*(name for name in CONTESTANTS if name in there), *(name for name in there if name not in CONTESTANTS)]
+
+
+# --- time ----------------------------------------------------------------------------------------------------
+
+
+def _times(run: Run) -> Figure:
+    from matplotlib.figure import Figure
+
+    works = _works(run)
+    shown = [scenario for scenario in SCENARIOS if any(cell.scenario == scenario.name for cell in run.cells)]
+    columns = min(_COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.6 * max(columns, 2), 2.7 * rows + 1.3), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    handles: dict[str, Line2D] = {}
     for panel, scenario in zip(panels, shown, strict=False):
-        _draw_times(panel, [cell for cell in cells if cell.scenario == scenario.name], scenario.title)
-        panel.set_ylim(min(ends) / 2, max(ends) * 2)
-    _draw_processes(panels[len(shown)], cells, shown)
-    for panel in panels[len(shown) + 1 :]:
-        panel.set_axis_off()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
+        handles |= _draw_times(panel, works, scenario)
+    for index, panel in enumerate(panels):
+        if index >= len(shown):
+            panel.set_axis_off()
+        if index % columns == 0:
+            panel.set_ylabel("milliseconds", fontsize=9)
+        if index + columns >= len(shown):
+            panel.set_xlabel("rules", fontsize=9)
+            panel.tick_params(labelbottom=True)
+    labels = [name for name in _order(works) if name in handles]
+    figure.legend(
+        [handles[name] for name in labels],
+        [_named(name).label for name in labels],
+        loc="outside upper center",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
 
 
-def _draw_times(panel: Axes, cells: Sequence[Cell], title: str) -> None:
-    for index, subject in enumerate(dict.fromkeys(cell.subject for cell in cells)):
-        held = sorted((cell for cell in cells if cell.subject == subject), key=lambda cell: cell.rules)
-        rules = [cell.rules for cell in held]
-        _line(panel, rules, [cell.meshfw for cell in held], _OURS[index % len(_OURS)], ours=f"meshfw, {subject}")
-        _line(panel, rules, [cell.plain for cell in held], _PLAIN[index % len(_PLAIN)], plain=SUBJECTS[subject].plain)
+def _draw_times(panel: Axes, works: Mapping[tuple[str, str, int], Work], scenario: Scenario) -> dict[str, Line2D]:
+    """The medians of each contestant as a line, between their least and most as a band; the lines by contestant."""
+    lines: dict[str, Line2D] = {}
+    for name in _order(works):
+        held = sorted(
+            (rules, work) for (who, what, rules), work in works.items() if (who, what) == (name, scenario.name)
+        )
+        if not held:
+            continue
+        look = _named(name)
+        rules = [size for size, _ in held]
+        spreads = [walls(work) for _, work in held]
+        (lines[name],) = panel.plot(
+            rules,
+            [spread.median * 1e3 for spread in spreads],
+            look.line,
+            marker=look.marker or None,
+            markersize=3.5,
+            linewidth=1.4,
+            color=look.colour,
+        )
+        low, high = [spread.low * 1e3 for spread in spreads], [spread.high * 1e3 for spread in spreads]
+        panel.fill_between(rules, low, high, color=look.colour, alpha=0.12, linewidth=0)
     panel.set(xscale="log", yscale="log")
-    panel.set_title(f"{title}: ms by rules", fontsize=9)
+    panel.set_title(scenario.title, fontsize=10)
     panel.xaxis.set_major_formatter("{x:,.0f}")
-    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_major_formatter(_milliseconds)
     panel.tick_params(labelsize=8)
     panel.grid(visible=True, which="major", alpha=0.25)
+    return lines
 
 
-def _line(
-    panel: Axes, rules: Sequence[int], works: Sequence[Work], colour: str, *, ours: str = "", plain: str = ""
-) -> None:
-    """The medians of one contestant as a line, between their least and most as a band."""
-    spreads = [walls(work) for work in works]
-    label = ours or f"{plain} alone, the same text (idle: a listing)"
-    medians = [held.median * 1e3 for held in spreads]
-    panel.plot(rules, medians, "-" if ours else "--", marker="o", markersize=3, color=colour, label=label)
-    low, high = [held.low * 1e3 for held in spreads], [held.high * 1e3 for held in spreads]
-    panel.fill_between(rules, low, high, color=colour, alpha=0.15, linewidth=0)
+def _milliseconds(value: float, _position: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-def _draw_processes(panel: Axes, cells: Sequence[Cell], scenarios: Sequence[Scenario]) -> None:
-    """Bars: for each scenario the most processes over all sizes."""
-    subjects = list(dict.fromkeys(cell.subject for cell in cells))
-    bars = [(name, False, _OURS[at % len(_OURS)]) for at, name in enumerate(subjects)]
-    bars += [(name, True, _PLAIN[at % len(_PLAIN)]) for at, name in enumerate(subjects)]
-    height = 0.8 / len(bars)
-    most = 1
-    for index, (subject, plain, colour) in enumerate(bars):
-        counts = [_most(cells, subject, scenario.name, plain=plain) for scenario in scenarios]
-        most = max(most, *counts)
-        places = [row + (index - (len(bars) - 1) / 2) * height for row in range(len(scenarios))]
-        drawn = panel.barh(places, counts, height, color=colour)
-        panel.bar_label(drawn, fontsize=7, padding=2, color=colour)
-    panel.set_yticks(range(len(scenarios)), [scenario.name for scenario in scenarios], fontsize=8)
-    panel.invert_yaxis()
+# --- processes -----------------------------------------------------------------------------------------------
+
+
+def _processes(run: Run) -> Figure:
+    """Bars, a panel for each scenario, on an axis that begins at 0 and is logarithmic from 1 on."""
+    from matplotlib.figure import Figure
+
+    works = _works(run)
+    sizes = sorted({cell.rules for cell in run.cells})
+    rules = max((size for size in sizes if size <= _PROCESS_RULES), default=sizes[0])
+    held = {(name, scenario): work for (name, scenario, size), work in works.items() if size == rules}
+    shown = _compared(run, rules)
+    names = [name for name in _order(works) if any((name, scenario.name) in held for scenario in shown)]
+    figure = Figure(figsize=(2.1 * len(shown) + 3.2, 0.34 * len(names) + 1.4), layout="constrained")
+    figure.suptitle(f"Processes with {rules:,} rules", fontsize=11)
+    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True).flat
+    most = max(work.processes for work in held.values())
+    for panel, scenario in zip(panels, shown, strict=True):
+        counts = {name: held[name, scenario.name].processes for name in names if (name, scenario.name) in held}
+        _draw_bars(panel, names, counts, most=most)
+        panel.set_title(scenario.title.replace("behind", "\nbehind"), fontsize=9)
+    return figure
+
+
+def _compared(run: Run, rules: int) -> Sequence[Scenario]:
+    """The scenarios in which everybody was measured; the first ones, where there are none such."""
+    mine = [scenario for scenario in SCENARIOS if any(cell.scenario == scenario.name for cell in run.cells)]
+    common = {cell.scenario for cell in run.peers if cell.rules == rules}
+    return [scenario for scenario in mine if scenario.name in common] or mine[:_MOST_PANELS]
+
+
+def _draw_bars(panel: Axes, names: Sequence[str], counts: Mapping[str, int], *, most: int) -> None:
+    for row, name in enumerate(names):
+        if name not in counts:
+            continue
+        look = _named(name)
+        drawn = panel.barh(
+            row, counts[name], 0.68, color=f"{look.colour}55" if look.hatch else look.colour, hatch=look.hatch or None
+        )
+        for bar in drawn:
+            bar.set_edgecolor(look.colour)
+        panel.bar_label(drawn, labels=[f"{counts[name]:,}"], fontsize=8.5, padding=3)
+    panel.set_yticks(range(len(names)), [_named(name).label for name in names], fontsize=8.5)
+    panel.set_ylim(len(names) - 0.4, -0.6)
     panel.set_xscale("symlog", linthresh=1)
-    panel.set_xlim(left=0, right=1.5 * most)
+    panel.set_xlim(0, 8 * most)
+    panel.set_xticks([0, *(10**power for power in range(len(str(most))))])
     panel.xaxis.set_major_formatter("{x:,.0f}")
-    panel.set_title("processes, at any size", fontsize=9)
-    panel.tick_params(labelsize=8)
-
-
-def _most(cells: Sequence[Cell], subject: str, scenario: str, *, plain: bool) -> int:
-    held = [cell for cell in cells if (cell.subject, cell.scenario) == (subject, scenario)]
-    return max(((cell.plain if plain else cell.meshfw).processes for cell in held), default=0)
+    panel.minorticks_off()
+    panel.tick_params(axis="x", labelsize=8)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(visible=True, axis="x", alpha=0.25)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)

@@ -37,7 +37,12 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One backend in one scenario with one number of rules: meshfw and the plain tool, sample for sample."""
+    """One backend in one scenario with one number of rules: meshfw and what it is measured against, turn by turn.
+
+    ``plain`` is the plain tool making the same rules, or looking, where there is nothing to do. ``verbatim`` is the
+    plain tool on the whole transaction, the questions that prove it included; None where it has none. ``bare`` is the
+    bare reading of the legacy tables, where that is the least that an idle apply can cost.
+    """
 
     subject: str
     scenario: str
@@ -46,14 +51,40 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """The most processes that the backend may spend here."""
     meshfw: Work
     plain: Work
+    verbatim: Work | None = None
+    bare: Work | None = None
+
+    @property
+    def same_text(self) -> Work:
+        """The plain tool on the very text that meshfw commits."""
+        return self.verbatim or self.plain
+
+
+class PeerCell(msgspec.Struct, frozen=True, kw_only=True):
+    """Another client in one scenario with one number of rules, which are those that a backend makes of the mesh.
+
+    ``left_out`` counts the rules that it couldn't make, ``notes`` say why and what else isn't as wanted. ``start`` is
+    what it spends once, when it starts.
+    """
+
+    peer: str
+    scenario: str
+    rules: int
+    work: Work
+    left_out: int = 0
+    notes: tuple[str, ...] = ()
+    start: Work | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run: where and how it was measured, its cells, and what went wrong."""
+    """A whole run: where and how it was measured, its cells, those of the peers, and what went wrong."""
 
     machine: Mapping[str, Any]
     command: tuple[str, ...]
     cells: tuple[Cell, ...]
+    peers: tuple[PeerCell, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was not measured, and why."""
     errors: tuple[str, ...] = ()
 
 
@@ -81,11 +112,14 @@ def cpus(work: Work) -> Spread:
     return Spread.of(sample.cpu for sample in work.samples)
 
 
-def ratios(cell: Cell, step: str | None = None) -> Spread:
-    """The wall time of meshfw, or of one of its steps, over the plain tool's: pair by pair, as they were measured."""
+def ratios(cell: Cell, step: str | None = None, *, over: Work | None = None) -> Spread:
+    """The wall time of meshfw, or of one of its steps, over the plain tool's (or what else ``over`` is of the cell).
+
+    Pair by pair, as they were measured.
+    """
     return Spread.of(
-        (ours.wall if step is None else ours.steps[step]) / plain.wall
-        for ours, plain in zip(cell.meshfw.samples, cell.plain.samples, strict=True)
+        (ours.wall if step is None else ours.steps[step]) / other.wall
+        for ours, other in zip(cell.meshfw.samples, (over or cell.plain).samples, strict=True)
     )
 
 

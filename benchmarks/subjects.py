@@ -8,7 +8,6 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.scenarios import Cost
 from meshfw.backend import Backend, Site
 from meshfw.plugins import Plugins
 
@@ -17,16 +16,23 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """A backend and its plain counterpart.
 
     ``name`` is that of an installed backend plugin, unless ``factory`` (``module:name``) says where else a backend
-    comes from. The plain tool makes a change by running the commands of the very transaction that the backend
-    compiles; ``reads`` are the commands by which a script would find out that nothing changed. ``most`` is the number
-    of processes that each kind of scenario may take, none where it isn't named.
+    comes from. The plain tool, whose programs are ``tools``, makes a change by running the commands of the very
+    transaction that the backend compiles; ``reads`` are the commands by which a script would find out that nothing
+    changed. ``per_family`` is the number of processes that the backend may take to read, or to write, one family.
+    ``xtables``: it keeps the legacy tables, whose bare reading is the least that an idle apply can cost.
     """
 
     name: str
-    plain: str
+    tools: tuple[str, ...]
     factory: str = ""
     reads: tuple[tuple[str, ...], ...]
-    most: Mapping[Cost, int] = {}
+    per_family: int = 0
+    xtables: bool = False
+
+    @property
+    def plain(self) -> str:
+        """What the plain tool is called."""
+        return self.tools[0]
 
     def backend(self, site: Site) -> Backend:
         """A new instance of the backend."""
@@ -40,8 +46,21 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
     for subject in (
         Subject(
             name="nft",
-            plain="nft",
+            tools=("nft",),
             reads=(("nft", "list", "ruleset"),),
+        ),
+        Subject(
+            name="iptables-nft",
+            tools=("iptables-nft-restore", "ip6tables-nft-restore"),
+            reads=(("iptables-nft-save",), ("ip6tables-nft-save",)),
+            per_family=1,
+        ),
+        Subject(
+            name="iptables-legacy",
+            tools=("iptables-legacy-restore", "ip6tables-legacy-restore"),
+            reads=(("iptables-legacy-save",), ("ip6tables-legacy-save",)),
+            per_family=1,
+            xtables=True,
         ),
     )
 }

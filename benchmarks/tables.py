@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.results import Cell, Run, cpus, ratios, steps, walls
+from benchmarks.results import Cell, PeerCell, Run, Work, cpus, ratios, steps, walls
 from benchmarks.scenarios import BY_NAME
 from benchmarks.subjects import SUBJECTS
 from benchmarks.targets import Judged, excess
@@ -29,12 +29,14 @@ class Table(msgspec.Struct, frozen=True):
 def show(run: Run, judged: Sequence[Judged]) -> None:
     """Print everything for people."""
     print(f"\n{', '.join(f'{key} {value}' for key, value in run.machine.items())}")
-    for table in tables(run.cells):
+    for table in (*tables(run.cells), *overviews(run.cells, run.peers), *peer_tables(run.peers)):
         _show_table(table)
     print("\nTargets")
     for target in judged:
         word = {True: "ok", False: "missed", None: "-"}[target.met]
         print(f"  {word:<7} {target.subject}: {target.text}\n          {target.measured}")
+    for note in run.notes:
+        print(f"\nnot measured: {note}")
     for line in excess(run.cells):
         print(f"\ntoo many processes: {line}", file=sys.stderr)
     for error in run.errors:
@@ -51,8 +53,8 @@ def tables(cells: Sequence[Cell]) -> Iterable[Table]:
 
 def _costs(name: str, cells: Sequence[Cell]) -> Table:
     tool = SUBJECTS[name].plain
-    columns = ["scenario", "rules", "processes", f"{tool}'s", "wall ms (least-most)", f"{tool}'s", "ratio"]
-    columns += ["CPU ms", f"{tool}'s", "peak MB", f"{tool}'s"]
+    columns = ["scenario", "rules", "processes", "plain", "wall ms (least-most)", "plain", "ratio"]
+    columns += ["CPU ms", "plain", "peak MB", "plain"]
     rows = []
     for cell in cells:
         ours, plain = walls(cell.meshfw), walls(cell.plain)
@@ -72,9 +74,10 @@ def _costs(name: str, cells: Sequence[Cell]) -> Table:
             )
         )
     note = (
-        f"{tool}'s: the plain tool, given the same transaction as text (idle: {_reads(name)}); it neither looks\n"
-        "before nor proves after. Times are medians of samples taken in turn, the tool's with its spawn; the ratio is\n"
-        "that of wall times, pair by pair. Peak memory: what the reconcile adds + the process that was there before\n"
+        f"plain: {tool}, given the same transaction as text without the questions that prove it\n"
+        f"(idle: {_reads(name)}); it neither looks before nor proves after. Times are medians of\n"
+        "samples taken in turn, the tool's with its spawn; the ratio is that of wall times,\n"
+        "pair by pair. Peak memory: what the reconcile adds + the process that was there before\n"
         "it, with ruleset and open backend; of the tool its largest process, which can't be told below some 9 MB."
     )
     return Table(f"meshfw, backend {name}, beside {tool}", tuple(columns), tuple(rows), note)
@@ -85,16 +88,81 @@ def _reads(name: str) -> str:
 
 
 def _steps(name: str, cells: Sequence[Cell]) -> Table:
-    columns = ("scenario", "rules", *(f"{step} ms" for step in STEPS), "commit / plain")
+    columns = ("scenario", "rules", *(f"{step} ms" for step in STEPS), "commit / same text", "commit / plain")
     rows = []
     for cell in cells:
         held = steps(cell)
         if held:
-            ratio = f"{ratios(cell, 'commit').median:.3g}" if "commit" in held else ""
+            same = f"{ratios(cell, 'commit', over=cell.same_text).median:.3g}" if "commit" in held else ""
+            plain = f"{ratios(cell, 'commit').median:.3g}" if "commit" in held else ""
             times = (_ms(held[step]) if step in held else "" for step in STEPS)
-            rows.append((BY_NAME[cell.scenario].title, f"{cell.rules:,}", *times, ratio))
-    note = "Observe is the reading before the commit, proof the one behind it; diff is all that is not the backend's."
+            rows.append((BY_NAME[cell.scenario].title, f"{cell.rules:,}", *times, same, plain))
+    note = (
+        "Observe is the reading before the commit, proof the one behind it; diff is all that is not the backend's.\n"
+        "The commit's ratios are to the plain tool on the very same text, and on it without the questions in it."
+    )
     return Table(f"Where the time goes, backend {name}", columns, tuple(rows), note)
+
+
+# --- side by side --------------------------------------------------------------------------------------------
+
+
+def overviews(cells: Sequence[Cell], peers: Sequence[PeerCell]) -> Iterable[Table]:
+    """For each size a table of all contestants, with processes and wall time in each scenario."""
+    for rules in sorted({cell.rules for cell in cells}):
+        yield overview([cell for cell in cells if cell.rules == rules], [peer for peer in peers if peer.rules == rules])
+
+
+def overview(cells: Sequence[Cell], peers: Sequence[PeerCell]) -> Table:
+    """All contestants in the scenarios of one size."""
+    held: dict[str, dict[str, Work]] = {}
+    for cell in cells:
+        held.setdefault(f"meshfw, {cell.subject}", {})[cell.scenario] = cell.meshfw
+    for cell in cells:
+        held.setdefault(f"plain, {cell.subject}", {})[cell.scenario] = cell.plain
+    for peer in peers:
+        held.setdefault(peer.peer, {})[peer.scenario] = peer.work
+    names = [name for name in BY_NAME if any(name in works for works in held.values())]
+    rows = tuple((who, *(_short(works.get(name)) for name in names)) for who, works in held.items())
+    columns = ("processes / wall ms", *(BY_NAME[name].title for name in names))
+    sizes = {cell.rules for cell in cells}
+    return Table(f"Side by side, {', '.join(f'{size:,}' for size in sizes)} rules", columns, rows, "")
+
+
+def _short(work: Work | None) -> str:
+    return "" if work is None else f"{work.processes:,} / {_ms(walls(work).median)}"
+
+
+def peer_tables(peers: Sequence[PeerCell]) -> Iterable[Table]:
+    """For each peer a table of its costs, with what it did otherwise than wanted."""
+    for name in dict.fromkeys(cell.peer for cell in peers):
+        held = [cell for cell in peers if cell.peer == name]
+        columns = (
+            "scenario",
+            "rules",
+            "processes",
+            "wall ms (least-most)",
+            "CPU ms",
+            "left out",
+            "to start: processes, ms",
+        )
+        rows = tuple(_peer_row(cell) for cell in held)
+        notes = dict.fromkeys(f"{BY_NAME[cell.scenario].title}: {note}" for cell in held for note in cell.notes)
+        yield Table(f"For comparison: {name}", columns, rows, "\n".join(notes))
+
+
+def _peer_row(cell: PeerCell) -> tuple[str, ...]:
+    wall = walls(cell.work)
+    start = f"{cell.start.processes}, {_ms(walls(cell.start).median)}" if cell.start is not None else ""
+    return (
+        BY_NAME[cell.scenario].title,
+        f"{cell.rules:,}",
+        f"{cell.work.processes:,}",
+        f"{_ms(wall.median)} ({_ms(wall.low)}-{_ms(wall.high)})",
+        _ms(cpus(cell.work).median),
+        f"{cell.left_out} rules" if cell.left_out else "",
+        start,
+    )
 
 
 def _ms(seconds: float) -> str:
@@ -116,7 +184,8 @@ def _show_table(table: Table) -> None:
             for index, (word, width) in enumerate(zip(row, widths, strict=True))
         )
         print("  ".join(words).rstrip())
-    print(table.note)
+    if table.note:
+        print(table.note)
 
 
 def _show_rich(table: Table) -> None:
