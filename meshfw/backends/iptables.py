@@ -9,7 +9,7 @@ before it, and the reading of bytes tells what stands where.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import compress
@@ -143,9 +143,10 @@ class IptablesBackend:
         snapshot, silent = Snapshot(), ""
         for _ in range(_READS):
             look = self._look(part)
-            silent = self._ask(self._chains(look, part))
+            new = self._untold(self._chains(look, part))
+            silent = self._ask(new) if new else ""
             snapshot = self._snapshot(look, part)
-            if self._reader.still(look) and not silent:
+            if not new or (self._reader.still(look) and not silent):  # what was asked for may be of a later moment
                 return Observed(snapshot, self._print(look))
         if silent:
             raise BackendError(f"iptables lists other rules in {silent} than the kernel has there", backend=self.name)
@@ -178,20 +179,24 @@ class IptablesBackend:
                 if part is None or name in part.get(table, ()):
                     yield ChainRules(table, name, rules)
 
-    def _ask(self, chains: Iterable[ChainRules]) -> str:
-        """Learn the texts of rules whose bytes are new, with one process for each family that has some.
+    def _untold(self, chains: Iterable[ChainRules]) -> dict[Family, list[ChainRules]]:
+        """The chains with rules whose bytes are new, by family.
 
-        A rule of which iptables can't tell everything isn't asked for: its text would say less than it does. What comes
-        back names the chains for which asking failed: whose they are would be a guess.
+        A rule of which iptables can't tell everything isn't asked for: its text would say less than it does.
         """
-        asked: dict[Family, list[ChainRules]] = {}
+        found: dict[Family, list[ChainRules]] = {}
         for item in chains:
             family = item.table[0]
             unknown = self._lexicon.unknown(family, item.rules)
             if any(self._reader.meaning(family, rule).told for rule in unknown):
-                asked.setdefault(family, []).append(item)
-        if not asked:
-            return ""
+                found.setdefault(family, []).append(item)
+        return found
+
+    def _ask(self, asked: Mapping[Family, Sequence[ChainRules]]) -> str:
+        """Learn the texts of chains' rules, with one process for each family.
+
+        What comes back names the chains for which asking failed: whose they are would be a guess.
+        """
         silent: list[str] = []
         with self._alone() as environment:  # the tool takes the lock for questions too, but can't say who holds it
             for family, new in asked.items():
@@ -262,12 +267,17 @@ class IptablesBackend:
                 self._lexicon.forget()
                 self._put_back(plan, before, error, environment)
                 raise
-            return self._committed(plan, before, printed, exclusive=based_on is not None, tidied=tidied)
+            undisturbed = not self._variant.legacy or environment is not None
+            exclusive = based_on is not None and undisturbed
+            return self._committed(plan, before, printed, exclusive=exclusive, tidied=tidied)
 
     @contextmanager
     def _alone(self) -> Iterator[Mapping[str, str] | None]:
-        """A block in which no other iptables-legacy writes; nf_tables counts its commits, and needs no lock for it."""
-        if self._variant.legacy:
+        """A block in which no other iptables-legacy writes; nf_tables counts its commits, and needs no lock for it.
+
+        Gives the environment for programs that are started inside, None where nothing is locked.
+        """
+        if self._variant.legacy and self._tool.takes_lock_file:
             with xtables_lock(timeout=self._options.wait) as environment:
                 yield environment
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import msgspec
@@ -13,12 +14,14 @@ from meshfw.backends.iptables_raw import RawRule
 from meshfw.backends.iptables_text import question_text
 from meshfw.backends.layout import TableKey
 from meshfw.errors import CommandError
-from meshfw.kernel.command import Completed, run
+from meshfw.kernel.command import Completed, find, run
+from meshfw.kernel.lock import XTABLES_VARIABLE
 from meshfw.kernel.netns import HeldNamespace
 from meshfw.model import Family
 
 _SECONDS: Final = 120.0
 """How long one process may take beside waiting for the lock: 100,000 rules on a busy host."""
+_ELF: Final = b"\x7fELF"
 _BUSY: Final = 4  # iptables, xshared.h: RESOURCE_PROBLEM
 _REFUSED: Final = re.compile(r"line:? (\d+)")
 _INCOMPATIBLE: Final = re.compile(r"chain `([^']+)' in table `([^']+)' is incompatible")
@@ -69,6 +72,19 @@ class Tool:
     def family(self, command: Sequence[str]) -> Family | None:
         """The family that a command is for; None for a command of something else."""
         return next((family for family in Family if tuple(command) == self.command(family)), None)
+
+    @cached_property
+    def takes_lock_file(self) -> bool:
+        """Whether the legacy programs take the lock file that the environment names (iptables 1.8.6).
+
+        A program that doesn't would wait for the lock that its caller holds, so then nobody holds it for it.
+        """
+        path = find(self._variant.programs[Family.IPV4])
+        if path is None:
+            return True  # its absence is said by the one who starts it
+        with open(path, "rb") as file:
+            head = file.read(4)
+            return head != _ELF or XTABLES_VARIABLE.encode() in file.read()
 
     def restore(self, family: Family, text: str, *, environment: Mapping[str, str] | None = None) -> str:
         """What it printed; CommandError where it failed."""

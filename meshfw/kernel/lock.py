@@ -156,7 +156,7 @@ def _open_directory(path: str) -> int:
 
 XTABLES_LOCK: Final = "/run/xtables.lock"
 """What every iptables-legacy that writes holds, unless the environment names another (iptables(8), -w)."""
-_XTABLES_VARIABLE: Final = "XTABLES_LOCKFILE"
+XTABLES_VARIABLE: Final = "XTABLES_LOCKFILE"
 
 
 @contextmanager
@@ -167,16 +167,16 @@ def xtables_lock(*, timeout: float) -> Iterator[Mapping[str, str]]:
     undisturbed whole as far as others take the lock. A tool started inside gets a lock file of its own, or it would
     wait for us. Waits at most ``timeout`` seconds, then raises LockError, with the holder where the system tells.
     """
-    path = os.environ.get(_XTABLES_VARIABLE) or XTABLES_LOCK
+    path = os.environ.get(XTABLES_VARIABLE) or XTABLES_LOCK
     try:
         held = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise refused(error, f"open the lock file {path}", remedy=f"{_XTABLES_VARIABLE} names another one") from error
+        raise refused(error, f"open the lock file {path}", remedy=f"{XTABLES_VARIABLE} names another one") from error
     try:
         _flock(held, path, timeout)
         spare = os.memfd_create("meshfw-xtables-lock", os.MFD_CLOEXEC)
         try:
-            yield {_XTABLES_VARIABLE: f"/proc/{os.getpid()}/fd/{spare}"}
+            yield {XTABLES_VARIABLE: f"/proc/{os.getpid()}/fd/{spare}"}
         finally:
             os.close(spare)
     finally:
