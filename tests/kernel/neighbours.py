@@ -133,7 +133,7 @@ class Street:
 def saved(text: str, keep: Callable[[str], bool] = lambda line: True, *, name: str = "") -> str:
     """What a save printed of tables in which anything is left of the lines to keep, without counters."""
     found = ""
-    for table in _TABLE.findall(text):
+    for table in sorted(_TABLE.findall(text)):  # their order is that of their making
         lines = [_COUNTERS.sub("", line) for line in table.splitlines() if keep(line)]
         lines = [line for line in lines if not _EMPTY.match(line)]  # a built-in chain that somebody asked for
         if any(line[0] not in "*C" for line in lines):
