@@ -310,15 +310,29 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """What the law book covers of a backend: its laws, and the rules of the catalogue that it was not tried on."""
+    """What the law book covers of a backend: its laws, and the rules of the catalogue that it was not tried on.
+
+    ``differences`` name the capabilities by which it isn't what a backend is unless it says so: what the laws then ask.
+    """
 
     backend: str
     laws: tuple[Entry, ...]
     left_out: tuple[str, ...]
+    differences: tuple[str, ...] = ()
 
 
 def coverage(lab: Lab, laws: Iterable[Law]) -> Coverage:
     """The coverage of a lab's backend by these laws."""
     entries = tuple(Entry(item.name, item.says, item.narrowed(lab)) for item in laws)
     with lab.instance() as backend:
-        return Coverage(backend.name, entries, lab.left_out)
+        return Coverage(backend.name, entries, lab.left_out, tuple(_differences(backend.capabilities)))
+
+
+def _differences(capabilities: Capabilities) -> Iterator[str]:
+    """The capabilities that aren't what they are by default, in words."""
+    usual = Capabilities()
+    for name in usual.__struct_fields__:
+        value = getattr(capabilities, name)
+        if value != getattr(usual, name):
+            shown = ", ".join(sorted(value)) or "none" if isinstance(value, frozenset) else value
+            yield f"{name}: {shown}"

@@ -86,12 +86,22 @@ def room(kernel_room: Callable[[], Netns], tmp_path_factory: pytest.TempPathFact
         yield made
 
 
+DIFFERENCES = (
+    "atomicity: table",
+    "opaque: True",
+    "native_sets: False",
+    "edits_in_place: True",
+    "processes_per_family: 1",
+)
+
+
 class IptablesLaws(BackendLaws):
     """The laws on one variant; a module's room is shared, and empty between two laws."""
 
     examples = 5  # each law empties the kernel between two of them, and every deletion waits for RCU in the kernel
     make: Callable[[Site], IptablesBackend]
     variant: str
+    more: tuple[str, ...] = ()
 
     @pytest.fixture(autouse=True)
     def _tools(self, requires: Callable[..., None]) -> None:
@@ -156,6 +166,7 @@ class IptablesLaws(BackendLaws):
         made = report(lab)
         assert [entry.law for entry in made.laws if entry.narrowed] == ["watch_tells_of_foreign_writes"]
         assert made.left_out == ()
+        assert set(made.differences) == {*DIFFERENCES, *self.more}
 
 
 def void(_value: object) -> None:
@@ -165,6 +176,7 @@ def void(_value: object) -> None:
 class TestIptablesNft(IptablesLaws):
     make = staticmethod(iptables_nft)
     variant = "nft"
+    more = ("counters_move: ipv4",)
 
     @pytest.fixture
     def dump(self, shell: Callable[..., str]) -> Callable[[], str]:

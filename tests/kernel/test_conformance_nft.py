@@ -119,3 +119,4 @@ class TestNftBackend(BackendLaws):
         made = report(lab)
         assert [entry.law for entry in made.laws if entry.narrowed] == ["watch_tells_of_foreign_writes"]
         assert made.left_out == ()
+        assert made.differences == ("foreign_accept_wins: False",)
