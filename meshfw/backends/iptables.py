@@ -143,7 +143,7 @@ class IptablesBackend:
         snapshot, silent = Snapshot(), ""
         for _ in range(_READS):
             look = self._look(part)
-            new = self._untold(self._chains(look, part))
+            new = self._untold(look.chains(part))
             silent = self._ask(new) if new else ""
             snapshot = self._snapshot(look, part)
             if not new or (self._reader.still(look) and not silent):  # what was asked for may be of a later moment
@@ -172,24 +172,16 @@ class IptablesBackend:
             return key.name.removesuffix(LEFT_OVER)
         return iptables_chain(self._owner, key)
 
-    @staticmethod
-    def _chains(look: Look, part: Part | None) -> Iterator[ChainRules]:
-        for table, raw in look.tables.items():
-            for name, rules in raw.chains.items():
-                if part is None or name in part.get(table, ()):
-                    yield ChainRules(table, name, rules)
-
-    def _untold(self, chains: Iterable[ChainRules]) -> dict[Family, list[ChainRules]]:
+    def _untold(self, chains: Iterable[tuple[TableKey, str, tuple[RawRule, ...]]]) -> dict[Family, list[ChainRules]]:
         """The chains with rules whose bytes are new, by family.
 
         A rule of which iptables can't tell everything isn't asked for: its text would say less than it does.
         """
         found: dict[Family, list[ChainRules]] = {}
-        for item in chains:
-            family = item.table[0]
-            unknown = self._lexicon.unknown(family, item.rules)
-            if any(self._reader.meaning(family, rule).told for rule in unknown):
-                found.setdefault(family, []).append(item)
+        for table, name, rules in chains:
+            unknown = self._lexicon.unknown(table[0], rules)
+            if any(self._reader.meaning(table[0], rule).told for rule in unknown):
+                found.setdefault(table[0], []).append(ChainRules(table, name, rules))
         return found
 
     def _ask(self, asked: Mapping[Family, Sequence[ChainRules]]) -> str:

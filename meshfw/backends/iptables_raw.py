@@ -8,7 +8,7 @@ reading that equals the last one needs no process. Only chains of the owner and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -87,6 +87,13 @@ class Look(msgspec.Struct, frozen=True):
         """Whether they differ in counters at most."""
         mine, others = _filled(self.tables), _filled(other.tables)
         return mine.keys() == others.keys() and all(table.same(others[key]) for key, table in mine.items())
+
+    def chains(self, part: Part | None = None) -> Iterator[tuple[TableKey, str, tuple[RawRule, ...]]]:
+        """Its chains, or those of ``part``, each with its table and its rules."""
+        for table, raw in self.tables.items():
+            for name, rules in raw.chains.items():
+                if part is None or name in part.get(table, ()):
+                    yield table, name, rules
 
     def with_part(self, part: Look, chains: Part) -> Look:
         """This reading with some chains as a later one of those chains saw them."""
