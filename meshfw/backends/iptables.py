@@ -36,6 +36,7 @@ from meshfw.backends.iptables_text import asked_chains, tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import TableKey, iptables_chain
 from meshfw.backends.nft_depth import Known, deep_paths
+from meshfw.backends.nft_neighbours import overruling_findings
 from meshfw.backends.spellings import Spelling, Spellings
 from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
 from meshfw.kernel.lock import xtables_lock
@@ -75,7 +76,7 @@ class IptablesBackend:
         self._variant = variant
         self._owner = site.owner
         self._options = options_of(site, variant.name)
-        self._lexicon = Lexicon(site.owner, site.language)
+        self._lexicon = Lexicon(site.owner, site.language, apart=not variant.legacy)
         self.cache = Cache()
         self._home = HeldNamespace(site.netns)
         try:
@@ -89,6 +90,7 @@ class IptablesBackend:
         self._paths: Known = {}
         self._spellings = Spellings(variant.name)
         self._fresh = False
+        self._unproven: tuple[Plan, Mapping[Family, str]] | None = None
 
     @property
     def name(self) -> str:
@@ -134,7 +136,7 @@ class IptablesBackend:
         look = self._reader.look()
         if self._known is None or not look.same(self._known):
             self._epoch += 1
-        self._known, self._fresh = look, False
+        self._known, self._fresh, self._unproven = look, False, None
         return look
 
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
@@ -143,6 +145,7 @@ class IptablesBackend:
         snapshot, silent = Snapshot(), ""
         for _ in range(_READS):
             look = self._look(part)
+            self._learn(look)
             new = self._untold(look.chains(part))
             silent = self._ask(new) if new else ""
             snapshot = self._snapshot(look, part)
@@ -287,22 +290,34 @@ class IptablesBackend:
     def _committed(
         self, plan: Plan, before: Look, printed: Mapping[Family, str], *, exclusive: bool, tidied: int
     ) -> Committed:
-        """Read what a commit left, and take down what its own processes printed of it."""
+        """Whether nobody else wrote, and what is known now: all but the lists of the plan, which are to be read.
+
+        nf_tables counts its commits, each table is one; legacy tables are read while the lock is still held.
+        """
         part = self._part(change.key for change in plan.lists)
-        after = self._reader.look(part)
         self._epoch += 1
-        if not self._variant.legacy:  # each table is one commit, and the kernel counts them
+        if self._variant.legacy:
+            after = self._reader.look(part)
+        else:
+            after = self._reader.look({})
             exclusive = exclusive and None not in (before.stamp, after.stamp)
             exclusive = exclusive and after.stamp == before.stamp + len(part) + tidied
         if not exclusive:
             self._known = None
             return Committed(self.fingerprint(), exclusive=False)
         known = self._known = before.with_part(after, part)
-        self._fresh = True
-        for family, output in printed.items():
-            self._learn_printed(plan, known, family, output)
-        self._learn_spellings(plan, known)
+        self._fresh = self._variant.legacy
+        self._unproven = (plan, printed)
         return Committed(self._print(known), exclusive=True)
+
+    def _learn(self, look: Look) -> None:
+        """Learn from what the last commit's own processes printed; what isn't of them any more has other bytes."""
+        if self._unproven is None:
+            return
+        (plan, printed), self._unproven = self._unproven, None
+        for family, output in printed.items():
+            self._learn_printed(plan, look, family, output)
+        self._learn_spellings(plan, look)
 
     def _learn_printed(self, plan: Plan, look: Look, family: Family, output: str) -> None:
         """Learn from a commit's own process what stands; whatever is new was made by it, from a text of ours."""
@@ -372,6 +387,8 @@ class IptablesBackend:
                 findings.append(Unsupported(str(chain.key), f"both it and {other.name} shorten to {name}: rename one"))
         if not self._variant.legacy:
             findings.extend(deep_paths(ruleset, most=NFT_DEPTH, known=self._paths))
+        if self._netlink is not None and ruleset.attachments:
+            findings.extend(overruling_findings(ruleset, self._netlink.chains()))
         return tuple(findings)
 
 

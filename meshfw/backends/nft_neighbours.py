@@ -7,20 +7,14 @@ from typing import Final
 
 from meshfw.backend import Unsupported
 from meshfw.kernel.netlink import NfChain
-from meshfw.model import Attachment, ChainKey, Family, Goto, Jump, Place, Policy, Ruleset
+from meshfw.model import Attachment, ChainKey, Family, Goto, Jump, Place, Policy, Ruleset, Table
 
 _REACHED: Final = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": (Family.IPV4, Family.IPV6)}
 
 
 def neighbour_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: str) -> Iterator[Unsupported]:
     """Attachments at place ``last`` that drop behind foreign base chains, and foreign policies that overrule us."""
-    foreign: dict[tuple[Family, str], list[tuple[str, str]]] = {}
-    for chain in chains:
-        if chain.hook_name is None or (chain.table == owner and chain.family in ("ip", "ip6")) or chain.type == "nat":
-            continue
-        place = (f"{chain.family} {chain.table} {chain.name}", chain.policy or "accept")
-        for family in _REACHED.get(chain.family, ()):
-            foreign.setdefault((family, chain.hook_name), []).append(place)
+    foreign = _on_hooks(chains, {owner})
     seen: set[tuple[Family, str, bool]] = set()
     for attachment in ruleset.attachments:
         others = foreign.get((attachment.family, attachment.hook.value), [])
@@ -29,6 +23,33 @@ def neighbour_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: st
         if others and (drops or mark not in seen):
             seen.add(mark)
             yield from _findings(attachment, others, drops=drops)
+
+
+def overruling_findings(ruleset: Ruleset, chains: Iterable[NfChain]) -> Iterator[Unsupported]:
+    """Policies of base chains beside iptables' own that drop whatever our rules in iptables' tables accept."""
+    foreign = _on_hooks(chains, {table.value for table in Table})
+    hooks = dict.fromkeys((attachment.family, attachment.hook.value) for attachment in ruleset.attachments)
+    for family, hook in hooks:
+        for attachment in ruleset.attachments:
+            if (attachment.family, attachment.hook.value) == (family, hook):
+                yield from _findings(attachment, foreign.get((family, hook), ()), drops=False)
+                break
+
+
+_OnHooks = dict[tuple[Family, str], list[tuple[str, str]]]
+"""By family and hook: base chains, each with its policy."""
+
+
+def _on_hooks(chains: Iterable[NfChain], own: Collection[str]) -> _OnHooks:
+    """The base chains that filter, but for those of tables of our own."""
+    found: _OnHooks = {}
+    for chain in chains:
+        if chain.hook_name is None or (chain.table in own and chain.family in ("ip", "ip6")) or chain.type == "nat":
+            continue
+        place = (f"{chain.family} {chain.table} {chain.name}", chain.policy or "accept")
+        for family in _REACHED.get(chain.family, ()):
+            found.setdefault((family, chain.hook_name), []).append(place)
+    return found
 
 
 def _findings(attachment: Attachment, others: Collection[tuple[str, str]], *, drops: bool) -> Iterator[Unsupported]:

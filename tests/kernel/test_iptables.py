@@ -177,3 +177,16 @@ def test_an_option_that_can_not_be_meant_is_named(room: Room, options: Mapping[s
         room.backend(**options)
     assert said in str(refused.value)
     assert f"backend.iptables-{room.variant}" in str(refused.value)
+
+
+def test_a_policy_of_nft_that_overrules_our_accept_is_told(room: Room) -> None:
+    if room.variant == "legacy":
+        pytest.skip("legacy tables are looked at without nf_tables")
+    with room._netns.entered():
+        run(
+            ("nft", "add table inet x; add chain inet x in { type filter hook input priority 9; policy drop; }"),
+            timeout=20,
+        )
+    report = apply(room.backend(), small())
+    assert [warning for warning in report.warnings if "inet x in is drop" in warning]
+    assert not apply(room.backend(), Ruleset()).warnings
