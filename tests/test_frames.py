@@ -22,7 +22,7 @@ def addresses(family: Family) -> st.SearchStrategy[str]:
 @st.composite
 def packets(draw: st.DrawFn) -> Packet:
     family = draw(st.sampled_from(list(Family)))
-    protocol = draw(st.sampled_from(["udp", "tcp", "icmp"]))
+    protocol = draw(st.sampled_from(["udp", "tcp", "icmp", "sctp"]))
     ports = st.integers(0, 0xFFFF) if protocol != "icmp" else st.just(0)
     return Packet(
         family=family,

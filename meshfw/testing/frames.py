@@ -1,7 +1,7 @@
 """IPv4 and IPv6 packets as bytes: built with a number inside, and known by it again wherever they turn up.
 
-The number lies where address translation leaves it alone: in the payload of UDP and ICMP, in the sequence and
-acknowledgement numbers of TCP, from where a reset returns it.
+The number lies where address translation leaves it alone: in the payload of UDP and ICMP, in a parameter of SCTP's
+first chunk, in the sequence and acknowledgement numbers of TCP, from where a reset returns it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Final
 import msgspec
 
 from meshfw.extensions.icmp import ICMP, ICMPV6
+from meshfw.extensions.sctp import SCTP
 from meshfw.extensions.tcp import FLAGS
 from meshfw.model import Family
 
 NUMBERS: Final = 1 << 23
 """How many numbers there are."""
 PROTOCOLS: Final = {
-    Family.IPV4: {"icmp": ICMP, "tcp": 6, "udp": 17},
-    Family.IPV6: {"icmp": ICMPV6, "tcp": 6, "udp": 17},
+    Family.IPV4: {"icmp": ICMP, "tcp": 6, "udp": 17, "sctp": SCTP},
+    Family.IPV6: {"icmp": ICMPV6, "tcp": 6, "udp": 17, "sctp": SCTP},
 }
 """Each protocol's number in each family (RFC 5237)."""
 
@@ -53,10 +54,11 @@ _UNREACHABLE_CODES: Final = {  # by iptables' words (RFC 792, RFC 1812, RFC 4443
 _LATER: Final = 100  # a fragment offset in units of 8 bytes
 _MIDDLE: Final = 0x2000  # struct iphdr: more fragments follow
 _FLAG_BITS: Final = tuple(FLAGS.items())
+_NAMES: Final = {17: "udp", SCTP: "sctp"}
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
-    """A packet to send: ``protocol`` is udp, tcp or icmp; ``start`` is where it begins: client, gateway or server.
+    """A packet to send: ``protocol`` is udp, tcp, sctp or icmp; ``start`` is where it begins: client, gateway or server.
 
     ``flags`` are TCP's (:data:`~meshfw.extensions.tcp.FLAGS`), ``icmp`` is type and code (None: an echo request);
     with ``fragment`` it is the second fragment (IPv4) of a datagram whose first never comes. A port 0 is chosen by
@@ -138,6 +140,26 @@ def _tcp(packet: Packet, _payload: bytes, pseudo: bytes) -> bytes:
     return _with_sum(head, 16, pseudo)
 
 
+def _sctp(packet: Packet, payload: bytes, _pseudo: bytes) -> bytes:
+    """An INIT chunk (RFC 9260, 3.3.2) with a parameter that every receiver skips."""
+    parameter = struct.pack("!HH", 0x8000, 4 + len(payload)) + payload
+    length = 20 + len(parameter)
+    chunk = struct.pack("!BBHIIHHI", 1, 0, length, packet.number | 1 << 31, 0xFFFF, 1, 1, packet.number) + parameter
+    chunk += bytes(-length % 4)
+    ports = struct.pack("!HHI", packet.sport, packet.dport, 0)
+    return ports + struct.pack("<I", _crc32c(ports + bytes(4) + chunk)) + chunk
+
+
+def _crc32c(data: bytes) -> int:
+    """SCTP's checksum (RFC 9260, appendix A)."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
 def _icmp(packet: Packet, payload: bytes, pseudo: bytes) -> bytes:
     kind, code = packet.icmp or (_ECHO[packet.family], 0)
     data = struct.pack("!BBHHH", kind, code, 0, packet.number & 0xFFFF, packet.number >> 16) + payload
@@ -146,7 +168,7 @@ def _icmp(packet: Packet, payload: bytes, pseudo: bytes) -> bytes:
     return data[:2] + struct.pack("!H", _sum(data)) + data[4:]
 
 
-_BUILDERS: Final = {"udp": _udp, "tcp": _tcp, "icmp": _icmp}
+_BUILDERS: Final = {"udp": _udp, "tcp": _tcp, "icmp": _icmp, "sctp": _sctp}
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -175,13 +197,13 @@ def parse_payload(family: Family, protocol: int, payload: bytes, *, source: str,
         return None
     if protocol == PROTOCOLS[family]["icmp"]:
         return _parse_icmp(family, payload, source, destination)
-    if protocol not in (6, 17):
+    if protocol not in (6, *_NAMES):
         return None
     sport, dport = struct.unpack_from("!HH", payload)
     number = _tcp_number(payload) if protocol == 6 else _number(payload)
     if number is None:
         return None
-    kind = _tcp_kind(payload) if protocol == 6 else "udp"
+    kind = _tcp_kind(payload) if protocol == 6 else _NAMES[protocol]
     return Seen(number, kind, source, destination, sport, dport)
 
 

@@ -43,8 +43,8 @@ _OTHER_END: Final = {CLIENT_LINK: MESH, MESH: CLIENT_LINK, WAN: SERVER_LINK, SER
 _NOT_SENT: Final = {errno.EPERM, errno.EINVAL, errno.EHOSTUNREACH, errno.ENETUNREACH}
 """How a sender hears of a drop on its own output hook, or of a route that leads nowhere."""
 _LOCAL: Final = {
-    Family.IPV4: (socket.IPPROTO_ICMP, socket.IPPROTO_TCP, socket.IPPROTO_UDP),
-    Family.IPV6: (socket.IPPROTO_ICMPV6, socket.IPPROTO_TCP, socket.IPPROTO_UDP),
+    Family.IPV4: (socket.IPPROTO_ICMP, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP),
+    Family.IPV6: (socket.IPPROTO_ICMPV6, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP),
 }
 
 

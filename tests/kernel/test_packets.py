@@ -57,7 +57,7 @@ def mesh(request: pytest.FixtureRequest, family: Family, make_world: Maker) -> W
 
 
 def test_without_rules_every_packet_passes(world: World) -> None:
-    for protocol in ("udp", "tcp", "icmp"):
+    for protocol in ("udp", "tcp", "sctp", "icmp"):
         assert world.verdict(protocol, 0 if protocol == "icmp" else 53) == "accepted"
         assert (
             world.verdict(protocol, 0 if protocol == "icmp" else 53, destination="gateway") == "accepted by the gateway"
@@ -390,6 +390,20 @@ def test_fragments_match_beyond_the_first(make_world: Maker, engine: str) -> Non
     for destination, later, whole in (("host", "accepted", "dropped"), ("other", "dropped", "accepted")):
         assert world.verdict("udp", destination=destination, fragment=True) == later
         assert world.verdict("udp", 9, destination=destination) == whole
+
+
+def test_ports_of_sctp_match_and_are_translated(world: World) -> None:
+    world.load("""
+        *nat
+        :PREROUTING ACCEPT
+        -A PREROUTING -d {gateway} -p sctp -m sctp --dport 36412 -j DNAT --to-destination {host_port}
+        *filter
+        :FORWARD DROP
+        -A FORWARD -p sctp -m sctp --dport 8080:8081 -j ACCEPT
+        -A FORWARD -p sctp -m conntrack --ctstate INVALID -j ACCEPT
+    """)
+    assert world.verdict("sctp", 36412, destination="gateway") == f"accepted to {world.words['host_port']}"
+    assert [world.verdict("sctp", port) for port in (8081, 8082)] == ["accepted", "dropped"]
 
 
 def test_address_types_are_looked_up(world: World) -> None:
