@@ -52,6 +52,9 @@ RENDERED = [
     ("-p tcp -m tcp -j ACCEPT", "meta l4proto 6 counter accept"),
     ("-p tcp --dport 22 -j ACCEPT", "tcp dport 22 counter accept"),
     ("-p tcp --dport 22:80 ! --sport 1 -j a", "tcp sport != 1 tcp dport 22-80 counter jump filter-a"),
+    ("-p tcp ! --dport 22 ! --sport 1 -j a", "tcp sport != 1-1 tcp dport != 22 counter jump filter-a"),
+    ("-p udp ! --dport 2:3 ! --sport 1 -j a", "udp sport != 1 udp dport != 2-3 counter jump filter-a"),
+    ("-p udp -m multiport ! --ports 53 -j a", "udp sport != 53-53 udp dport != 53 counter jump filter-a"),
     ("-f -g b~", "ip frag-off & 8191 != 0 counter goto filter-b.7e"),
     ('-m comment --comment "two words" -j DROP', 'counter drop comment "two words"'),
 ]

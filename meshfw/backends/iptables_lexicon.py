@@ -12,8 +12,10 @@ from meshfw.backends.layout import iptables_chain, owned_iptables_chain
 from meshfw.backends.spellings import Spellings
 from meshfw.errors import MeshfwError
 from meshfw.extensions.language import Language
+from meshfw.extensions.tcp import Tcp
+from meshfw.extensions.udp import Udp
 from meshfw.languages.iptables import format_rule, parse_rule
-from meshfw.model import Chain, ChainKey, Dispatcher, Family, Goto, Jump, OpaqueMatch, OpaqueTarget, Rule
+from meshfw.model import Chain, ChainKey, Dispatcher, Family, Goto, Jump, Match, Not, OpaqueMatch, OpaqueTarget, Rule
 from meshfw.snapshot import ListKey
 
 _MOST: Final = 200_000
@@ -25,11 +27,15 @@ class Lexicon:
 
     A rule of a match or target without a typed value may be printed otherwise than it was written. That is learned by
     :meth:`learn` from what a commit of ours left, and its text then means the rule that was declared.
+
+    ``apart``: a source and a destination port that are both excluded are written as two matches. Where they stand in
+    one, iptables-nft 1.8.9 excludes none but packets that have both.
     """
 
-    def __init__(self, owner: str, language: Language) -> None:
+    def __init__(self, owner: str, language: Language, *, apart: bool) -> None:
         self._owner = owner
         self._language = language
+        self._apart = apart
         self._texts: dict[tuple[Family, bytes], str] = {}
         self._rules: dict[tuple[Family, str], Rule | None] = {}
         self._spellings: dict[tuple[Family, str], list[Rule]] = {}
@@ -149,6 +155,10 @@ class Lexicon:
             self._rules.clear()  # rules that lead there were taken for leading elsewhere
 
     def _stored(self, rule: Rule) -> Rule:
+        if self._apart and any(_is_joint(match) for match in rule.matches):
+            rule = msgspec.structs.replace(
+                rule, matches=tuple(part for match in rule.matches for part in _parts(match))
+            )
         target = rule.target
         if not isinstance(target, Jump | Goto):
             return rule
@@ -168,6 +178,17 @@ class Lexicon:
         if iptables_chain(self._owner, name) != target.chain:
             return None
         return msgspec.structs.replace(rule, target=type(target)(name))
+
+
+def _is_joint(match: Match) -> bool:
+    """Whether it excludes ports at both ends."""
+    return isinstance(match, Tcp | Udp) and isinstance(match.sport, Not) and isinstance(match.dport, Not)
+
+
+def _parts(match: Match) -> tuple[Match, ...]:
+    if isinstance(match, Tcp | Udp) and _is_joint(match):
+        return msgspec.structs.replace(match, dport=None), type(match)(dport=match.dport)
+    return (match,)
 
 
 def is_opaque(rule: Rule) -> bool:

@@ -131,7 +131,25 @@ def _match_statements(
         if statements is None:
             raise InexpressibleError(f"match {extension.name} has no nft expression in this form")
         held.extend((match, _named_set(text, names)) for text in statements)
-    return held, comment
+    return _told_apart(held), comment
+
+
+_NO_PORT: Final = re.compile(r"\w+ ([sd]port) != (\d+)\Z")
+
+
+def _told_apart(held: list[tuple[Match, str]]) -> list[tuple[Match, str]]:
+    """The statements such that a source and a destination port that are both excluded stay two conditions.
+
+    nft 1.0.6 loads both ports at once where each is compared with one value, and so excludes none but packets that have
+    both; a range it loads by itself.
+    """
+    found = [_NO_PORT.match(text) for _, text in held]
+    if len({end[1] for end in found if end}) < 2:
+        return held
+    return [
+        (match, f"{text}-{end[2]}" if end and end[1] == "sport" else text)
+        for (match, text), end in zip(held, found, strict=True)
+    ]
 
 
 _SET: Final = re.compile(r"@(\S+)\Z")
