@@ -58,7 +58,7 @@ _NAMES: Final = {17: "udp", SCTP: "sctp"}
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
-    """A packet to send: ``protocol`` is udp, tcp, sctp or icmp; ``start`` is where it begins: client, gateway or server.
+    """A packet to send: ``protocol`` is udp, tcp, sctp or icmp; ``start`` is its place: client, gateway or server.
 
     ``flags`` are TCP's (:data:`~meshfw.extensions.tcp.FLAGS`), ``icmp`` is type and code (None: an echo request);
     with ``fragment`` it is the second fragment (IPv4) of a datagram whose first never comes. A port 0 is chosen by
