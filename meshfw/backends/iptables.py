@@ -31,15 +31,15 @@ from meshfw.backends.iptables_lexicon import Lexicon
 from meshfw.backends.iptables_listing import LEFT_OVER, Reading, observed_lists, printed_rules
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawRule, RawTable, Reader, same_owned
-from meshfw.backends.iptables_steps import check_steps, restart_notes, steps_of, unused_tables
+from meshfw.backends.iptables_steps import check_steps, restart_notes, stands, steps_of, unused_tables
 from meshfw.backends.iptables_text import asked_chains, tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import TableKey, iptables_chain
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import overruling_findings
 from meshfw.backends.spellings import Spelling, Spellings
-from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
-from meshfw.kernel.lock import xtables_lock
+from meshfw.errors import BackendError, CommandError, ConcurrentChangeError, PartialCommitError
+from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.kernel.netns import HeldNamespace
 from meshfw.kernel.xtables import Xtables
@@ -147,7 +147,7 @@ class IptablesBackend:
             look = self._look(part)
             self._learn(look)
             new = self._untold(look.chains(part))
-            silent = self._ask(new) if new else ""
+            silent = self._ask(new, look) if new else ""
             snapshot = self._snapshot(look, part)
             if not new or (self._reader.still(look) and not silent):  # what was asked for may be of a later moment
                 return Observed(snapshot, self._print(look))
@@ -187,22 +187,32 @@ class IptablesBackend:
                 found.setdefault(table[0], []).append(ChainRules(table, name, rules))
         return found
 
-    def _ask(self, asked: Mapping[Family, Sequence[ChainRules]]) -> str:
+    def _ask(self, asked: Mapping[Family, Sequence[ChainRules]], look: Look) -> str:
         """Learn the texts of chains' rules, with one process for each family.
 
         What comes back names the chains for which asking failed: whose they are would be a guess.
         """
         silent: list[str] = []
-        with self._alone() as environment:  # the tool takes the lock for questions too, but can't say who holds it
+        with self._alone() as lock:  # the tool takes the lock for questions too, but can't say who holds it
             for family, new in asked.items():
-                answers = self._tool.printed(family, new, environment=environment)
-                for item, texts in answers:
+                left = {item[:2]: f"{family} {item.table[1]} {item.chain}" for item in new}
+                for item, texts in self._printed(family, new, look, lock):
+                    del left[item[:2]]
                     if texts is not None:
                         told = [self._reader.meaning(family, rule).told for rule in item.rules]
                         self._lexicon.remember(family, compress(item.rules, told), compress(texts, told))
-                answered = {item[:2] for item, _ in answers}
-                silent += [f"{family} {item.table[1]} {item.chain}" for item in new if item[:2] not in answered]
+                silent.extend(left.values())
         return ", ".join(silent)
+
+    def _printed(
+        self, family: Family, chains: Sequence[ChainRules], look: Look, lock: XtablesLock | None
+    ) -> list[tuple[ChainRules, list[str] | None]]:
+        try:
+            return self._tool.printed(family, chains, lock=lock)
+        except CommandError:
+            if self._reader.still(look):
+                raise
+            return []  # one of them is gone already
 
     def _snapshot(self, look: Look, part: Part | None) -> Snapshot:
         lists: dict[ListKey, ObservedList] = {}
@@ -246,7 +256,7 @@ class IptablesBackend:
         """
         plan = transaction.plan
         check_steps(transaction.steps, self._tool)
-        with self._alone() as environment:
+        with self._alone() as lock:
             before = self._before(based_on, tables_of(plan))
             printed: dict[Family, str] = {}
             tidied = 0
@@ -254,27 +264,27 @@ class IptablesBackend:
                 for step in transaction.steps:
                     family = self._tool.family(step.command)
                     if family is not None:
-                        printed[family] = self._tool.restore(family, step.input, environment=environment)
+                        printed[family] = self._tool.restore(family, step.input, lock=lock)
                     elif self._netlink is not None:
                         tidied += sum(self._netlink.remove_unused(*table) for table in unused_tables(step))
             except BaseException as error:
                 self._known = None
                 self._lexicon.forget()
-                self._put_back(plan, before, error, environment)
+                self._put_back(plan, before, error, lock)
                 raise
-            undisturbed = not self._variant.legacy or environment is not None
+            undisturbed = not self._variant.legacy or lock is not None
             exclusive = based_on is not None and undisturbed
             return self._committed(plan, before, printed, exclusive=exclusive, tidied=tidied)
 
     @contextmanager
-    def _alone(self) -> Iterator[Mapping[str, str] | None]:
+    def _alone(self) -> Iterator[XtablesLock | None]:
         """A block in which no other iptables-legacy writes; nf_tables counts its commits, and needs no lock for it.
 
-        Gives the environment for programs that are started inside, None where nothing is locked.
+        Gives what programs need that are started inside, None where nothing is locked.
         """
         if self._variant.legacy and self._tool.takes_lock_file:
-            with xtables_lock(timeout=self._options.wait) as environment:
-                yield environment
+            with xtables_lock(timeout=self._options.wait) as lock:
+                yield lock
         else:
             yield None
 
@@ -323,7 +333,7 @@ class IptablesBackend:
         """Learn from a commit's own process what stands; whatever is new was made by it, from a text of ours."""
         asked = asked_chains(plan, family, owner=self._owner)
         for (table, chain), texts in zip(asked, printed_rules(output, [name for _, name in asked]), strict=False):
-            rules = look.tables.get(table, RawTable()).chains.get(chain, ())
+            rules = look.table(table).chains.get(chain, ())
             if len(rules) == len(texts):
                 self._lexicon.remember(family, rules, texts)
 
@@ -334,7 +344,7 @@ class IptablesBackend:
             if not self._lexicon.unsure(change.key):
                 continue
             family = change.key.family
-            table = look.tables.get((family, change.key.table), RawTable())
+            table = look.table((family, change.key.table))
             held = table.chains.get(self._chain(change.key), ())[1:]
             for raw, rule in zip(held, change.rules, strict=False):
                 text, written = self._lexicon.text(family, raw), self._lexicon.written(rule, family)
@@ -345,20 +355,20 @@ class IptablesBackend:
 
     # --- putting back ---
 
-    def _put_back(self, plan: Plan, before: Look, error: BaseException, environment: Mapping[str, str] | None) -> None:
+    def _put_back(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
         """Make the tables that a failed commit has changed what they were; PartialCommitError where that fails."""
         now = self._reader.look()
         touched = self._changed_tables(plan, before, now)
         for family in Family:
-            text = "".join(self._undo(plan, key, _held(now, key)) for key in touched if key[0] is family)
+            text = "".join(self._undo(plan, key, now.table(key)) for key in touched if key[0] is family)
             if text:
                 try:
-                    self._tool.restore(family, text, environment=environment)
+                    self._tool.restore(family, text, lock=lock)
                 except BackendError as second:
-                    raise PartialCommitError(error, second, _stands(touched, plan), backend=self.name) from error
+                    raise PartialCommitError(error, second, stands(touched, plan), backend=self.name) from error
         left = self._changed_tables(plan, before, self._reader.look()) if touched else ()
         if left:
-            raise PartialCommitError(error, None, _stands(left, plan), backend=self.name) from error
+            raise PartialCommitError(error, None, stands(left, plan), backend=self.name) from error
         if isinstance(error, BackendError):
             done = ", ".join(f"{family} {table}" for family, table in touched)
             error.add_remedy(f"put back: {done}" if done else "nothing was changed")
@@ -371,7 +381,7 @@ class IptablesBackend:
 
         Others may have written meanwhile, and built-in chains that a tool has made stay: neither is anything of ours.
         """
-        return tuple(key for key in tables_of(plan) if not same_owned(_held(now, key), _held(before, key), self._owner))
+        return tuple(key for key in tables_of(plan) if not same_owned(now.table(key), before.table(key), self._owner))
 
     # --- what can't be said ---
 
@@ -401,16 +411,3 @@ def _reader(site: Site, variant: Variant) -> tuple[Reader, Nfnetlink | None]:
         return LegacyReader({family: Xtables(family, site.netns) for family in Family}, site.owner), None
     netlink = Nfnetlink(site.netns)
     return NftReader(netlink, site.owner), netlink
-
-
-def _held(look: Look, key: TableKey) -> RawTable:
-    return look.tables.get(key, RawTable())
-
-
-def _stands(tables: Iterable[TableKey], plan: Plan) -> list[str]:
-    """What to know of tables that are neither old nor put back, a line each."""
-    found = []
-    for key in tables:
-        lists = [str(change.key) for change in plan.lists if (change.key.family, change.key.table) == key]
-        found.append(f"{key[0]} {key[1]}: changed and not put back ({', '.join(lists)})")
-    return found

@@ -95,6 +95,10 @@ class Look(msgspec.Struct, frozen=True):
                 if part is None or name in part.get(table, ()):
                     yield table, name, rules
 
+    def table(self, key: TableKey) -> RawTable:
+        """One table; an empty one where it holds nothing of the owner's."""
+        return self.tables.get(key, RawTable())
+
     def with_part(self, part: Look, chains: Part) -> Look:
         """This reading with some chains as a later one of those chains saw them."""
         tables = dict(self.tables)

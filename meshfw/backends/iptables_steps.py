@@ -70,3 +70,12 @@ def restart_notes(plan: Plan, variant: Variant) -> Iterator[str]:
             again = ", ".join(str(index) for index, _ in moved)
             program = variant.programs[change.key.family]
             yield f"{change.key}: rule {again} is written again and counts from zero: {program} can't set counters"
+
+
+def stands(tables: Iterable[TableKey], plan: Plan) -> list[str]:
+    """What to know of tables that are neither old nor put back, a line each."""
+    found = []
+    for key in tables:
+        lists = [str(change.key) for change in plan.lists if (change.key.family, change.key.table) == key]
+        found.append(f"{key[0]} {key[1]}: changed and not put back ({', '.join(lists)})")
+    return found

@@ -15,7 +15,7 @@ from meshfw.backends.iptables_text import question_text
 from meshfw.backends.layout import TableKey
 from meshfw.errors import CommandError
 from meshfw.kernel.command import Completed, find, run
-from meshfw.kernel.lock import XTABLES_VARIABLE
+from meshfw.kernel.lock import XTABLES_VARIABLE, XtablesLock
 from meshfw.kernel.netns import HeldNamespace
 from meshfw.model import Family
 
@@ -86,15 +86,15 @@ class Tool:
             head = file.read(4)
             return head != _ELF or XTABLES_VARIABLE.encode() in file.read()
 
-    def restore(self, family: Family, text: str, *, environment: Mapping[str, str] | None = None) -> str:
+    def restore(self, family: Family, text: str, *, lock: XtablesLock | None = None) -> str:
         """What it printed; CommandError where it failed."""
-        done = self._run(family, text, environment)
+        done = self._run(family, text, lock)
         if done.returncode != 0:
             raise self._failure(family, done, text)
         return done.stdout
 
     def printed(
-        self, family: Family, chains: Sequence[ChainRules], *, environment: Mapping[str, str] | None = None
+        self, family: Family, chains: Sequence[ChainRules], *, lock: XtablesLock | None = None
     ) -> list[tuple[ChainRules, list[str] | None]]:
         """The texts of some chains' rules, all by one process; None for a chain that iptables refuses to list.
 
@@ -104,7 +104,7 @@ class Tool:
         refused: list[tuple[ChainRules, list[str] | None]] = []
         while left:
             text = "".join(question_text(table[1], [chain]) for table, chain, _ in left)
-            done = self._run(family, text, environment)
+            done = self._run(family, text, lock)
             if done.returncode == 0:
                 found = printed_rules(done.stdout, [item.chain for item in left])
                 told = zip(left, found, strict=False)
@@ -117,10 +117,17 @@ class Tool:
             left = kept
         return refused
 
-    def _run(self, family: Family, text: str, environment: Mapping[str, str] | None = None) -> Completed:
+    def _run(self, family: Family, text: str, lock: XtablesLock | None) -> Completed:
         data = text.encode(errors="surrogateescape")
         with self._home.entered():
-            return run(self.command(family), timeout=_SECONDS + self._wait, input=data, env=environment, check=False)
+            return run(
+                self.command(family),
+                timeout=_SECONDS + self._wait,
+                input=data,
+                env=lock.environment if lock is not None else None,
+                inherit=(lock.descriptor,) if lock is not None else (),
+                check=False,
+            )
 
     def _failure(self, family: Family, done: Completed, text: str) -> CommandError:
         """The error of a failed process; it shows the line that was refused, since the legacy tools only count it."""

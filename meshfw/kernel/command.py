@@ -52,12 +52,14 @@ def run(
     timeout: float,
     input: bytes | None = None,
     env: Mapping[str, str] | None = None,
+    inherit: Sequence[int] = (),
     check: bool = True,
     remedy: str = "",
 ) -> Completed:
     """The result of one process, run to its end within ``timeout`` seconds.
 
-    ``input`` is its standard input (nothing, not ours, when None); ``env`` is added to our own environment.
+    ``input`` is its standard input (nothing, not ours, when None); ``env`` is added to our own environment;
+    ``inherit`` are descriptors of ours that it gets as they are, so that a lock lasts as long as it does.
     Output that is not UTF-8 is kept with surrogate escapes, so that it can be handed back byte for byte.
     Raises CommandError for a non-zero exit (unless ``check`` is False) and, whatever ``check`` says, for a
     process killed at its time limit; BackendError for a tool that is not installed, with ``remedy`` or the
@@ -77,6 +79,7 @@ def run(
             env=None if env is None else {**os.environ, **env},
             # a group of its own: distributions wrap these tools in scripts, and what must die is the tool
             process_group=0,
+            pass_fds=inherit,
         )
     except OSError as error:
         raise refused(error, f"start {executable}", remedy=remedy) from error

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshfw.errors import BackendError, LockError
 from meshfw.kernel.netns import Namespace, refused
@@ -159,13 +159,21 @@ XTABLES_LOCK: Final = "/run/xtables.lock"
 XTABLES_VARIABLE: Final = "XTABLES_LOCKFILE"
 
 
+class XtablesLock(NamedTuple):
+    """What a tool that is started under the lock needs: an environment, and a descriptor to hold the lock with."""
+
+    environment: Mapping[str, str]
+    descriptor: int
+
+
 @contextmanager
-def xtables_lock(*, timeout: float) -> Iterator[Mapping[str, str]]:
-    """A block in which no iptables-legacy writes but those started with the environment that it gives.
+def xtables_lock(*, timeout: float) -> Iterator[XtablesLock]:
+    """A block in which no iptables-legacy writes but those started with what it gives.
 
     The kernel has no compare-and-swap for these tables, so what is read, written and read again under this lock is one
     undisturbed whole as far as others take the lock. A tool started inside gets a lock file of its own, or it would
-    wait for us. Waits at most ``timeout`` seconds, then raises LockError, with the holder where the system tells.
+    wait for us; and it inherits the lock, so that the next writer waits for it even if we are killed meanwhile. Waits
+    at most ``timeout`` seconds, then raises LockError, with the holder where the system tells.
     """
     path = os.environ.get(XTABLES_VARIABLE) or XTABLES_LOCK
     try:
@@ -176,7 +184,7 @@ def xtables_lock(*, timeout: float) -> Iterator[Mapping[str, str]]:
         _flock(held, path, timeout)
         spare = os.memfd_create("meshfw-xtables-lock", os.MFD_CLOEXEC)
         try:
-            yield {XTABLES_VARIABLE: f"/proc/{os.getpid()}/fd/{spare}"}
+            yield XtablesLock({XTABLES_VARIABLE: f"/proc/{os.getpid()}/fd/{spare}"}, held)
         finally:
             os.close(spare)
     finally:
