@@ -130,7 +130,11 @@ class Lexicon:
             if text is None or not spellings:
                 continue
             if text not in wanted:
-                wanted[text] = [rule for rule in self._wanted.get(key, ()) if rule in spellings]
+                wanted[text] = [
+                    rule
+                    for rule in self._wanted.get(key, ())
+                    if rule in spellings or self.written(rule, key.family) == text
+                ]
             found[index] = wanted[text].pop(0) if wanted[text] else spellings[0]
 
     def _meaning(self, family: Family, text: str) -> Rule | None:

@@ -24,13 +24,14 @@ TEXTS = (
     "-m time --timestart 8:00 -j ACCEPT",
     "-m time --timestart 08:00 -j ACCEPT",
     "-m statistic --mode random --probability 0.8 -j ACCEPT",
+    "-m recent --rcheck --name DEFAULT --mask 255.255.255.255 --rsource -j DROP",
     "-m recent --rcheck -j DROP",
     "-p tcp -m hashlimit --hashlimit 5/min --hashlimit-name x -j ACCEPT",
     "-m time --timestart 8:00 -j ACCEPT",
     "-p udp -m dscp --dscp-class AF41 -j NFQUEUE --queue-num 5",
     "-m pkttype --pkt-type broadcast -j DROP",
 )
-"""Most of which iptables prints otherwise, two of them alike."""
+"""Most of which iptables prints otherwise, two of them alike, and one as another is written."""
 
 Make = Callable[[], IptablesBackend]
 
