@@ -19,7 +19,7 @@ def run(arguments: Namespace) -> int:
     wanted = shop.rules()
     with shop.backend() as backend:
         ruleset = shop.fitted(wanted, backend)
-        shop.warnings += (str(finding) for finding in backend.check(ruleset) if not finding.refuses)
+        shop.warnings += reconcile.checked(backend, ruleset)[1]
         shop.warn_elsewhere(backend)
         plan = reconcile.plan(backend, ruleset)
         transaction = backend.compile(plan) if plan else None
