@@ -9,6 +9,7 @@ before it, and the reading of bytes tells what stands where.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +28,7 @@ from meshfw.backend import (
     Unsupported,
     Watch,
 )
-from meshfw.backends.iptables_lexicon import Lexicon
+from meshfw.backends.iptables_lexicon import Lexicon, outline
 from meshfw.backends.iptables_listing import LEFT_OVER, Reading, observed_lists, printed_rules
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawRule, RawTable, Reader, same_owned
@@ -37,7 +38,7 @@ from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import TableKey, iptables_chain
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import overruling_findings
-from meshfw.backends.spellings import Spelling, Spellings
+from meshfw.backends.spellings import KnownTexts, Printed
 from meshfw.errors import BackendError, CommandError, ConcurrentChangeError, PartialCommitError
 from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
@@ -88,7 +89,9 @@ class IptablesBackend:
         self._known: Look | None = None
         self._epoch = 0
         self._paths: Known = {}
-        self._spellings = Spellings(variant.name)
+        self._spellings = KnownTexts(f"spellings-{variant.name}")
+        self._forms = KnownTexts(f"forms-{variant.name}")
+        self._told: dict[tuple[object, ...], bool] = {}
         self._fresh = False
         self._unproven: tuple[Plan, Mapping[Family, str]] | None = None
 
@@ -183,9 +186,19 @@ class IptablesBackend:
         found: dict[Family, list[ChainRules]] = {}
         for table, name, rules in chains:
             unknown = self._lexicon.unknown(table[0], rules)
-            if any(self._reader.meaning(table[0], rule).told for rule in unknown):
+            told = [rule for rule in unknown if self._reader.meaning(table[0], rule).told]
+            if len(told) < len(unknown):
+                self._recall(table[0], unknown)
+            if told:
                 found.setdefault(table[0], []).append(ChainRules(table, name, rules))
         return found
+
+    def _recall(self, family: Family, rules: Iterable[RawRule]) -> None:
+        """Know rules again by their bytes that an earlier run had written."""
+        for rule in rules:
+            text = self._forms.printed(family, _digest(rule))
+            if text is not None:
+                self._lexicon.remember(family, (rule,), (text,))
 
     def _ask(self, asked: Mapping[Family, Sequence[ChainRules]], look: Look) -> str:
         """Learn the texts of chains' rules, with one process for each family.
@@ -327,7 +340,7 @@ class IptablesBackend:
         (plan, printed), self._unproven = self._unproven, None
         for family, output in printed.items():
             self._learn_printed(plan, look, family, output)
-        self._learn_spellings(plan, look)
+        self._learn_written(plan, look)
 
     def _learn_printed(self, plan: Plan, look: Look, family: Family, output: str) -> None:
         """Learn from a commit's own process what stands; whatever is new was made by it, from a text of ours."""
@@ -337,21 +350,30 @@ class IptablesBackend:
             if len(rules) == len(texts):
                 self._lexicon.remember(family, rules, texts)
 
-    def _learn_spellings(self, plan: Plan, look: Look) -> None:
-        """Take other writings of rules without a typed value for what was just written in their places."""
-        learned: list[Spelling] = []
+    def _learn_written(self, plan: Plan, look: Look) -> None:
+        """Take down what isn't to be seen of the rules just written: other spellings, and forms that are new to us."""
+        spellings: list[Printed] = []
+        forms: list[Printed] = []
         for change in plan.lists:
-            if not self._lexicon.unsure(change.key):
-                continue
-            family = change.key.family
-            table = look.table((family, change.key.table))
+            family, unsure = change.key.family, self._lexicon.unsure(change.key)
+            table = look.tables.get((family, change.key.table), RawTable())
             held = table.chains.get(self._chain(change.key), ())[1:]
             for raw, rule in zip(held, change.rules, strict=False):
-                text, written = self._lexicon.text(family, raw), self._lexicon.written(rule, family)
-                if text is not None and text != written and self._lexicon.learn(family, rule, text):
-                    learned.append((family, written, text))
-        if learned:
-            self._spellings.keep(learned)
+                told = self._told.get(key := (family, *outline(rule)))
+                if told is None:
+                    told = self._told[key] = self._reader.meaning(family, raw).told
+                text = self._lexicon.text(family, raw) if unsure or not told else None
+                if text is None:
+                    continue
+                if not told:
+                    forms.append((family, _digest(raw), text))
+                written = self._lexicon.written(rule, family)
+                if text != written and self._lexicon.learn(family, rule, text):
+                    spellings.append((family, written, text))
+        if spellings:
+            self._spellings.keep(spellings)
+        if forms:
+            self._forms.keep(forms)
 
     # --- putting back ---
 
@@ -404,6 +426,11 @@ class IptablesBackend:
 
 NFT_DEPTH = 14
 """Chains on a path behind a dispatcher: one less than where the dispatcher is a base chain itself."""
+
+
+def _digest(rule: RawRule) -> str:
+    """What a rule's bytes are known by in a file."""
+    return hashlib.sha256(rule.body).hexdigest()
 
 
 def _reader(site: Site, variant: Variant) -> tuple[Reader, Nfnetlink | None]:

@@ -9,7 +9,7 @@ import msgspec
 
 from meshfw.backends.iptables_raw import RawRule
 from meshfw.backends.layout import iptables_chain, owned_iptables_chain
-from meshfw.backends.spellings import Spellings
+from meshfw.backends.spellings import KnownTexts
 from meshfw.errors import MeshfwError
 from meshfw.extensions.language import Language
 from meshfw.extensions.tcp import Tcp
@@ -79,7 +79,7 @@ class Lexicon:
             self._rules[family, text] = rule
         return text
 
-    def want(self, lists: Sequence[Chain | Dispatcher], spellings: Spellings) -> None:
+    def want(self, lists: Sequence[Chain | Dispatcher], spellings: KnownTexts) -> None:
         """Take down which rules without a typed value are wanted, so that their texts are known again."""
         known, self._lists = self._lists, {}
         for wanted in lists:
@@ -103,7 +103,7 @@ class Lexicon:
         if not is_opaque(rule):
             return False
         found = self._meaning(family, text)
-        if found is None or _outline(found) != _outline(rule):
+        if found is None or _without_words(found) != _without_words(rule):
             return False
         self._spell(family, rule, text)
         return True
@@ -200,8 +200,14 @@ def is_opaque(rule: Rule) -> bool:
     return isinstance(rule.target, OpaqueTarget) or any(isinstance(match, OpaqueMatch) for match in rule.matches)
 
 
-def _outline(rule: Rule) -> Rule:
+def _without_words(rule: Rule) -> Rule:
     """The rule with the words of what has no typed value left out."""
     matches = tuple(OpaqueMatch(match.name) if isinstance(match, OpaqueMatch) else match for match in rule.matches)
     target = OpaqueTarget(rule.target.name) if isinstance(rule.target, OpaqueTarget) else rule.target
     return msgspec.structs.replace(rule, matches=matches, target=target)
+
+
+def outline(rule: Rule) -> tuple[Any, ...]:
+    """What of a rule decides of which kinds of expression iptables builds it."""
+    plain = (rule.source is None, rule.destination is None, rule.in_interface is None, rule.out_interface is None)
+    return (*plain, rule.protocol is None, rule.fragment, *map(type, rule.matches), type(rule.target))

@@ -1,8 +1,9 @@
-"""How iptables prints rules without a typed value: kept under /run, so that a new run knows them again.
+"""What commits of ours taught of iptables' texts: kept under /run, so that a new run knows rules again.
 
-``--timestart 8:00`` comes back as ``--timestart 08:00:00`` and more. That both are one rule is learned from a commit of
-ours; a run that doesn't know it would write the rule once more. The directory is $RUNTIME_DIRECTORY (systemd.exec(5)),
-else /run/meshfw; like the rules it goes with a reboot.
+*Spellings*: ``--timestart 8:00`` comes back as ``--timestart 08:00:00`` and more, and both are one rule. *Forms*: a
+newer iptables-nft may build rules of expressions of which nobody here knows that it tells them all; those that it built
+for us are known by their bytes. A run that knows neither writes such a rule once more. The directory is
+$RUNTIME_DIRECTORY (systemd.exec(5)), else /run/meshfw; like the rules it goes with a reboot.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from meshfw.model import Family
 DIRECTORY: Final = "/run/meshfw"
 _LONGEST: Final = 4 << 20
 _MOST: Final = 10_000
-Spelling = tuple[Family, str, str]
-"""Family, the text that was written, and the text that iptables prints for it."""
+Printed = tuple[Family, str, str]
+"""Family, what was written (its text, or a digest of its bytes), and the text that iptables prints for it."""
 
 
-class Spellings:
-    """The printed texts by what was written, of one variant of iptables; a file that is odd or missing holds none."""
+class KnownTexts:
+    """The printed texts by what was written; a file that is odd or missing holds none."""
 
-    def __init__(self, variant: str) -> None:
-        self._name = f"spellings-{variant}.json"
+    def __init__(self, name: str) -> None:
+        self._name = f"{name}.json"
         self._known: dict[Family, dict[str, str]] | None = None
 
     def printed(self, family: Family, written: str) -> str | None:
-        """What iptables prints for a rule of that text; None where it isn't known."""
+        """What iptables prints for it; None where it isn't known."""
         if self._known is None:
             self._known = self._read()
         return self._known[family].get(written)
 
-    def keep(self, new: Iterable[Spelling]) -> None:
+    def keep(self, new: Iterable[Printed]) -> None:
         """Keep more for the next run; where that can't be done, only this one knows them."""
         known = self._read()  # others may have added theirs
         for family, written, printed in new:

@@ -10,6 +10,8 @@ import pytest
 from meshfw.backend import Outcome, Site
 from meshfw.backends.iptables import IptablesBackend, iptables_legacy, iptables_nft
 from meshfw.extensions import Language, builtin_extensions
+from meshfw.kernel import nfexpr
+from meshfw.kernel.command import run
 from meshfw.languages.iptables import parse_rule
 from meshfw.model import Chain, Family, Ruleset, Table
 from meshfw.reconcile import apply, plan
@@ -78,7 +80,7 @@ def test_a_new_run_adopts_them(make: Make) -> None:
 @pytest.mark.parametrize("damage", ["gone", "garbage", "another's"])
 def test_without_what_was_learned_a_new_run_writes_them_once_more(make: Make, tmp_path: Path, damage: str) -> None:
     apply(make(), ruleset())
-    (kept,) = (tmp_path / "run").iterdir()
+    (kept,) = (tmp_path / "run").glob("spellings-*")
     if damage == "gone":
         kept.unlink()
     elif damage == "garbage":
@@ -107,3 +109,23 @@ def test_other_spellings_of_one_rule_may_change_places(make: Make) -> None:
     apply(backend, turned)
     assert apply(backend, turned).outcome is Outcome.IDLE
     assert not plan(make(), turned)
+
+
+def test_forms_of_a_newer_iptables_are_known_again_by_their_bytes(
+    make: Make, netns: Netns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make()
+    if backend.name == "iptables-legacy":
+        return  # its bytes are iptables' own, all of which it tells
+    monkeypatch.setattr(nfexpr, "_KNOWN", nfexpr._KNOWN - {"limit"})  # as if nobody here had ever seen one
+    wanted = ruleset(("-s 192.0.2.1 -j ACCEPT", "-m limit --limit 5/sec -j ACCEPT"))
+    apply(backend, wanted)
+    assert apply(make(), copied(wanted)).outcome is Outcome.CLEAN
+    with netns.entered():
+        run(("iptables-nft", "-I", "meshfw-first", "2", "-m", "limit", "--limit", "7/sec"), timeout=20)
+    assert apply(make(), copied(wanted)).outcome is Outcome.CHANGED
+    assert not plan(make(), wanted)
+    for kept in (tmp_path / "run").iterdir():
+        kept.unlink()
+    assert apply(make(), copied(wanted)).outcome is Outcome.CHANGED, "nothing told that they are ours"
+    assert apply(make(), copied(wanted)).outcome is Outcome.CLEAN
