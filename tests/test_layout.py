@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshfw.backends import layout
-from meshfw.model import DispatcherKey, Family, Hook, Place, Table, name_problem
+from meshfw.model import ChainKey, DispatcherKey, Family, Hook, Place, Table, name_problem
 
 
 def key(table: Table, hook: Hook, place: Place = Place.FIRST) -> DispatcherKey:
@@ -52,3 +52,60 @@ def test_every_dispatcher_is_read_back() -> None:
             for place in Place:
                 wanted = key(table, hook, place)
                 assert layout.dispatcher_of(Family.IPV4, layout.nft_dispatcher(wanted)) == wanted
+
+
+# --- iptables ---
+
+LONG = "a-name-of-more-than-28-characters"
+
+
+def test_iptables_names_are_the_published_ones() -> None:
+    assert layout.iptables_chain("meshfw", "a") == "meshfw-a"
+    assert layout.iptables_chain("meshfw", ChainKey(Family.IPV4, Table.NAT, "a")) == "meshfw-a"
+    assert layout.iptables_chain("meshfw", "x" * 21) == f"meshfw-{'x' * 21}"
+    assert layout.iptables_chain("meshfw", LONG) == "meshfw-a-name-of-mo.f3a755bf"
+    assert layout.iptables_chain("meshfw", key(Table.FILTER, Hook.INPUT)) == "meshfw.input.first"
+    longest = key(Table.MANGLE, Hook.POSTROUTING, Place.FIRST)
+    assert layout.iptables_chain("abcdefghij", longest) == "abcdefghij.postrouting.first"
+    assert layout.iptables_marker("meshfw", ChainKey(Family.IPV4, Table.NAT, LONG)) == f"meshfw:meshfw:{LONG}"
+    assert layout.iptables_marker("meshfw", key(Table.FILTER, Hook.INPUT)) == "meshfw:meshfw:input/first"
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80))
+def test_iptables_names_fit_and_are_the_owners(name: str) -> None:
+    for owner in ("meshfw", "a", "abcdefghij"):
+        chain = layout.iptables_chain(owner, name)
+        assert len(chain) <= layout.CHAIN_MAX
+        assert layout.owned_iptables_chain(owner, chain)
+        assert layout.iptables_dispatcher(chain) is None
+        assert not layout.owned_iptables_chain("other", chain)
+
+
+@given(st.text("ab", min_size=20, max_size=60), st.text("ab", min_size=20, max_size=60))
+def test_iptables_names_differ_where_their_beginnings_do_not(one: str, other: str) -> None:
+    names = {layout.iptables_chain("meshfw", one), layout.iptables_chain("meshfw", other)}
+    assert len(names) == len({one, other})
+
+
+def test_every_iptables_dispatcher_is_read_back_whoever_owns_it() -> None:
+    for owner in ("meshfw", "a1", "abcdefghij"):
+        for hook in Hook:
+            for place in Place:
+                chain = layout.iptables_chain(owner, key(Table.MANGLE, hook, place))
+                assert layout.iptables_dispatcher(chain) == (owner, hook, place)
+                assert len(chain) <= layout.CHAIN_MAX
+                assert layout.owned_iptables_chain(owner, chain)
+
+
+def test_other_iptables_names_are_no_dispatchers() -> None:
+    for name in (
+        "INPUT",
+        "meshfw-input",
+        "meshfw.input",
+        "meshfw.input.middle",
+        "meshfw.nosuch.first",
+        "A.input.first",
+    ):
+        assert layout.iptables_dispatcher(name) is None
+    assert not layout.owned_iptables_chain("meshfw", "meshfw")
+    assert not layout.owned_iptables_chain("meshfw", "meshfwx-a")
