@@ -9,11 +9,8 @@ before it, and the reading of bytes tells what stands where.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import compress
 
 from meshfw.backend import (
     API_VERSION,
@@ -28,18 +25,17 @@ from meshfw.backend import (
     Unsupported,
     Watch,
 )
-from meshfw.backends.iptables_lexicon import Lexicon, outline
-from meshfw.backends.iptables_listing import LEFT_OVER, Reading, observed_lists, printed_rules
+from meshfw.backends.iptables_learning import Texts
+from meshfw.backends.iptables_listing import LEFT_OVER, observed_lists
 from meshfw.backends.iptables_options import options_of
-from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawRule, RawTable, Reader, same_owned
+from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader, same_owned
 from meshfw.backends.iptables_steps import check_steps, restart_notes, stands, steps_of, unused_tables
-from meshfw.backends.iptables_text import asked_chains, tables_of, undo_text
+from meshfw.backends.iptables_text import tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import TableKey, iptables_chain
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import overruling_findings
-from meshfw.backends.spellings import KnownTexts, Printed
-from meshfw.errors import BackendError, CommandError, ConcurrentChangeError, PartialCommitError
+from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
 from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.kernel.netns import HeldNamespace
@@ -77,7 +73,6 @@ class IptablesBackend:
         self._variant = variant
         self._owner = site.owner
         self._options = options_of(site, variant.name)
-        self._lexicon = Lexicon(site.owner, site.language, apart=not variant.legacy)
         self.cache = Cache()
         self._home = HeldNamespace(site.netns)
         try:
@@ -86,12 +81,10 @@ class IptablesBackend:
             self._home.close()
             raise
         self._tool = Tool(variant, self._home, wait=self._options.wait)
+        self._texts = Texts(site.owner, site.language, reader=self._reader, tool=self._tool)
         self._known: Look | None = None
         self._epoch = 0
         self._paths: Known = {}
-        self._spellings = KnownTexts(f"spellings-{variant.name}")
-        self._forms = KnownTexts(f"forms-{variant.name}")
-        self._told: dict[tuple[object, ...], bool] = {}
         self._fresh = False
         self._unproven: tuple[Plan, Mapping[Family, str]] | None = None
 
@@ -149,7 +142,7 @@ class IptablesBackend:
         for _ in range(_READS):
             look = self._look(part)
             self._learn(look)
-            new = self._untold(look.chains(part))
+            new = self._texts.missing(look, part)
             silent = self._ask(new, look) if new else ""
             snapshot = self._snapshot(look, part)
             if not new or (self._reader.still(look) and not silent):  # what was asked for may be of a later moment
@@ -164,7 +157,10 @@ class IptablesBackend:
         if part is None or known is None or not self._reader.still(known):
             return self._refreshed()
         if not fresh:
-            known = self._known = known.with_part(self._reader.look(part), part)
+            now = self._reader.look(part)
+            if not known.is_of(now):
+                return self._refreshed()
+            known = self._known = known.with_part(now, part)
         return known
 
     def _part(self, keys: Iterable[ListKey]) -> Part:
@@ -178,76 +174,26 @@ class IptablesBackend:
             return key.name.removesuffix(LEFT_OVER)
         return iptables_chain(self._owner, key)
 
-    def _untold(self, chains: Iterable[tuple[TableKey, str, tuple[RawRule, ...]]]) -> dict[Family, list[ChainRules]]:
-        """The chains with rules whose bytes are new, by family.
-
-        A rule of which iptables can't tell everything isn't asked for: its text would say less than it does.
-        """
-        found: dict[Family, list[ChainRules]] = {}
-        for table, name, rules in chains:
-            unknown = self._lexicon.unknown(table[0], rules)
-            told = [rule for rule in unknown if self._reader.meaning(table[0], rule).told]
-            if len(told) < len(unknown):
-                self._recall(table[0], unknown)
-            if told:
-                found.setdefault(table[0], []).append(ChainRules(table, name, rules))
-        return found
-
-    def _recall(self, family: Family, rules: Iterable[RawRule]) -> None:
-        """Know rules again by their bytes that an earlier run had written."""
-        for rule in rules:
-            text = self._forms.printed(family, _digest(rule))
-            if text is not None:
-                self._lexicon.remember(family, (rule,), (text,))
-
-    def _ask(self, asked: Mapping[Family, Sequence[ChainRules]], look: Look) -> str:
-        """Learn the texts of chains' rules, with one process for each family.
-
-        What comes back names the chains for which asking failed: whose they are would be a guess.
-        """
-        silent: list[str] = []
+    def _ask(self, chains: Mapping[Family, Sequence[ChainRules]], look: Look) -> str:
         with self._alone() as lock:  # the tool takes the lock for questions too, but can't say who holds it
-            for family, new in asked.items():
-                left = {item[:2]: f"{family} {item.table[1]} {item.chain}" for item in new}
-                for item, texts in self._printed(family, new, look, lock):
-                    del left[item[:2]]
-                    if texts is not None:
-                        told = [self._reader.meaning(family, rule).told for rule in item.rules]
-                        self._lexicon.remember(family, compress(item.rules, told), compress(texts, told))
-                silent.extend(left.values())
-        return ", ".join(silent)
+            return self._texts.ask(chains, look, lock)
 
-    def _printed(
-        self, family: Family, chains: Sequence[ChainRules], look: Look, lock: XtablesLock | None
-    ) -> list[tuple[ChainRules, list[str] | None]]:
-        try:
-            return self._tool.printed(family, chains, lock=lock)
-        except CommandError:
-            if self._reader.still(look):
-                raise
-            return []  # one of them is gone already
+    def _learn(self, look: Look) -> None:
+        """Learn from the last commit, once."""
+        if self._unproven is not None:
+            (plan, printed), self._unproven = self._unproven, None
+            self._texts.learn(plan, printed, look)
 
     def _snapshot(self, look: Look, part: Part | None) -> Snapshot:
         lists: dict[ListKey, ObservedList] = {}
         strangers: dict[ListKey, str] = {}
         for table, raw in look.tables.items():
             if part is None or table in part:
-                text = partial(self._lexicon.text, table[0])
-                reading = Reading(
-                    owner=self._owner,
-                    adopt=self._options.adopt,
-                    text=text,
-                    jump=partial(self._jump, table[0]),
-                    named=self._lexicon.named,
-                    rules=self._lexicon.rules,
-                )
+                reading = self._texts.reading(table[0], adopt=self._options.adopt)
                 found, foreign = observed_lists(table, raw, reading, only=None if part is None else part[table])
                 lists.update(found)
                 strangers.update(foreign)
         return Snapshot(lists, strangers=strangers)
-
-    def _jump(self, family: Family, rule: RawRule) -> str:
-        return self._reader.meaning(family, rule).jump
 
     # --- writing ---
 
@@ -259,7 +205,7 @@ class IptablesBackend:
         return Transaction(self.name, steps, plan, texts, tuple(restart_notes(plan, self._variant)))
 
     def _render(self, key: ListKey, rule: Rule) -> str:
-        return self._lexicon.written(rule, key.family)
+        return self._texts.written(rule, key.family)
 
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
         """Run the steps; what was committed before an error is put back.
@@ -282,7 +228,7 @@ class IptablesBackend:
                         tidied += sum(self._netlink.remove_unused(*table) for table in unused_tables(step))
             except BaseException as error:
                 self._known = None
-                self._lexicon.forget()
+                self._texts.forget()
                 self._put_back(plan, before, error, lock)
                 raise
             undisturbed = not self._variant.legacy or lock is not None
@@ -333,48 +279,6 @@ class IptablesBackend:
         self._unproven = (plan, printed)
         return Committed(self._print(known), exclusive=True)
 
-    def _learn(self, look: Look) -> None:
-        """Learn from what the last commit's own processes printed; what isn't of them any more has other bytes."""
-        if self._unproven is None:
-            return
-        (plan, printed), self._unproven = self._unproven, None
-        for family, output in printed.items():
-            self._learn_printed(plan, look, family, output)
-        self._learn_written(plan, look)
-
-    def _learn_printed(self, plan: Plan, look: Look, family: Family, output: str) -> None:
-        """Learn from a commit's own process what stands; whatever is new was made by it, from a text of ours."""
-        asked = asked_chains(plan, family, owner=self._owner)
-        for (table, chain), texts in zip(asked, printed_rules(output, [name for _, name in asked]), strict=False):
-            rules = look.table(table).chains.get(chain, ())
-            if len(rules) == len(texts):
-                self._lexicon.remember(family, rules, texts)
-
-    def _learn_written(self, plan: Plan, look: Look) -> None:
-        """Take down what isn't to be seen of the rules just written: other spellings, and forms that are new to us."""
-        spellings: list[Printed] = []
-        forms: list[Printed] = []
-        for change in plan.lists:
-            family, unsure = change.key.family, self._lexicon.unsure(change.key)
-            table = look.tables.get((family, change.key.table), RawTable())
-            held = table.chains.get(self._chain(change.key), ())[1:]
-            for raw, rule in zip(held, change.rules, strict=False):
-                told = self._told.get(key := (family, *outline(rule)))
-                if told is None:
-                    told = self._told[key] = self._reader.meaning(family, raw).told
-                text = self._lexicon.text(family, raw) if unsure or not told else None
-                if text is None:
-                    continue
-                if not told:
-                    forms.append((family, _digest(raw), text))
-                written = self._lexicon.written(rule, family)
-                if text != written and self._lexicon.learn(family, rule, text):
-                    spellings.append((family, written, text))
-        if spellings:
-            self._spellings.keep(spellings)
-        if forms:
-            self._forms.keep(forms)
-
     # --- putting back ---
 
     def _put_back(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
@@ -409,7 +313,7 @@ class IptablesBackend:
 
     def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
         """Names that iptables can't tell apart; on nf_tables paths too deep for it."""
-        self._lexicon.want((*ruleset.chains, *ruleset.dispatchers()), self._spellings)
+        self._texts.want((*ruleset.chains, *ruleset.dispatchers()))
         findings: list[Unsupported] = []
         names: dict[tuple[TableKey, str], ChainKey] = {}
         for chain in ruleset.chains:
@@ -426,11 +330,6 @@ class IptablesBackend:
 
 NFT_DEPTH = 14
 """Chains on a path behind a dispatcher: one less than where the dispatcher is a base chain itself."""
-
-
-def _digest(rule: RawRule) -> str:
-    """What a rule's bytes are known by in a file."""
-    return hashlib.sha256(rule.body).hexdigest()
 
 
 def _reader(site: Site, variant: Variant) -> tuple[Reader, Nfnetlink | None]:

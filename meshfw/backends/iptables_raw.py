@@ -99,6 +99,12 @@ class Look(msgspec.Struct, frozen=True):
         """One table; an empty one where it holds nothing of the owner's."""
         return self.tables.get(key, RawTable())
 
+    def is_of(self, part: Look) -> bool:
+        """Whether a later reading of a part is of the same moment: nobody has written, to other chains either."""
+        if isinstance(part.stamp, dict):
+            return all(self.stamp.get(table) == blob for table, blob in part.stamp.items())
+        return part.stamp is not None and part.stamp == self.stamp
+
     def with_part(self, part: Look, chains: Part) -> Look:
         """This reading with some chains as a later one of those chains saw them."""
         tables = dict(self.tables)

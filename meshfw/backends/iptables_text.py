@@ -71,7 +71,7 @@ def asked_chains(plan: Plan, family: Family, *, owner: str) -> list[tuple[TableK
     """The chains whose rules a commit has printed, in that order."""
     held = [change for change in plan.lists if change.new is not None]
     return [
-        (key, _chain(owner, change))
+        (key, chain_of(owner, change))
         for key in tables_of(plan)
         if key[0] is family
         for change in held
@@ -88,19 +88,20 @@ def _block(table: Table, lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in (f"*{table}", *lines, "COMMIT"))
 
 
-def _chain(owner: str, change: ListChange) -> str:
+def chain_of(owner: str, change: ListChange) -> str:
+    """The chain that a change is of."""
     return change.old.backing.chain if change.old is not None else iptables_chain(owner, change.key)
 
 
 def _table_lines(changes: Sequence[ListChange], *, render: Renderer, owner: str) -> Iterator[str]:
-    gone = [_chain(owner, change) for change in changes if change.new is None]
-    yield from (f":{_chain(owner, change)} - [0:0]" for change in changes if change.old is None)
+    gone = [chain_of(owner, change) for change in changes if change.new is None]
+    yield from (f":{chain_of(owner, change)} - [0:0]" for change in changes if change.old is None)
     for change in changes:
         if change.new is not None:
-            yield from _list_lines(change, _chain(owner, change), render=render, owner=owner)
+            yield from _list_lines(change, chain_of(owner, change), render=render, owner=owner)
     for change in changes:
         if isinstance(change.key, DispatcherKey) or change.new is None:
-            yield from _jump_lines(change, _chain(owner, change))
+            yield from _jump_lines(change, chain_of(owner, change))
     yield from (f"-F {chain}" for chain in gone)
     yield from (f"-X {chain}" for chain in gone)
 
@@ -193,13 +194,13 @@ def undo_text(
 ) -> str:
     """The block that makes a table's lists what they were before the plan, from the chains and jumps it holds now."""
     changes = [change for change in plan.lists if (change.key.family, change.key.table) == key]
-    made = [chain for change in changes if change.old is None and (chain := _chain(owner, change)) in chains]
+    made = [chain for change in changes if change.old is None and (chain := chain_of(owner, change)) in chains]
     old: list[Standing] = [change.old.backing for change in changes if change.old is not None]
     lines = [f":{standing.chain} - [0:0]" for standing in old]
     for standing in old:
         lines.extend(f"-A {standing.chain} {line}".rstrip() for line in standing.lines)
     for change in changes:
-        lines.extend(_undo_jumps(change, _chain(owner, change), jumps))
+        lines.extend(_undo_jumps(change, chain_of(owner, change), jumps))
     lines.extend(f"-F {chain}" for chain in made)
     lines.extend(f"-X {chain}" for chain in made)
     return _block(key[1], lines)

@@ -61,13 +61,13 @@ class Tool:
     """The programs of one variant, run in ``home``; each waits ``wait`` seconds for the lock of the legacy tables."""
 
     def __init__(self, variant: Variant, home: HeldNamespace, *, wait: int) -> None:
-        self._variant = variant
+        self.variant = variant
         self._home = home
         self._wait = wait
 
     def command(self, family: Family) -> tuple[str, ...]:
         """The argument list that leaves alone what the input doesn't name."""
-        return (self._variant.programs[family], "--noflush", "-w", str(self._wait))
+        return (self.variant.programs[family], "--noflush", "-w", str(self._wait))
 
     def family(self, command: Sequence[str]) -> Family | None:
         """The family that a command is for; None for a command of something else."""
@@ -79,7 +79,7 @@ class Tool:
 
         A program that doesn't would wait for the lock that its caller holds, so then nobody holds it for it.
         """
-        path = find(self._variant.programs[Family.IPV4])
+        path = find(self.variant.programs[Family.IPV4])
         if path is None:
             return True  # its absence is said by the one who starts it
         with open(path, "rb") as file:
