@@ -575,6 +575,7 @@ def drawn(draw: st.DrawFn, family: Family) -> Ruleset:
     chains = []
     for index, name in enumerate(names):
         rules = draw(st.lists(drawn_rules(family, names[index + 1 :]), min_size=1, max_size=6))
+        rules.append(Rule(target=Log(prefix=f"end of {name}")))  # which RETURN and a goto pass by
         chains.append(Chain(family=family, table=Table.FILTER, name=name, rules=tuple(rules)))
     when = Rule(source=draw(st.none() | conditions("a", networks(family))))
     entry = Attachment(family=family, table=Table.FILTER, hook=Hook.INPUT, chain="main", when=when)
