@@ -96,7 +96,7 @@ def _times(run: Run) -> Figure:
     columns = min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.6 * max(columns, 2), 2.7 * rows + 1.3), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="row").flat)
     handles: dict[str, Line2D] = {}
     for panel, scenario in zip(panels, shown, strict=False):
         handles |= _draw_times(panel, works, scenario)
@@ -175,7 +175,8 @@ def _processes(run: Run) -> Figure:
     most = max(work.processes for work in held.values())
     for panel, scenario in zip(panels, shown, strict=True):
         counts = {name: held[name, scenario.name].processes for name in names if (name, scenario.name) in held}
-        _draw_bars(panel, names, counts, most=most)
+        starts = {cell.peer: cell.start.processes for cell in run.peers if cell.start is not None}
+        _draw_bars(panel, names, counts, starts=starts, most=most)
         panel.set_title(scenario.title.replace("behind", "\nbehind"), fontsize=9)
     return figure
 
@@ -187,7 +188,9 @@ def _compared(run: Run, rules: int) -> Sequence[Scenario]:
     return [scenario for scenario in mine if scenario.name in common] or mine[:_MOST_PANELS]
 
 
-def _draw_bars(panel: Axes, names: Sequence[str], counts: Mapping[str, int], *, most: int) -> None:
+def _draw_bars(
+    panel: Axes, names: Sequence[str], counts: Mapping[str, int], *, starts: Mapping[str, int], most: int
+) -> None:
     for row, name in enumerate(names):
         if name not in counts:
             continue
@@ -197,11 +200,11 @@ def _draw_bars(panel: Axes, names: Sequence[str], counts: Mapping[str, int], *, 
         )
         for bar in drawn:
             bar.set_edgecolor(look.colour)
-        panel.bar_label(drawn, labels=[f"{counts[name]:,}"], fontsize=8.5, padding=3)
+        panel.bar_label(drawn, labels=[_count(counts[name], starts.get(name, 0))], fontsize=8.5, padding=3)
     panel.set_yticks(range(len(names)), [_named(name).label for name in names], fontsize=8.5)
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.set_xscale("symlog", linthresh=1)
-    panel.set_xlim(0, 8 * most)
+    panel.set_xlim(0, 20 * most)
     panel.set_xticks([0, *(10**power for power in range(len(str(most))))])
     panel.xaxis.set_major_formatter("{x:,.0f}")
     panel.minorticks_off()
@@ -210,3 +213,7 @@ def _draw_bars(panel: Axes, names: Sequence[str], counts: Mapping[str, int], *, 
     panel.grid(visible=True, axis="x", alpha=0.25)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _count(processes: int, start: int) -> str:
+    return f"{processes:,}, and {start:,} once to start" if start else f"{processes:,}"
