@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from meshfw.backends import iptables_tool
+from meshfw.cli import main
 from meshfw.errors import BackendError, CommandError, MeshfwError, PartialCommitError
 from meshfw.kernel import command
 from meshfw.kernel.command import Completed, find
@@ -174,6 +175,28 @@ def test_what_can_not_be_put_back_is_named_and_the_next_apply_converges(
         assert "ipv4 filter fw" in str(error)
         apply(backend, OTHER)
     changed.assert_held(OTHER)
+
+
+def test_the_command_line_ends_with_a_code_of_its_own_where_a_change_is_left_half_way(
+    changed: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "meshfw.toml"
+    config.write_text(
+        '[[chain]]\nname = "fw"\nattach = { hook = "input" }\nrules = ["-i lo -j ACCEPT"]\n', encoding="utf-8"
+    )
+    with changed.backend() as backend:
+        apply(backend, Ruleset())
+    arguments = [f"--config={config}", f"--backend=iptables-{changed.variant}", f"--netns={changed.room.path}"]
+    once = "if [ $call != 1 ]; then exit 3; fi"
+    with changed.damage(monkeypatch, {Family.IPV6: "exit 1", Family.IPV4: once}):
+        assert main(["apply", *arguments]) == 3
+    said = capsys.readouterr().err
+    assert "ipv4 filter: changed and not put back" in said
+    assert "Traceback" not in said
+    with changed.damage(monkeypatch, {Family.IPV6: "exit 1"}):
+        assert main(["apply", *arguments]) == 1, "what was done is put back: an error like any other"
+    assert main(["apply", *arguments]) == 0
+    assert main(["check", *arguments]) == 0
 
 
 def test_a_put_back_that_reports_success_and_does_nothing_is_noticed(
