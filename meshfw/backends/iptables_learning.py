@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress
+from collections.abc import Mapping, Sequence
 
 from meshfw.backends.iptables_lexicon import Lexicon, outline
-from meshfw.backends.iptables_listing import Reading, printed_rules
+from meshfw.backends.iptables_listing import Reading, matched, printed_rules
 from meshfw.backends.iptables_raw import Look, Part, RawRule, Reader
-from meshfw.backends.iptables_text import asked_chains, chain_of
+from meshfw.backends.iptables_text import asked_chains, chain_of, comment_text
 from meshfw.backends.iptables_tool import ChainRules, Tool
 from meshfw.backends.spellings import KnownTexts, Printed
 from meshfw.errors import CommandError
@@ -67,20 +66,25 @@ class Texts:
         """
         found: dict[Family, list[ChainRules]] = {}
         for table, name, rules in look.chains(part):
-            unknown = self._lexicon.unknown(table[0], rules)
-            told = [rule for rule in unknown if self._reader.meaning(table[0], rule).told]
-            if len(told) < len(unknown):
-                self._recall(table[0], unknown)
-            if told:
-                found.setdefault(table[0], []).append(ChainRules(table, name, rules))
+            family = table[0]
+            new = [rule for rule in self._lexicon.unknown(family, rules) if not self._recalled(family, rule)]
+            if any(self._reader.meaning(family, rule).told for rule in new):
+                told = tuple(self._reader.meaning(family, rule).told for rule in rules)
+                found.setdefault(family, []).append(ChainRules(table, name, rules, told))
         return found
 
-    def _recall(self, family: Family, rules: Iterable[RawRule]) -> None:
-        """Know rules again by their bytes that an earlier run had written."""
-        for rule in rules:
+    def _recalled(self, family: Family, rule: RawRule) -> bool:
+        """Whether a rule is known by its bytes alone.
+
+        Those of a comment, which a marker is, say it all: whose a chain is doesn't hang on what else stands in it. Of
+        what iptables can't tell it is known whether an earlier run had it written.
+        """
+        meaning = self._reader.meaning(family, rule)
+        text = comment_text(meaning.comment) if meaning.comment else None
+        if not meaning.told:
             text = self._forms.printed(family, _digest(rule))
-            if text is not None:
-                self._lexicon.remember(family, (rule,), (text,))
+        self._lexicon.remember(family, (rule,), (text,))
+        return text is not None
 
     def ask(self, asked: Mapping[Family, Sequence[ChainRules]], look: Look, lock: XtablesLock | None) -> str:
         """Learn the texts of chains' rules, with one process for each family.
@@ -90,11 +94,11 @@ class Texts:
         silent: list[str] = []
         for family, new in asked.items():
             left = {item[:2]: f"{family} {item.table[1]} {item.chain}" for item in new}
-            for item, texts in self._printed(family, new, look, lock):
-                del left[item[:2]]
+            for item, lines in self._printed(family, new, look, lock):
+                texts = [None] * len(item.told) if lines is None else matched(item.told, lines)
                 if texts is not None:
-                    told = [self._reader.meaning(family, rule).told for rule in item.rules]
-                    self._lexicon.remember(family, compress(item.rules, told), compress(texts, told))
+                    del left[item[:2]]
+                    self._lexicon.remember(family, item.rules, texts)
             silent.extend(left.values())
         return ", ".join(silent)
 

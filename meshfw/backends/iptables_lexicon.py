@@ -54,11 +54,12 @@ class Lexicon:
         """The rules whose text isn't known."""
         return [rule for rule in rules if (family, rule.body) not in self._texts]
 
-    def remember(self, family: Family, rules: Iterable[RawRule], texts: Iterable[str]) -> None:
-        """Take down what iptables printed for rules of which it tells everything."""
+    def remember(self, family: Family, rules: Iterable[RawRule], texts: Iterable[str | None]) -> None:
+        """Take down what iptables printed for rules of which it tells everything; None where that isn't sure."""
         if len(self._texts) > _MOST:
             self._texts.clear()
-        self._texts.update(((family, rule.body), text) for rule, text in zip(rules, texts, strict=True))
+        known = ((rule, text) for rule, text in zip(rules, texts, strict=True) if text is not None)
+        self._texts.update(((family, rule.body), text) for rule, text in known)
 
     def forget(self) -> None:
         """Have every text asked for again: something went wrong, and one that was misread would go wrong again."""

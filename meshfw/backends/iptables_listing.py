@@ -48,6 +48,25 @@ def printed_rules(output: str, asked: Sequence[str]) -> list[list[str]]:
     return found
 
 
+def matched(told: Sequence[bool], texts: Sequence[str]) -> list[str | None] | None:
+    """For each rule of a chain its text, None where that isn't sure; None where the texts can't be those of the chain.
+
+    Of a rule that it can't tell (``told`` is False) iptables lists a part, or nothing. Which of several it has left out
+    isn't known, and then only what stands before the first of them and behind the last is sure.
+    """
+    missing, untold = len(told) - len(texts), told.count(False)
+    if not 0 <= missing <= untold:
+        return None
+    if missing == 0:
+        return [text if sure else None for sure, text in zip(told, texts, strict=True)]
+    if missing == untold:
+        left = iter(texts)
+        return [next(left) if sure else None for sure in told]
+    before, behind = told.index(False), told[::-1].index(False)
+    unsure = [None] * (len(told) - before - behind)
+    return [*texts[:before], *unsure, *texts[len(texts) - behind :]]
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """How a table's bytes are read.
 

@@ -24,10 +24,14 @@ _READS: Final = 5
 
 
 class Meaning(NamedTuple):
-    """``jump`` is the chain that a rule leads to, ``told`` whether iptables lists all that it does."""
+    """``jump`` is the chain that a rule leads to, ``told`` whether iptables lists all that it does.
+
+    ``comment`` is the text of a rule that is nothing else, as far as the reader tells.
+    """
 
     jump: str = ""
     told: bool = True
+    comment: str = ""
 
 
 _NOWHERE: Final = Meaning()
@@ -210,7 +214,7 @@ class NftReader:
         if _UNTELLABLE in rule.body:
             return _UNTOLD
         held = self._body(rule.body, ipv6=family is Family.IPV6)
-        return Meaning(held.jump, held.told)
+        return Meaning(held.jump, held.told, held.comment)
 
     def _jumps(self, key: TableKey, name: str) -> tuple[str, ...]:
         ipv6 = key[0] is Family.IPV6

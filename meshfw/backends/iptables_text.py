@@ -45,7 +45,12 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
 
 def marker_text(owner: str, key: ListKey) -> str:
     """The marker as iptables-save prints it."""
-    return f"-m comment --comment {quote_opaque(iptables_marker(owner, key))}"
+    return comment_text(iptables_marker(owner, key))
+
+
+def comment_text(comment: str) -> str:
+    """A rule that is nothing but a comment as iptables-save prints it."""
+    return f"-m comment --comment {quote_opaque(comment)}"
 
 
 def tables_of(plan: Plan) -> tuple[TableKey, ...]:

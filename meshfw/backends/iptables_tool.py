@@ -23,6 +23,7 @@ _SECONDS: Final = 120.0
 """How long one process may take beside waiting for the lock: 100,000 rules on a busy host."""
 _ELF: Final = b"\x7fELF"
 _BUSY: Final = 4  # iptables, xshared.h: RESOURCE_PROBLEM
+_UNREADABLE: Final = "Parsing nftables rule failed"
 _REFUSED: Final = re.compile(r"line:? (\d+)")
 _INCOMPATIBLE: Final = re.compile(r"chain `([^']+)' in table `([^']+)' is incompatible")
 
@@ -55,6 +56,8 @@ class ChainRules(NamedTuple):
     table: TableKey
     chain: str
     rules: tuple[RawRule, ...]
+    told: tuple[bool, ...]
+    """For each rule whether iptables lists all that it does."""
 
 
 class Tool:
@@ -96,22 +99,24 @@ class Tool:
     def printed(
         self, family: Family, chains: Sequence[ChainRules], *, lock: XtablesLock | None = None
     ) -> list[tuple[ChainRules, list[str] | None]]:
-        """The texts of some chains' rules, all by one process; None for a chain that iptables refuses to list.
+        """What is listed of some chains, all by one process; None for a chain that iptables refuses to list.
 
-        A chain that it lists otherwise than the kernel has it, since somebody wrote in between, is left out.
+        It names such a chain, or none: then all are left out that hold a rule of which it can't tell everything.
         """
         left = list(chains)
         refused: list[tuple[ChainRules, list[str] | None]] = []
         while left:
-            text = "".join(question_text(table[1], [chain]) for table, chain, _ in left)
+            text = "".join(question_text(item.table[1], [item.chain]) for item in left)
             done = self._run(family, text, lock)
             if done.returncode == 0:
-                found = printed_rules(done.stdout, [item.chain for item in left])
-                told = zip(left, found, strict=False)
-                return [*refused, *((item, texts) for item, texts in told if len(texts) == len(item.rules))]
+                return [*refused, *zip(left, printed_rules(done.stdout, [item.chain for item in left]), strict=False)]
             named = _INCOMPATIBLE.search(done.stderr)
-            kept = [item for item in left if named and (item.chain, item.table[1]) != (named[1], named[2])]
-            if not named or len(kept) == len(left):
+            kept = left
+            if named and not refused:
+                kept = [item for item in left if (item.chain, item.table[1]) != (named[1], named[2])]
+            elif named or _UNREADABLE in done.stderr:
+                kept = [item for item in left if all(item.told)]
+            if len(kept) == len(left):
                 raise self._failure(family, done, text)
             refused.extend((item, None) for item in left if item not in kept)
             left = kept
@@ -136,6 +141,8 @@ class Tool:
         remedy = f"that line is {line}" if line else ""
         if line.startswith("-X ") and "No chain" not in done.stderr:
             remedy = f"a rule of somebody else leads to chain {line.removeprefix('-X ')}, which is to go: remove it"
+        elif _UNREADABLE in done.stderr:
+            remedy = "a rule that nft made stands where iptables looks for one of ours, and it can't read it: move it"
         elif done.returncode == _BUSY:
             remedy = "others wrote at the same moment, or memory was short: try again"
         return CommandError(self.command(family), returncode=done.returncode, stderr=done.stderr, remedy=remedy)

@@ -43,12 +43,14 @@ class NfBody(msgspec.Struct, frozen=True, gc=False):
     """What a rule does, apart from its counter's numbers.
 
     ``jump`` is the chain that it jumps or goes to, empty without one; ``plain`` whether it is a jump without a
-    condition; ``told`` whether iptables-nft lists all that it does.
+    condition; ``told`` whether iptables-nft lists all that it does; ``comment`` is that of a rule of iptables' that is
+    nothing else.
     """
 
     jump: str = ""
     plain: bool = False
     told: bool = False
+    comment: str = ""
 
 
 def without_counter(expressions: bytes) -> tuple[bytes, int, int]:
@@ -63,54 +65,112 @@ def without_counter(expressions: bytes) -> tuple[bytes, int, int]:
 
 def read_body(expressions: bytes, *, ipv6: bool) -> NfBody:
     """What NFTA_RULE_EXPRESSIONS say; OSError with EPROTO where they are no attributes."""
-    names: list[str] = []
-    jump, told, load = "", True, _NOTHING
-    is_jump = False
-    for name, data in _expressions(expressions):
-        names.append(name)
-        if name == "immediate":
-            code, jump = _verdict(data)
-            is_jump = code == _JUMP
-            names[-1] = name if code is not None else "value"
-        elif name in ("payload", "meta"):
-            load = _loaded(name, data)
-            told = told and load in (_LOADS_IPV6 if ipv6 else _LOADS_IPV4)
-        elif name == "cmp":
-            told = told and _number(data, 2) in _COMPARISONS.get(load, _EQUALITY)
-        elif name in ("range", "bitwise"):
-            told = told and load in (_PORTS if name == "range" else _MASKED)
-        else:
-            told = told and name in _KNOWN and _is_plain(name, data)
-    plain = is_jump and bool(jump) and names == ["counter", "immediate"]
-    return NfBody(jump, plain, told and _counts_last(names, tracing=load == _TRACE))
+    found = [*_expressions(expressions)]
+    names = [name for name, _ in found]
+    counted = names.index("counter") if names.count("counter") == 1 else len(names)
+    target = found[counted + 1 :]
+    code, jump = _verdict(target[0][1]) if names[counted + 1 :] == ["immediate"] else (None, "")
+    plain = counted == 0 and code == _JUMP and bool(jump)
+    told = counted < len(names) and _is_target(target, code) and _are_conditions(found[:counted], ipv6=ipv6)
+    comment = _comment(expressions) if names == ["match", "counter"] else ""
+    return NfBody(jump, plain, told, comment)
 
 
-def _counts_last(names: Sequence[str], *, tracing: bool) -> bool:
-    """Whether it counts what meets all conditions, as every rule of iptables does, and then has one target at most."""
-    if names.count("counter") != 1:
-        return False
-    behind = names[names.index("counter") + 1 :]
-    return behind == ["value", "meta"] if tracing else len(behind) <= 1 and set(behind) <= _TARGETS
-
-
-# --- one expression ----------------------------------------------------------------------------------------
+_Data = Mapping[int, bytes]
+_Expression = tuple[str, _Data]
 
 _JUMP: Final = -3  # linux/netfilter/nf_tables.h, enum nft_verdicts: NFT_JUMP
-_NOTHING: Final = ("", 0, 0)
-_TRACE: Final = ("meta set", 12, 0)  # NFT_META_NFTRACE, as TRACE sets it
-_TARGETS: Final = frozenset({"immediate", "target", "log"})
-_KNOWN: Final = frozenset({"match", "target", "counter", "limit", "log"})
-_EQUALITY: Final = frozenset({0, 1})  # enum nft_cmp_ops: NFT_CMP_EQ, NFT_CMP_NEQ
+_VERDICTS: Final = frozenset({0, 1, -1, _JUMP, -4, -5})  # NF_DROP, NF_ACCEPT, NFT_CONTINUE, JUMP, GOTO, RETURN
+
+
+def _is_target(found: Sequence[_Expression], code: int | None) -> bool:
+    """Whether iptables has a target, or none, for what stands behind the counter."""
+    names = [name for name, _ in found]
+    if names == ["immediate"]:
+        return code in _VERDICTS
+    if names == ["log"]:  # NFTA_LOG_GROUP, NFTA_LOG_LEVEL: NFLOG alone is made of it
+        return 1 in found[0][1] and 5 not in found[0][1]
+    if names == ["immediate", "meta"]:  # TRACE: NFT_META_NFTRACE set to 1
+        (_, value), (_, trace) = found
+        return _data(value, 2) == b"\1" and (_number(trace, 2), 3 in trace) == (_NFTRACE, True)
+    return names in ([], ["target"])
+
+
+# --- conditions --------------------------------------------------------------------------------------------
+
+
+class _Condition(msgspec.Struct):
+    """What is loaded, what it's masked with and what it's compared with."""
+
+    load: tuple[str, int, int]
+    masks: list[_Data] = []
+    tests: list[_Expression] = []
+
+
+def _are_conditions(found: Sequence[_Expression], *, ipv6: bool) -> bool:
+    """Whether iptables lists all that has to be met; its own options come first there, and each of them once."""
+    conditions: list[_Condition] = []
+    matches = False
+    for name, data in found:
+        if name in ("payload", "meta"):
+            load = _loaded(name, data)
+            if matches and load in (_OPTIONS_IPV6 if ipv6 else _OPTIONS_IPV4):
+                return False
+            conditions.append(_Condition(load))
+        elif name == "bitwise" and conditions:
+            conditions[-1].masks.append(data)
+        elif name in ("cmp", "range") and conditions:
+            conditions[-1].tests.append((name, data))
+        elif name in _KNOWN and (name == "match" or _number(data, 4) == 0 == _number(data, 5)):
+            matches = True  # NFTA_LIMIT_TYPE packets; NFTA_LIMIT_FLAGS not inverted
+        else:
+            return False
+    places = [condition.load[:2] for condition in conditions if condition.load != _MARK]
+    if len(places) != len(set(places)):  # iptables lists the last one
+        return False
+    protocol = next((_protocol(condition) for condition in conditions if condition.load == _PROTOCOL), 0)
+    return all(_is_told(condition, protocol, ipv6=ipv6) for condition in conditions)
+
+
+def _protocol(condition: _Condition) -> int:
+    """The transport protocol that a condition asks for; 0 where it asks for others."""
+    data = condition.tests[0][1] if condition.tests else {}
+    return int.from_bytes(_data(data, 3), "big") if _number(data, 2) == _EQUAL else 0
+
+
+def _is_told(condition: _Condition, protocol: int, *, ipv6: bool) -> bool:
+    load, masks, tests = condition.load, condition.masks, condition.tests
+    comparison = [_number(data, 2) for name, data in tests if name == "cmp"]  # NFTA_CMP_OP
+    once = len(tests) == 1 and comparison in ([_EQUAL], [_UNEQUAL])
+    # NFTA_BITWISE_XOR, NFTA_BITWISE_OP: a mask and no more
+    masked = [_data(data, 4) for data in masks if not any(_data(data, 5)) and not _number(data, 6)]
+    if load in _PORTS:
+        ranged = len(tests) == 1 or comparison == [_AT_LEAST, _AT_MOST]
+        return not masks and ranged and protocol in (_TCP, _UDP)
+    if load == _BOTH_PORTS:  # listed as two conditions, whatever the comparison: true for equality alone
+        return not masks and len(tests) == 1 and comparison == [_EQUAL] and protocol in (_TCP, _UDP)
+    if load == _TCP_FLAGS:
+        return once and len(masked) == len(masks) == 1 and protocol == _TCP
+    if load == _FRAGMENT and not ipv6:
+        return once and masked == [_OFFSET] and not any(_data(tests[0][1], 3))
+    if load in _INTERFACES or load == _PROTOCOL:
+        return once and not masks and (load != _PROTOCOL or any(_data(tests[0][1], 3)))
+    addresses = _ADDRESSES_IPV6 if ipv6 else _ADDRESSES_IPV4
+    return (load in addresses or load == _MARK) and once and len(masked) == len(masks) <= 1
+
+
+_KNOWN: Final = frozenset({"match", "limit"})
+_EQUAL, _UNEQUAL, _AT_MOST, _AT_LEAST = 0, 1, 3, 5  # enum nft_cmp_ops
+_TCP, _UDP = 6, 17  # linux/in.h
 _NETWORK, _TRANSPORT = 1, 2  # enum nft_payload_bases
-_META: Final = frozenset(("meta", key, 0) for key in (3, 6, 7, 16))  # NFT_META_MARK, IIFNAME, OIFNAME, L4PROTO
+_NFTRACE: Final = 12  # enum nft_meta_keys
+_MARK, _PROTOCOL = ("meta", 3, 0), ("meta", 16, 0)
+_INTERFACES: Final = frozenset({("meta", 6, 0), ("meta", 7, 0)})  # NFT_META_IIFNAME, OIFNAME
 _PORTS: Final = frozenset((f"payload {_TRANSPORT}", offset, 2) for offset in (0, 2))
 _BOTH_PORTS: Final = (f"payload {_TRANSPORT}", 0, 4)
-_COMPARISONS: Final = {
-    **dict.fromkeys(_PORTS, frozenset(range(6))),
-    # Listed as two conditions, whatever the comparison: true for equality alone.
-    _BOTH_PORTS: frozenset({0}),
-}
 _TCP_FLAGS: Final = (f"payload {_TRANSPORT}", 13, 1)
+_FRAGMENT: Final = (f"payload {_NETWORK}", 6, 2)
+_OFFSET: Final = b"\x1f\xff"  # linux/ip.h, IP_OFFSET
 
 
 def _addresses(source: int, destination: int, size: int) -> frozenset[tuple[str, int, int]]:
@@ -118,14 +178,16 @@ def _addresses(source: int, destination: int, size: int) -> frozenset[tuple[str,
     return frozenset((f"payload {_NETWORK}", at, count) for at in (source, destination) for count in range(1, size + 1))
 
 
-_FRAGMENT: Final = (f"payload {_NETWORK}", 6, 2)
-_LOADS_IPV4: Final = _addresses(12, 16, 4) | _META | _PORTS | {_BOTH_PORTS, _TCP_FLAGS, _FRAGMENT, _TRACE}
-_LOADS_IPV6: Final = _addresses(8, 24, 16) | _META | _PORTS | {_BOTH_PORTS, _TCP_FLAGS, _TRACE}
+_ADDRESSES_IPV4: Final = _addresses(12, 16, 4)
+_ADDRESSES_IPV6: Final = _addresses(8, 24, 16)
+_OPTIONS_IPV4: Final = _ADDRESSES_IPV4 | _INTERFACES | {_PROTOCOL, _FRAGMENT}
+_OPTIONS_IPV6: Final = _ADDRESSES_IPV6 | _INTERFACES | {_PROTOCOL}
 
-_MASKED: Final = (_LOADS_IPV4 | _LOADS_IPV6) - _PORTS - {_BOTH_PORTS}
+
+# --- one expression ----------------------------------------------------------------------------------------
 
 
-def _expressions(data: bytes) -> Iterator[tuple[str, Mapping[int, bytes]]]:
+def _expressions(data: bytes) -> Iterator[_Expression]:
     """Name and attributes of each expression, in order."""
     for _, element in attributes(data, 0, len(data)):
         held = dict(attributes(element, 0, len(element)))
@@ -135,18 +197,34 @@ def _expressions(data: bytes) -> Iterator[tuple[str, Mapping[int, bytes]]]:
         yield name, {} if name in ("match", "target") else dict(attributes(inner, 0, len(inner)))
 
 
-def _number(data: Mapping[int, bytes], kind: int, missing: int = 0) -> int:
+def _comment(expressions: bytes) -> str:
+    """The comment that the first expression holds; empty where it's another match."""
+    _, element = next(attributes(expressions, 0, len(expressions)))
+    inner = dict(attributes(element, 0, len(element))).get(_DATA, b"")
+    match = dict(attributes(inner, 0, len(inner)))  # NFTA_MATCH_NAME, INFO: struct xt_comment_info
+    if match.get(1) != b"comment\0":
+        return ""
+    return match.get(3, b"").partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _number(data: _Data, kind: int, missing: int = 0) -> int:
     return int.from_bytes(data[kind], "big") if kind in data else missing
 
 
-def _loaded(name: str, data: Mapping[int, bytes]) -> tuple[str, int, int]:
-    """What an expression loads: base, offset and length of a payload, or the key of a meta that isn't set."""
-    if name == "payload":
-        return f"payload {_number(data, 2)}", _number(data, 3), _number(data, 4)  # NFTA_PAYLOAD_BASE, OFFSET, LEN
-    return ("meta", _number(data, 2), 0) if 3 not in data else ("meta set", _number(data, 2), 0)  # NFTA_META_KEY, SREG
+def _data(data: _Data, kind: int) -> bytes:
+    """The value (NFTA_DATA_VALUE) in an attribute."""
+    held = data.get(kind, b"")
+    return dict(attributes(held, 0, len(held))).get(1, b"")
 
 
-def _verdict(data: Mapping[int, bytes]) -> tuple[int | None, str]:
+def _loaded(name: str, data: _Data) -> tuple[str, int, int]:
+    """What an expression loads: base, offset and length of a payload, or a meta's key; "set" where it writes."""
+    if name == "payload":  # NFTA_PAYLOAD_BASE, OFFSET, LEN, SREG
+        return (f"payload {_number(data, 2)}", _number(data, 3), _number(data, 4)) if 5 not in data else ("set", 0, 0)
+    return ("meta", _number(data, 2), 0) if 3 not in data else ("set", 0, 0)  # NFTA_META_KEY, SREG
+
+
+def _verdict(data: _Data) -> tuple[int | None, str]:
     """The verdict of an immediate and the chain it names; no verdict where it loads a register."""
     held = data.get(2, b"")  # NFTA_IMMEDIATE_DATA
     value = dict(attributes(held, 0, len(held)))
@@ -155,12 +233,3 @@ def _verdict(data: Mapping[int, bytes]) -> tuple[int | None, str]:
     verdict = dict(attributes(value[2], 0, len(value[2])))
     code = int.from_bytes(verdict.get(1, b""), "big", signed=True)  # NFTA_VERDICT_CODE
     return code, verdict.get(2, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")  # NFTA_VERDICT_CHAIN
-
-
-def _is_plain(name: str, data: Mapping[int, bytes]) -> bool:
-    """Whether iptables has the words for this form of it."""
-    if name == "limit":
-        return _number(data, 4) == 0 == _number(data, 5)  # NFTA_LIMIT_TYPE packets; NFTA_LIMIT_FLAGS not inverted
-    if name == "log":
-        return 1 in data and 5 not in data  # NFTA_LOG_GROUP, NFTA_LOG_LEVEL: NFLOG alone is made of it
-    return True

@@ -1,0 +1,200 @@
+"""Which rules iptables-nft tells all of: every one that it makes itself, and none of nft's that says more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meshfw.kernel.command import run
+from meshfw.kernel.netlink import Nfnetlink, NfRule
+from meshfw.kernel.nfexpr import read_body, without_counter
+from meshfw.languages.iptables import format_rule
+from meshfw.model import Family, Jump, Table
+from meshfw.testing.netns import Netns
+from meshfw.testing.rulesets import CATALOGUE, may_stand, parsed
+from tests.extensions.cases import CASES, LANGUAGE
+
+pytestmark = pytest.mark.kernel
+
+TOOLS = {Family.IPV4: "iptables-nft-restore", Family.IPV6: "ip6tables-nft-restore"}
+NAMES = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+
+
+@pytest.fixture(scope="module")
+def room(kernel_room: Callable[[], Netns], requires: Callable[..., None]) -> Iterator[Netns]:
+    requires(*TOOLS.values(), "nft")
+    with kernel_room() as made:
+        yield made
+
+
+def rules(room: Netns, family: Family, table: str, chain: str) -> tuple[NfRule, ...]:
+    with Nfnetlink(room.path) as netlink:
+        return netlink.rules(NAMES[family], table, chain)
+
+
+def texts(family: Family, table: Table) -> list[str]:
+    """Rules of the catalogue and of every extension that may stand in a chain of a table."""
+    found = [parsed(text, family=family, language=LANGUAGE) for text in CATALOGUE]
+    found += [
+        rule
+        for case in CASES
+        for of, rule in case.rules()
+        if of is family and case.table == table  # one that names a built-in chain works only there
+    ]
+    kept = [rule for rule in found if rule is not None and not isinstance(rule.target, Jump)]
+    return [
+        format_rule(rule, family=family, language=LANGUAGE)
+        for rule in kept
+        if may_stand(rule, table, ()) and (rule.target is None or rule.target.hooks is None)
+    ]
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("table", [Table.FILTER, Table.NAT, Table.MANGLE, Table.RAW])
+def test_whatever_iptables_makes_it_tells(room: Netns, family: Family, table: Table) -> None:
+    written = texts(family, table)
+    lines = "".join(f"-A X {text}\n" for text in written)
+    with room.entered():
+        run((TOOLS[family], "--noflush"), timeout=60, input=f"*{table}\n:X - [0:0]\n{lines}COMMIT\n".encode())
+    held = rules(room, family, table.value, "X")
+    assert len(held) == len(written) > 10
+    ipv6 = family is Family.IPV6
+    untold = [text for text, rule in zip(written, held, strict=True) if not read_body(rule.expressions, ipv6=ipv6).told]
+    assert untold == []
+
+
+NATIVE = (
+    "ip saddr { 192.0.2.1, 192.0.2.2 } counter accept",
+    "ip saddr @addresses counter accept",
+    "ip saddr vmap { 192.0.2.1 : accept }",
+    "ip saddr 192.0.2.1-192.0.2.9 counter accept",
+    "tcp dport { 1, 2 } counter accept",
+    "ct state new counter accept",
+    "ct mark 1 counter accept",
+    "fib saddr type local counter accept",
+    "meta cpu 1 counter accept",
+    "meta skuid 0 counter accept",
+    "ip length 5 counter accept",
+    "ip ttl 5 counter accept",
+    "ip dscp 5 counter accept",
+    "th dport 5 counter accept",
+    "tcp option maxseg size 5 counter accept",
+    "numgen inc mod 2 0 counter accept",
+    "jhash ip saddr mod 2 0 counter accept",
+    "limit rate over 5/second counter drop",
+    "limit rate 5 kbytes/second counter accept",
+    "quota over 5 bytes counter drop",
+    'log prefix "a" counter',
+    "counter reject",
+    "counter masquerade",
+    "counter notrack",
+    "counter meta mark set 5",
+    "counter meta nftrace set 0",
+    "counter ip saddr set 192.0.2.1",
+    "counter name seen accept",
+    "accept",
+    "counter counter accept",
+    "counter ip saddr 192.0.2.1 accept",
+    "ip saddr != 192.0.2.1-192.0.2.9 counter accept",
+    "ip saddr > 192.0.2.1 counter accept",
+    "update @seen { ip saddr } counter accept",
+    "ip saddr set 192.0.2.1 counter accept",
+    "ip saddr 10.0.0.0/8 ip saddr != 10.1.0.0/16 counter accept",
+    'iifname "a" iifname != "b" counter accept',
+    "tcp dport 1-5 tcp dport != 3 counter accept",
+    "meta l4proto tcp meta l4proto != udp counter accept",
+    "meta l4proto 0 counter accept",
+    "meta l4proto != tcp th dport 5 counter accept",
+    "meta l4proto sctp th dport 5 counter accept",
+    "mark and 1 or 2 == 3 counter accept",
+    "tcp flags syn tcp flags & ack == ack counter accept",
+    "tcp flags == syn counter accept",
+    "ip frag-off & 0x3fff != 0 counter accept",
+    "ip frag-off 1 counter accept",
+    'iifname & "x" == "x" counter accept',
+    "tcp dport & 1 == 1 counter accept",
+    "limit rate 5/second ip saddr 192.0.2.1 counter accept",
+    "socket transparent 1 counter accept",
+    "rt classid 1 counter accept",
+    "icmp type echo-request counter accept",
+    "tcp sequence 5 counter accept",
+)
+
+
+@pytest.mark.parametrize("text", NATIVE)
+def test_a_rule_of_nfts_that_says_more_is_not_told(room: Netns, text: str) -> None:
+    table = "table ip native { set addresses { type ipv4_addr; }; set seen { type ipv4_addr; flags dynamic; }; }"
+    chain = (
+        "chain ip native X { type nat hook postrouting priority 0; }" if "masquerade" in text else "chain ip native X"
+    )
+    script = f"add table ip native; delete table ip native; add {table}; add counter ip native seen; add {chain}\n"
+    with room.entered():
+        done = run(("nft", "-f", "-"), timeout=60, input=f"{script}add rule ip native X {text}\n".encode(), check=False)
+    if done.returncode != 0:
+        pytest.skip(f"this nft or kernel has no such rule: {done.stderr.splitlines()[0]}")
+    (rule,) = rules(room, Family.IPV4, "native", "X")
+    assert not read_body(rule.expressions, ipv6=False).told
+
+
+ALIKE = (
+    "counter accept",
+    "counter",
+    "ip saddr != 10.0.0.0/9 counter drop",
+    'iifname "eth*" oifname != "lo" counter return',
+    "tcp sport 5 tcp dport 6-7 counter accept",
+    "udp dport != 5-7 counter accept",
+    "meta l4proto != 6 counter accept",
+    "meta mark & 0xff != 0x5 counter accept",
+    "ip frag-off & 0x1fff != 0 counter accept",
+    "tcp flags & (syn|ack) != syn counter accept",
+    "ip saddr 192.0.2.1 limit rate 5/second counter accept",
+    "counter meta nftrace set 1",
+)
+
+
+@pytest.mark.parametrize("text", ALIKE)
+def test_a_rule_of_nfts_as_iptables_would_make_it_is_told(room: Netns, text: str) -> None:
+    script = "add table ip native; delete table ip native; add table ip native; add chain ip native X\n"
+    with room.entered():
+        run(("nft", "-f", "-"), timeout=60, input=f"{script}add rule ip native X {text}\n".encode())
+    (rule,) = rules(room, Family.IPV4, "native", "X")
+    assert read_body(rule.expressions, ipv6=False).told
+
+
+@pytest.fixture(scope="module")
+def real(room: Netns) -> list[bytes]:
+    """Expressions of many kinds."""
+    written = texts(Family.IPV4, Table.FILTER)
+    lines = "".join(f"-A Y {text}\n" for text in [*written, "-j X", "-g X"])
+    with room.entered():
+        run((TOOLS[Family.IPV4], "--noflush"), timeout=60, input=f"*filter\n:X -\n:Y -\n{lines}COMMIT\n".encode())
+    return [rule.expressions for rule in rules(room, Family.IPV4, "filter", "Y")]
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+def test_bytes_that_are_no_rule_are_an_error_and_nothing_else(real: list[bytes], data: st.DataObject) -> None:
+    body = bytearray(data.draw(st.sampled_from(real)))
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at] = data.draw(st.integers(0, 255))
+    cut = bytes(body[: data.draw(st.integers(0, len(body)))])
+    for expressions in (cut, data.draw(st.binary(max_size=80))):
+        without_counter(expressions)
+        for ipv6 in (False, True):
+            try:
+                read_body(expressions, ipv6=ipv6)
+            except OSError:
+                continue
+
+
+def test_counters_are_all_that_is_taken_out(real: list[bytes]) -> None:
+    for expressions in real:
+        body, packets, octets = without_counter(expressions)
+        assert (packets, octets) == (0, 0)
+        assert len(body) == len(expressions)
+        assert without_counter(body) == (body, 0, 0)
+        assert read_body(body, ipv6=False) == read_body(expressions, ipv6=False)
