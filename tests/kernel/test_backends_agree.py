@@ -6,9 +6,9 @@ What is compared is where a packet arrived and as what, address translation incl
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import pytest
@@ -16,26 +16,15 @@ from hypothesis import HealthCheck, given, settings
 
 from meshfw.backends.layout import names_in
 from meshfw.errors import InexpressibleError
-from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft import render_rule
-from meshfw.model import (
-    Attachment,
-    Chain,
-    ElementType,
-    Family,
-    Hook,
-    Place,
-    Policy,
-    Rule,
-    Ruleset,
-    Set,
-    Table,
-)
+from meshfw.model import Family, Hook, Place, Policy, Rule, Ruleset, Table
 from meshfw.plan import diff
 from meshfw.snapshot import Snapshot
 from meshfw.testing.strategies import rulesets
+from tests.kernel.builder import Builder, both
 from tests.kernel.edges import Edges, account, kinds
-from tests.kernel.worlds import BACKENDS, LANGUAGE, WORDS, Maker, worlds
+from tests.kernel.worlds import BACKENDS, LANGUAGE, Maker, worlds
 
 pytestmark = pytest.mark.kernel
 
@@ -87,58 +76,6 @@ def assert_agreed(
 def printed(ruleset: Ruleset) -> str:
     """The ruleset for people."""
     return diff(Snapshot(), ruleset).text(lambda rule, family: format_rule(rule, family=family, language=LANGUAGE))
-
-
-class Builder:
-    """A ruleset in the making: objects of one family, from the words of iptables."""
-
-    def __init__(self, family: Family) -> None:
-        self.family = family
-        self.words = WORDS[family]
-        self.v4 = family is Family.IPV4
-        self._chains: list[Chain] = []
-        self._attachments: list[Attachment] = []
-        self._sets: list[Set] = []
-
-    def rule(self, text: str) -> Rule:
-        return parse_rule(text.format(**self.words), family=self.family, language=LANGUAGE)
-
-    def chain(self, name: str, *texts: str, table: Table = F) -> None:
-        rules = tuple(self.rule(text) for text in texts)
-        self._chains.append(Chain(family=self.family, table=table, name=name, rules=rules))
-
-    def attach(self, name: str, hook: Hook, *, table: Table = F, when: str = "", **fields: Any) -> None:
-        held = Attachment(
-            family=self.family, table=table, hook=hook, chain=name, when=self.rule(when) if when else Rule(), **fields
-        )
-        self._attachments.append(held)
-
-    def addresses(self, name: str, v4: Sequence[str], v6: Sequence[str]) -> None:
-        self._sets.append(Set.of(self.family, name, v4 if self.v4 else v6))
-
-    def ports(self, name: str, *elements: str) -> None:
-        self._sets.append(Set.of(self.family, name, elements, type=ElementType.PORT))
-
-    def replace_ports(self, name: str, *elements: str) -> None:
-        self._sets = [held for held in self._sets if held.name != name]
-        self.ports(name, *elements)
-
-    def ruleset(self) -> Ruleset:
-        return Ruleset(chains=tuple(self._chains), sets=tuple(self._sets), attachments=tuple(self._attachments))
-
-
-def both(build: Callable[[Builder], None]) -> Ruleset:
-    """What is built for each family, in one ruleset."""
-    parts = []
-    for family in Family:
-        builder = Builder(family)
-        build(builder)
-        parts.append(builder.ruleset())
-    return Ruleset(
-        chains=tuple(chain for part in parts for chain in part.chains),
-        sets=tuple(held for part in parts for held in part.sets),
-        attachments=tuple(item for part in parts for item in part.attachments),
-    )
 
 
 # --- a ruleset of everything -------------------------------------------------------------------------------
