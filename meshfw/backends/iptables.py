@@ -29,7 +29,7 @@ from meshfw.backends.iptables_learning import Texts
 from meshfw.backends.iptables_listing import LEFT_OVER, observed_lists
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader, same_owned
-from meshfw.backends.iptables_steps import check_steps, restart_notes, stands, steps_of, unused_tables
+from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, stands, steps_of, tidying
 from meshfw.backends.iptables_text import tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import TableKey, iptables_chain
@@ -225,7 +225,7 @@ class IptablesBackend:
                     if family is not None:
                         printed[family] = self._tool.restore(family, step.input, lock=lock)
                     elif self._netlink is not None:
-                        tidied += sum(self._netlink.remove_unused(*table) for table in unused_tables(step))
+                        tidied += _tidied(self._netlink, tidying(step))
             except BaseException as error:
                 self._known = None
                 self._texts.forget()
@@ -330,6 +330,13 @@ class IptablesBackend:
 
 NFT_DEPTH = 14
 """Chains on a path behind a dispatcher: one less than where the dispatcher is a base chain itself."""
+
+
+def _tidied(netlink: Nfnetlink, step: Tidying) -> int:
+    """Take away what a step says; how many commits it took."""
+    if step.objects:
+        netlink.delete(step.objects)
+    return bool(step.objects) + sum(netlink.remove_unused(*table) for table in step.tables)
 
 
 def _reader(site: Site, variant: Variant) -> tuple[Reader, Nfnetlink | None]:

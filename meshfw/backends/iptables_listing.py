@@ -183,6 +183,7 @@ def _list(
         marker=marker,
         policy=len(texts) if policy is not Policy.RETURN else 0,
         jumps=jumps,
+        hidden={hook: handles for (chain, hook), handles in raw.hidden.items() if chain == name},
         placed=placed,
         lines=tuple(
             f"-c {held.packets} {held.bytes} {text}"

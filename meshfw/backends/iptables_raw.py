@@ -49,14 +49,19 @@ class RawRule(NamedTuple):
 
 
 class RawTable(msgspec.Struct, frozen=True):
-    """The owner's chains in one table; of each built-in chain, for each rule the chain that it jumps to and no more."""
+    """The owner's chains in one table; of each built-in chain, for each rule the chain that it jumps to and no more.
+
+    ``hidden`` has the handles of jumps to a chain of the owner's, from the built-in chain of a hook, that stand behind
+    a rule which iptables can't tell: it stops reading there, and doesn't find them.
+    """
 
     chains: Mapping[str, tuple[RawRule, ...]] = {}
     jumps: Mapping[Hook, tuple[str, ...]] = {}
+    hidden: Mapping[tuple[str, Hook], tuple[int, ...]] = {}
 
     def same(self, other: RawTable) -> bool:
         """Whether they differ in counters at most."""
-        return self.jumps == other.jumps and _same_chains(self, other)
+        return (self.jumps, self.hidden) == (other.jumps, other.hidden) and _same_chains(self, other)
 
 
 def same_owned(one: RawTable, other: RawTable, owner: str) -> bool:
@@ -115,7 +120,7 @@ class Look(msgspec.Struct, frozen=True):
         for key, names in chains.items():
             old, new = tables.get(key, RawTable()), part.tables.get(key, RawTable())
             held = {name: rules for name, rules in old.chains.items() if name not in names}
-            tables[key] = RawTable(held | dict(new.chains), new.jumps)
+            tables[key] = RawTable(held | dict(new.chains), new.jumps, new.hidden)
         stamp = {**self.stamp, **part.stamp} if isinstance(part.stamp, dict) else part.stamp
         return Look(stamp, tables)
 
@@ -191,14 +196,16 @@ class NftReader:
     def _table(self, key: TableKey, chains: Collection[NfChain], names: Collection[str] | None) -> RawTable:
         own: dict[str, tuple[RawRule, ...]] = {}
         jumps: dict[Hook, tuple[str, ...]] = {}
+        hidden: dict[tuple[str, Hook], tuple[int, ...]] = {}
         hooks = HOOKS[key[1]]
         for chain in chains:
             if owned_iptables_chain(self._owner, chain.name):
                 if names is None or chain.name in names:
                     own[chain.name] = self._rules(key, chain.name)
             elif chain.hook is not None and chain.name.isupper() and chain.name.lower() in hooks:
-                jumps[Hook(chain.name.lower())] = self._jumps(key, chain.name)
-        return RawTable(own, jumps)
+                hook = Hook(chain.name.lower())
+                jumps[hook] = self._jumps(key, chain.name, hook, hidden)
+        return RawTable(own, jumps, hidden)
 
     def _rules(self, key: TableKey, name: str) -> tuple[RawRule, ...]:
         rules = []
@@ -216,12 +223,18 @@ class NftReader:
         held = self._body(rule.body, ipv6=family is Family.IPV6)
         return Meaning(held.jump, held.told, held.comment)
 
-    def _jumps(self, key: TableKey, name: str) -> tuple[str, ...]:
+    def _jumps(
+        self, key: TableKey, name: str, hook: Hook, hidden: dict[tuple[str, Hook], tuple[int, ...]]
+    ) -> tuple[str, ...]:
         ipv6 = key[0] is Family.IPV6
-        found = []
+        found, dark = [], False
         for rule in self._netlink.rules(FAMILIES[key[0]], key[1].value, name):
             body = self._body(without_counter(rule.expressions)[0], ipv6=ipv6)
-            found.append(body.jump if body.plain else "")
+            chain = body.jump if body.plain else ""
+            found.append(chain)
+            if dark and owned_iptables_chain(self._owner, chain):
+                hidden[chain, hook] = (*hidden.get((chain, hook), ()), rule.handle)
+            dark = dark or not body.told
         return tuple(found)
 
     def _body(self, expressions: bytes, *, ipv6: bool) -> NfBody:

@@ -29,7 +29,8 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     """How a list stands in the kernel, beyond its rules; positions count from 1.
 
     ``marker`` and ``policy`` are the positions of its marker and of its policy's rule, 0 where there is none. ``jumps``
-    has the number of bare jumps to it from each built-in chain, ``placed`` whether the one at its place is there.
+    has the number of bare jumps to it from each built-in chain, ``hidden`` the handles of those that iptables doesn't
+    find, ``placed`` whether the one at its place is there.
     ``lines`` are its rules as iptables prints them, with counters: what it takes to make the chain again; ``length`` is
     their number with those that iptables can't print.
     """
@@ -39,6 +40,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     marker: int = 0
     policy: int = 0
     jumps: Mapping[Hook, int] = {}
+    hidden: Mapping[Hook, tuple[int, ...]] = {}
     placed: bool = False
     lines: tuple[str, ...] = ()
 
@@ -108,7 +110,8 @@ def _table_lines(changes: Sequence[ListChange], *, render: Renderer, owner: str)
         if isinstance(change.key, DispatcherKey) or change.new is None:
             yield from _jump_lines(change, chain_of(owner, change))
     yield from (f"-F {chain}" for chain in gone)
-    yield from (f"-X {chain}" for chain in gone)
+    held = {chain_of(owner, change) for change in changes if change.old is not None and change.old.backing.hidden}
+    yield from (f"-X {chain}" for chain in gone if chain not in held)
 
 
 # --- one list ----------------------------------------------------------------------------------------------
@@ -181,7 +184,8 @@ def _jump_lines(change: ListChange, chain: str) -> Iterator[str]:
         here = wanted is not None and wanted.hook is hook
         if here and count == 1 and standing.placed:
             continue
-        yield from (f"-D {hook.upper()} -j {chain}" for _ in range(count))
+        seen = count - len(standing.hidden.get(hook, ()))
+        yield from (f"-D {hook.upper()} -j {chain}" for _ in range(seen))
         if here and wanted is not None:
             yield jump_line(wanted, chain)
 
@@ -189,6 +193,20 @@ def _jump_lines(change: ListChange, chain: str) -> Iterator[str]:
 def jump_line(key: DispatcherKey, chain: str) -> str:
     """The line that puts a dispatcher's jump into its built-in chain, at the place it is for."""
     return f"-{'I' if key.place is Place.FIRST else 'A'} {key.hook.upper()} -j {chain}"
+
+
+def hidden_jumps(change: ListChange) -> Iterator[tuple[Hook, int]]:
+    """The jumps to a list, by hook and handle, that have to go and that iptables doesn't find.
+
+    They go behind the restore: until then a new jump stands beside the old one, or the chain that goes is empty.
+    """
+    if change.old is None:
+        return
+    standing: Standing = change.old.backing
+    for hook, handles in standing.hidden.items():
+        here = change.new is not None and isinstance(change.key, DispatcherKey) and change.key.hook is hook
+        if not (here and standing.jumps.get(hook) == 1 and standing.placed):
+            yield from ((hook, handle) for handle in handles)
 
 
 # --- putting back ------------------------------------------------------------------------------------------

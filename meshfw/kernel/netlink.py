@@ -11,6 +11,8 @@ import errno
 import socket
 import struct
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -31,9 +33,11 @@ from meshfw.kernel.nfmessage import (
     TABLE_OWNED,
     Dump,
     NfChain,
+    NfObject,
     NfRule,
     NfTable,
     chains_dump,
+    delete_objects,
     delete_table,
     family_number,
     header,
@@ -42,7 +46,7 @@ from meshfw.kernel.nfmessage import (
     tables_dump,
 )
 
-__all__ = ["TABLE_DORMANT", "TABLE_OWNED", "NfChain", "NfRule", "NfTable", "Nfnetlink"]
+__all__ = ["TABLE_DORMANT", "TABLE_OWNED", "NfChain", "NfObject", "NfRule", "NfTable", "Nfnetlink"]
 
 T = TypeVar("T")
 
@@ -145,12 +149,24 @@ class Nfnetlink:
                     before = self._ask_settled()
                     if not self._is_unused(family, name):
                         return False
-                    if self._committed(before, delete_table(family, name)):
+                    if self._committed(before, lambda number: delete_table(family, name, sequence=number)):
                         return True
                 except OSError as error:
                     self._drain()
                     raise _refusal(error, f"take away the unused table {family} {name}") from error
         return False
+
+    def delete(self, objects: Sequence[NfObject]) -> None:
+        """Take away rules, by their handles, and chains: all of them or, with a KernelError, none."""
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                try:
+                    if self._committed(self._ask_settled(), partial(delete_objects, objects)):
+                        return
+                except OSError as error:
+                    self._drain()
+                    raise _refusal(error, "take away rules and chains") from error
+        raise KernelError("take away rules and chains: other writers never paused", errno=errno.EINTR)
 
     def _is_unused(self, family: str, name: str) -> bool:
         number = family_number(family)
@@ -165,13 +181,13 @@ class Nfnetlink:
             )
         )
 
-    def _committed(self, generation: int, message: bytes) -> bool:
-        """Commit one message if the generation still holds; False where it doesn't."""
+    def _committed(self, generation: int, messages: Callable[[int], bytes]) -> bool:
+        """Commit messages, made for a sequence number, if the generation still holds; False where it doesn't."""
         self._sequence = sequence = self._sequence + 1 & 0xFFFFFFFF
         begin = REQUEST.pack(_BEGIN_SIZE, _BATCH_BEGIN, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES)
         held = _GENID.pack(8, _BATCH_GENID, socket.htonl(generation))
         end = REQUEST.pack(REQUEST.size, _BATCH_END, NLM_F_REQUEST, sequence, 0, 0, 0, _NFTABLES)
-        self._socket.send(begin + held + message + end)
+        self._socket.send(begin + held + messages(sequence) + end)
         return self._accepted()
 
     def _ask_generation(self) -> int:

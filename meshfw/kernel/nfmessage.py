@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 import msgspec
@@ -28,8 +28,8 @@ _NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 # NFNL_SUBSYS_NFTABLES << 8 | enum nf_tables_msg_types
 _NFTABLES = 10 << 8
 _NEWTABLE, _GETTABLE, _DELTABLE = _NFTABLES | 0, _NFTABLES | 1, _NFTABLES | 2
-_NEWCHAIN, _GETCHAIN = _NFTABLES | 3, _NFTABLES | 4
-_NEWRULE, _GETRULE = _NFTABLES | 6, _NFTABLES | 7
+_NEWCHAIN, _GETCHAIN, _DELCHAIN = _NFTABLES | 3, _NFTABLES | 4, _NFTABLES | 5
+_NEWRULE, _GETRULE, _DELRULE = _NFTABLES | 6, _NFTABLES | 7, _NFTABLES | 8
 NEWGEN, GETGEN = _NFTABLES | 15, _NFTABLES | 16
 
 # enum nft_*_attributes
@@ -131,10 +131,37 @@ def rules_dump(table: str, chain: str | None) -> Dump[NfRule]:
     return Dump(_GETRULE, _NEWRULE, _rule_parser(wanted, chain or ""), wanted, linked)
 
 
-def delete_table(family: str, name: str) -> bytes:
+class NfObject(msgspec.Struct, frozen=True):
+    """A chain, or with a handle a rule of it."""
+
+    family: str
+    table: str
+    chain: str
+    handle: int | None = None
+
+
+def delete_table(family: str, name: str, *, sequence: int) -> bytes:
     """The message of a batch that takes a table away with all that is in it (NFT_MSG_DELTABLE)."""
-    body = _string(_TABLE_NAME, name)
-    return REQUEST.pack(REQUEST.size + len(body), _DELTABLE, NLM_F_REQUEST, 0, 0, family_number(family), 0, 0) + body
+    return _message(_DELTABLE, family, _string(_TABLE_NAME, name), sequence)
+
+
+def delete_objects(objects: Iterable[NfObject], sequence: int) -> bytes:
+    """The messages of a batch that take away chains and rules, in order (NFT_MSG_DELCHAIN, NFT_MSG_DELRULE)."""
+    return b"".join(_delete(item, sequence) for item in objects)
+
+
+def _delete(item: NfObject, sequence: int) -> bytes:
+    if item.handle is None:
+        names = _string(_CHAIN_TABLE, item.table) + _string(_CHAIN_NAME, item.chain)
+        return _message(_DELCHAIN, item.family, names, sequence)
+    names = _string(_RULE_TABLE, item.table) + _string(_RULE_CHAIN, item.chain)
+    handle = _ATTRIBUTE.pack(12, _RULE_HANDLE) + item.handle.to_bytes(8, "big")
+    return _message(_DELRULE, item.family, names + handle, sequence)
+
+
+def _message(kind: int, family: str, body: bytes, sequence: int) -> bytes:
+    size = REQUEST.size + len(body)
+    return REQUEST.pack(size, kind, NLM_F_REQUEST, sequence, 0, family_number(family), 0, 0) + body
 
 
 def family_number(family: str | None) -> int:

@@ -190,3 +190,37 @@ def test_a_policy_of_nft_that_overrules_our_accept_is_told(room: Room) -> None:
     report = apply(room.backend(), small())
     assert [warning for warning in report.warnings if "inet x in is drop" in warning]
     assert not apply(room.backend(), Ruleset()).warnings
+
+
+DARK = ("ct state new accept", "meta cpu 1 accept", "ip length 5 accept", "ip saddr { 192.0.2.1, 192.0.2.7 } accept")
+"""Rules of nft's that iptables-nft can't read, and stops at, or reads as something else."""
+
+
+@pytest.mark.parametrize("rule", DARK)
+@pytest.mark.parametrize("place", list(Place))
+def test_a_jump_behind_a_rule_that_iptables_can_not_read_is_moved_and_taken_away(
+    room: Room, rule: str, place: Place
+) -> None:
+    if room.variant == "legacy":
+        pytest.skip("nothing unreadable can stand in a legacy table")
+    placed = tuple(msgspec.structs.replace(item, place=place) for item in small().attachments)
+    wanted = msgspec.structs.replace(small(), attachments=placed)
+    backend = room.backend()
+    apply(backend, wanted)
+    word = "insert" if place is Place.FIRST else "add"
+    with room._netns.entered():
+        run(("nft", f"{word} rule ip filter INPUT {rule}"), timeout=20)
+    report = apply(backend, wanted)
+    assert (report.outcome, report.commits) == (Outcome.CHANGED, 1)
+    assert not plan(room.backend(), wanted)
+    apply(backend, Ruleset())
+    assert not room.backend().observe().snapshot
+    with room._netns.entered():
+        left = run(("nft", "list chain ip filter INPUT"), timeout=20).stdout
+    assert rule in left
+    assert "meshfw" not in run_in(room, "nft", "list", "chains")
+
+
+def run_in(room: Room, *argv: str) -> str:
+    with room._netns.entered():
+        return run(argv, timeout=20).stdout
