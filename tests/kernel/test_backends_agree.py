@@ -239,6 +239,37 @@ def test_an_element_that_is_off_by_one_is_noticed(make_world: Maker) -> None:
     assert {packet.dport for packet in differ} == {8090}
 
 
+@pytest.mark.parametrize("engine", BACKENDS)
+def test_an_accept_ends_what_stands_last_where_accepts_win(make_world: Maker, engine: str) -> None:
+    # The one thing in which backends differ by themselves: on nft each place is a base chain, and each has its say.
+    def build(b: Builder) -> None:
+        b.chain("early", "-p udp -j ACCEPT")
+        b.chain("late", "-j DROP")
+        b.attach("early", Hook.FORWARD)
+        b.attach("late", Hook.FORWARD, place=Place.LAST)
+
+    world = make_world(Family.IPV6, engine)
+    world.apply(both(build))
+    wins = world.backend().capabilities.foreign_accept_wins
+    assert world.verdict("udp", 9) == ("accepted" if wins else "dropped")
+    assert world.verdict("tcp", 9) == "dropped"
+
+
+@pytest.mark.parametrize("engine", ["iptables-legacy", "iptables-legacy-restore"])
+def test_a_later_fragment_has_no_ports_on_legacy(make_world: Maker, engine: str) -> None:
+    # nf_tables takes a fragment's first bytes for its ports, unless conntrack has put it together before.
+    world = make_world(Family.IPV4, engine)
+    world.load("""
+        *filter
+        :FORWARD ACCEPT
+        -A FORWARD -p udp -m udp ! --dport 53 -j DROP
+        -A FORWARD -p tcp -m multiport ! --dports 53,80 -j DROP
+    """)
+    for protocol in ("udp", "tcp"):
+        assert world.verdict(protocol, fragment=True) == "accepted"
+        assert world.verdict(protocol, 54) == "dropped"
+
+
 # --- rulesets by chance ------------------------------------------------------------------------------------
 
 
