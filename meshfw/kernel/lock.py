@@ -11,12 +11,14 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from meshfw.errors import BackendError, LockError
 from meshfw.kernel.netns import Namespace, refused
+
+T = TypeVar("T")
 
 _RUN = "/run/meshfw"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two tries
@@ -48,18 +50,16 @@ def instance_lock(owner: str, namespace: Namespace, *, timeout: float, directory
 
 
 def _acquire(folder: int, name: str, path: str, timeout: float) -> int:
-    """The descriptor that holds the lock; polls, since flock can't wait for a limited time."""
-    deadline = time.monotonic() + timeout
-    pause = _FIRST_PAUSE
-    while True:
+    """The descriptor that holds the lock, signed with our number."""
+
+    def attempt(last: bool) -> int | None:
         descriptor = _open_file(folder, name, path)
         try:
             if _try_lock(descriptor, folder, name):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
                 return descriptor
-            left = deadline - time.monotonic()
-            if left <= 0:
+            if last:
                 raise LockError(path, waited=timeout, holder=_holder(descriptor))
         except OSError as error:
             os.close(descriptor)
@@ -68,6 +68,23 @@ def _acquire(folder: int, name: str, path: str, timeout: float) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+        return None
+
+    return _polled(attempt, timeout)
+
+
+def _polled(attempt: Callable[[bool], T | None], timeout: float) -> T:
+    """What an attempt gives within so many seconds, since flock can't wait for a limited time.
+
+    Each is told whether it's the last one, which then raises rather than give nothing.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while True:
+        left = deadline - time.monotonic()
+        taken = attempt(left <= 0)
+        if taken is not None:
+            return taken
         time.sleep(min(pause, left))
         pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -192,19 +209,18 @@ def xtables_lock(*, timeout: float) -> Iterator[XtablesLock]:
 
 
 def _flock(descriptor: int, path: str, timeout: float) -> None:
-    """Take a lock within so many seconds; polls, since flock can't wait for a limited time."""
-    deadline = time.monotonic() + timeout
-    pause = _FIRST_PAUSE
-    while True:
+    """Take a lock within so many seconds."""
+
+    def attempt(last: bool) -> int | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
         except BlockingIOError:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            if last:
                 raise LockError(path, waited=timeout, holder=_flock_holder(descriptor)) from None
-        time.sleep(min(pause, left))
-        pause = min(pause * 2, _LONGEST_PAUSE)
+            return None
+        return descriptor
+
+    _polled(attempt, timeout)
 
 
 def _flock_holder(descriptor: int) -> int | None:

@@ -11,14 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import meshfw.kernel.lock as module
 from meshfw.errors import BackendError, KernelError, LockError
-from meshfw.kernel.lock import instance_lock
+from meshfw.kernel.lock import instance_lock, xtables_lock
 from meshfw.kernel.netns import Namespace
 
 HERE = Namespace(device=4, inode=4026531840, boot_id="b")
@@ -92,12 +93,33 @@ def test_a_waiter_gets_the_lock_when_it_is_freed(tmp_path: Path) -> None:
         take(tmp_path, timeout=30)
 
 
-def test_waiting_is_not_busy(tmp_path: Path) -> None:
-    with held_by_another_process(tmp_path):
-        before = time.process_time()
-        with pytest.raises(LockError):
-            take(tmp_path, timeout=1)
-        assert time.process_time() - before < 0.2
+@pytest.mark.parametrize("lock", ["instance", "xtables"])
+def test_waiting_is_not_busy_and_sleeps_to_the_very_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    now, pauses = 0.0, []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        pauses.append(seconds)
+        now += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables"))
+
+    def taken() -> AbstractContextManager[object]:
+        if lock == "xtables":
+            return xtables_lock(timeout=1)
+        return instance_lock("meshfw", HERE, timeout=1, directory=str(tmp_path))
+
+    with taken():
+        monkeypatch.setattr(module, "time", clock)
+        with pytest.raises(LockError), taken():
+            pass
+    assert pauses[:6] == [0.002, 0.004, 0.008, 0.016, 0.032, 0.05]
+    assert set(pauses[6:-1]) == {0.05}
+    assert 0 < pauses[-1] <= 0.05
+    assert now == pytest.approx(1)
 
 
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
