@@ -17,21 +17,35 @@ import msgspec
 from meshfw.kernel.nfmessage import attributes
 
 _NAME, _DATA = 1, 2  # enum nft_expr_attributes
+_ELEMENT: Final = 1  # NFTA_LIST_ELEM
 _NESTED: Final = 0x8000
 
 
+_HEADER: Final = struct.Struct("=HH")  # struct nlattr: length, type
+
+
 def _header(length: int, kind: int) -> bytes:
-    return struct.pack("=HH", length, kind)
+    return _HEADER.pack(length, kind)
 
 
-_COUNTER: Final = re.compile(
-    b"".join(
-        (
-            re.escape(_header(12, _NAME)) + b"counter\0",
-            b"(?:" + re.escape(_header(28, _DATA)) + b"|" + re.escape(_header(28, _DATA | _NESTED)) + b")",
-            re.escape(_header(12, 1)) + b"(.{8})",  # NFTA_COUNTER_BYTES
-            re.escape(_header(12, 2)) + b"(.{8})",  # NFTA_COUNTER_PACKETS
-        )
+_COUNTER: Final = b"".join(
+    (
+        re.escape(_header(12, _NAME)) + b"counter\0",
+        b"(?:" + re.escape(_header(28, _DATA)) + b"|" + re.escape(_header(28, _DATA | _NESTED)) + b")",
+        re.escape(_header(12, 1)) + b"(.{8})",  # NFTA_COUNTER_BYTES
+        re.escape(_header(12, 2)) + b"(.{8})",  # NFTA_COUNTER_PACKETS
+    )
+)
+_COUNTER_ALONE: Final = re.compile(_COUNTER, re.DOTALL)
+
+_USUAL_SIZES: Final = (36, 44, 52, 48, 76, 56, 300, 216, 64, 68, 60, 72, 80, 84, 88)
+"""Of the expressions before a counter; any others are walked one by one."""
+_COUNTER_BEHIND_OTHERS: Final = re.compile(
+    b"(?:%b)*?%b%b"
+    % (
+        b"|".join(re.escape(_header(size, _ELEMENT)) + b".{%d}" % (size - 4) for size in _USUAL_SIZES),
+        re.escape(_header(44, _ELEMENT)),
+        _COUNTER,
     ),
     re.DOTALL,
 )
@@ -55,12 +69,26 @@ class NfBody(msgspec.Struct, frozen=True, gc=False):
 
 def without_counter(expressions: bytes) -> tuple[bytes, int, int]:
     """The expressions with the numbers of the first counter made zeros, and these: packets and bytes."""
-    found = _COUNTER.search(expressions)
+    found = _COUNTER_BEHIND_OTHERS.match(expressions) or _walked_to_counter(expressions)
     if found is None:
         return expressions, 0, 0
     octets, packets = found.groups()
     body = expressions[: found.start(1)] + _ZEROS + expressions[found.end(2) :]
     return body, int.from_bytes(packets, "big"), int.from_bytes(octets, "big")
+
+
+def _walked_to_counter(expressions: bytes) -> re.Match[bytes] | None:
+    """The first counter among the expressions themselves: the bytes of one may stand inside another expression too."""
+    offset, end = 0, len(expressions)
+    while offset + 4 <= end:
+        length, _ = _HEADER.unpack_from(expressions, offset)
+        if length < 4 or offset + length > end:
+            return None
+        found = _COUNTER_ALONE.fullmatch(expressions, offset + 4, offset + length)
+        if found is not None:
+            return found
+        offset += length + 3 & ~3
+    return None
 
 
 def read_body(expressions: bytes, *, ipv6: bool) -> NfBody:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -198,3 +199,34 @@ def test_counters_are_all_that_is_taken_out(real: list[bytes]) -> None:
         assert len(body) == len(expressions)
         assert without_counter(body) == (body, 0, 0)
         assert read_body(body, ipv6=False) == read_body(expressions, ipv6=False)
+
+
+def attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) & 3)
+
+
+def expression(name: str, data: bytes) -> bytes:
+    return attribute(1, attribute(1, name.encode() + b"\0") + attribute(2, data))
+
+
+def counter(packets: int, octets: int) -> bytes:
+    return expression("counter", attribute(1, octets.to_bytes(8, "big")) + attribute(2, packets.to_bytes(8, "big")))
+
+
+ACCEPTED = expression("immediate", attribute(1, bytes(4)) + attribute(2, attribute(2, attribute(1, b"\0\0\0\1"))))
+SEVEN = counter(7, 700)
+
+
+@pytest.mark.parametrize("padding", [0, 16, 172, 256, 1000, 1001])
+@pytest.mark.parametrize("inner", [SEVEN, SEVEN[4:], SEVEN + ACCEPTED], ids=["element", "bare", "a whole rule"])
+def test_what_looks_like_a_counter_inside_another_expression_is_none(padding: int, inner: bytes) -> None:
+    info = attribute(1, b"comment\0") + attribute(2, bytes(4)) + attribute(3, bytes(padding) + inner)
+    first = expression("match", info)
+    assert without_counter(first + counter(3, 300) + ACCEPTED) == (first + counter(0, 0) + ACCEPTED, 3, 300)
+    assert without_counter(first + ACCEPTED) == (first + ACCEPTED, 0, 0)
+
+
+@given(st.lists(st.integers(0, 400).map(lambda size: attribute(1, bytes(size))), max_size=6))
+def test_a_counter_is_found_behind_whatever_precedes_it(before: list[bytes]) -> None:
+    head = b"".join(before)
+    assert without_counter(head + SEVEN + SEVEN) == (head + counter(0, 0) + SEVEN, 7, 700)
