@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshfw import BackendError, BackendPlugin, MemoryBackend, Plugins, Presence, Site, hookimpl
+from meshfw.errors import KernelError
 from meshfw.extensions.language import Language
 from meshfw.hookspecs import nothing
-from meshfw.plugins.choice import Candidate, Sighting, Verdict, choose, look, standing
+from meshfw.plugins.choice import Candidate, Sighting, Verdict, choose, look, standing, unread
 
 SITE = Site(owner="edge", language=Language.of(()))
 NOTHING = Presence()
@@ -24,8 +26,10 @@ def others(rules: int = 1, tool: str = "") -> Presence:
     return Presence(others=f"{rules} rules in ipv4 nat", rules=rules, tool=tool)
 
 
-def candidate(name: str, automatic: int, found: Presence = NOTHING, *, why_not: str | None = None) -> Candidate:
-    return Candidate(name=name, automatic=automatic, presence=found, unavailable=why_not)
+def candidate(
+    name: str, automatic: int, found: Presence = NOTHING, *, why_not: str | None = None, unread: str = ""
+) -> Candidate:
+    return Candidate(name=name, automatic=automatic, presence=found, unavailable=why_not, unread=unread)
 
 
 def both_ways(*candidates: Candidate, remembered: str = "") -> Verdict:
@@ -128,6 +132,19 @@ def test_a_remembered_backend_that_is_gone_is_a_warning() -> None:
     assert verdict.warnings == ("auto took gone last time, and it's none of the backends that auto may take now",)
 
 
+@pytest.mark.parametrize(("found", "last"), [(NOTHING, ""), (NOTHING, "a"), (others(9), "")])
+def test_auto_is_in_doubt_where_another_that_can_be_used_could_not_be_read(found: Presence, last: str) -> None:
+    verdict = both_ways(candidate("a", 10, found), candidate("b", 20, unread="busy"), remembered=last)
+    assert (verdict.name, verdict.doubt) == ("a", "what stands in b can't be told: busy")
+
+
+def test_auto_is_sure_of_rules_of_ours_and_of_what_can_not_be_read_where_nothing_better_may_stand() -> None:
+    busy = candidate("b", 20, unread="busy")
+    assert both_ways(candidate("a", 10, OWN), busy).doubt == ""
+    assert both_ways(candidate("a", 10), busy, remembered="b") == Verdict("b", "auto took it last time")
+    assert both_ways(candidate("a", 10), candidate("b", 20, why_not="gone", unread="busy")).doubt == ""
+
+
 candidates = st.builds(
     lambda name, rank, own, rules, broken: Candidate(
         name=name,
@@ -198,6 +215,20 @@ def test_a_refused_look_says_it_in_the_backend_s_words() -> None:
     assert look(offer("x", presence=refuse), SITE).unread == "no such table (look elsewhere)"
 
 
+@pytest.mark.parametrize(
+    ("number", "denied"), [(errno.EACCES, True), (errno.EPERM, True), (errno.EAGAIN, False), (errno.EPROTO, False)]
+)
+def test_only_a_look_without_the_privilege_is_denied_for_good(number: int, denied: bool) -> None:
+    def refuse(site: Site) -> Presence:
+        raise KernelError("read names: refused", errno=number)
+
+    seen = offer("b", 20, presence=refuse)
+    found = look(seen, SITE)
+    assert found == Sighting(seen, unread="read names: refused", denied=denied)
+    verdict = plugins().automatic([Sighting(offer("a", 10)), found])
+    assert (verdict.name, bool(verdict.doubt)) == ("a", not denied)
+
+
 def test_a_look_gets_the_site_of_its_backend() -> None:
     seen: list[Site] = []
 
@@ -228,3 +259,12 @@ def test_what_stands_elsewhere_leaves_out_the_place_that_is_shared() -> None:
     assert standing(found, beside=first.offer) == standing(found, beside=second.offer) == (third,)
     assert standing(found, beside=third.offer) == (first, second)
     assert standing(found, beside=free.offer) == (first, second, third)
+
+
+def test_what_could_not_be_read_counts_where_it_can_be_used_in_another_place() -> None:
+    first, second = (Sighting(offer(name, place=place), unread="busy") for name, place in (("a", ""), ("b", "a")))
+    gone = Sighting(offer("gone", unavailable=lambda: "no tools"), unread="busy")
+    found = (first, second, gone, Sighting(offer("free"), OWN))
+    assert unread(found) == (first, second)
+    assert unread(found, beside=first.offer) == unread(found, beside=second.offer) == ()
+    assert unread(found, beside=gone.offer) == (first, second)

@@ -34,6 +34,19 @@ def host_families(netns: str | None = None) -> frozenset[Family]:
         return frozenset(Family) if ipv6_available() else frozenset({Family.IPV4})
 
 
+def only_root_of_users() -> bool:
+    """Whether this process is in a user namespace, where root may read only what the namespace's users own."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as users:
+            return users.read().split() != _EVERYBODY
+    except OSError:
+        return False
+
+
+_EVERYBODY: Final = ["0", "0", str(2**32 - 1)]
+"""The users of the host itself (user_namespaces(7)): all, each under its own number."""
+
+
 def require_namespace(netns: str | None) -> None:
     """Refuse a network namespace that isn't there, or that can't be entered: BackendError."""
     HeldNamespace(netns).close()

@@ -25,6 +25,7 @@ def run(arguments: Namespace) -> int:
         refusal = shop.elsewhere(backend)
         if refusal is not None:
             raise refusal
+        shop.warn_unread(backend)
         ruleset = shop.fitted(wanted, backend)
         report = reconcile.apply(backend, ruleset)
         if ruleset != Ruleset():

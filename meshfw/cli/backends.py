@@ -34,6 +34,8 @@ def run(arguments: Namespace) -> int:
     listed = plugins.listed(site_of)
     configured = arguments.backend or config.backend
     warnings = [*config.warnings, *([odd] if odd else []), *verdict.warnings]
+    if verdict.doubt:
+        warnings.append(f"auto isn't sure: {verdict.doubt}")
     if arguments.json:
         data = {
             "configured": configured,

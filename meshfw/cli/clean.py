@@ -25,6 +25,9 @@ def run(arguments: Namespace) -> int:
     if arguments.all_backends:
         return _everywhere(shop, arguments)
     with only_writer(shop.site, timeout=arguments.lock_timeout), shop.backend() as backend:
+        refusal = shop.undecided()
+        if refusal is not None:
+            raise refusal
         report = reconcile.apply(backend, Ruleset())
         shop.forget(backend.name)
         shop.warn_left(backend)
@@ -36,7 +39,7 @@ def _everywhere(shop: Workshop, arguments: Namespace) -> int:
     """0 when nothing of ours is left in any backend; each is cleaned, and told, before the next one."""
     reports: list[tuple[Report, tuple[str, ...]]] = []
     with only_writer(shop.site, timeout=arguments.lock_timeout):
-        left = []
+        left = list(shop.unread())
         for offer, own in shop.standing():
             reason = unavailable(offer)
             if reason is not None:

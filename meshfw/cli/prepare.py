@@ -19,7 +19,7 @@ from meshfw.hookspecs import BackendPlugin, nothing
 from meshfw.languages.iptables import format_rule
 from meshfw.model import Family, Rule, Ruleset
 from meshfw.plan import Formatter
-from meshfw.plugins import AUTO, Plugins, Sighting, standing
+from meshfw.plugins import AUTO, Plugins, Sighting, standing, unread, untold
 from meshfw.sources.hosts import host_tables
 
 _NO_CONFIG = "meshfw.toml here, /etc/meshfw/meshfw.toml, or --config FILE"
@@ -40,6 +40,7 @@ class Workshop:
         self.config: Config = Config() if path is None else load_config(path)
         self.warnings: list[str] = list(self.config.warnings)
         self.notes: list[str] = []
+        self._doubt = ""
         self._netns: str | None = arguments.netns
         self._config: str | None = arguments.config
         self._wanted = arguments.backend or self.config.backend
@@ -90,6 +91,7 @@ class Workshop:
         verdict = self.plugins.automatic(self.sightings, remembered=remembered)
         self.warnings += [*([odd] if odd else []), *verdict.warnings]
         self.notes.append(f"auto takes {verdict.name}: {verdict.reason}")
+        self._doubt = verdict.doubt
         return self.plugins.usable(verdict)
 
     @contextmanager
@@ -117,10 +119,10 @@ class Workshop:
         return fitting
 
     def elsewhere(self, backend: Backend) -> BackendError | None:
-        """The reason why nothing may be written here: rules of ours stand in another backend; None where none do."""
+        """The reason why nothing may be written here: rules of ours stand in another backend, or may; else None."""
         found = self._others(backend)
         if not found:
-            return None
+            return self.undecided()
         ways = [f"--backend {found[0].offer.name}"] if len(found) == 1 else []
         commands = " or ".join(self._command(f"clean {way}") for way in [*ways, "--all-backends"])
         return BackendError(
@@ -129,14 +131,40 @@ class Workshop:
             remedy=f"take those away by {commands}, then apply again",
         )
 
+    def undecided(self) -> BackendError | None:
+        """The reason why auto may have taken the wrong backend; None where it's sure, or one was named."""
+        if not self._doubt:
+            return None
+        name = self.offer.name
+        return BackendError(
+            f"it isn't sure to take {name}, since {self._doubt}",
+            backend=AUTO,
+            remedy=f"try again, or name the one that you mean, such as --backend {name}",
+        )
+
     def warn_elsewhere(self, backend: Backend) -> None:
-        """Warn of what would make ``apply`` refuse to write."""
+        """Warn of what would make ``apply`` refuse to write, and of what nobody can tell."""
         refusal = self.elsewhere(backend)
         if refusal is not None:
             self.warnings.append(f"apply would refuse: {refusal}")
+        self.warn_unread(backend)
+
+    def warn_unread(self, backend: Backend) -> None:
+        """Warn of other backends where rules of ours may stand unseen.
+
+        In a user namespace what is denied is denied to every meshfw there, so none wrote such rules: that is a note.
+        """
+        if self._doubt or not backend.capabilities.kernel:
+            return
+        from meshfw.backends.instance import only_root_of_users
+
+        for item in unread(self.sightings, beside=self.offer):
+            usual = item.denied and only_root_of_users()
+            (self.notes if usual else self.warnings).append(untold(item.offer.name, item.unread))
 
     def warn_left(self, backend: Backend) -> None:
-        """Warn of rules of ours that cleaning one backend leaves in others."""
+        """Warn of rules of ours that cleaning one backend leaves in others, or may leave there."""
+        self.warn_unread(backend)
         found = self._others(backend)
         if found:
             everything = self._command("clean --all-backends")
@@ -158,6 +186,10 @@ class Workshop:
         if self._named is not None and self._named.presence is nothing:
             told.append((self._named, "what rules there are"))
         return told
+
+    def unread(self) -> tuple[str, ...]:
+        """Of which backends that can be used here nobody can tell what stands there, and why: a text each."""
+        return tuple(untold(item.offer.name, item.unread) for item in unread(self.sightings))
 
     def remember(self, backend: Backend) -> None:
         """Keep what auto took for the next time, where it was auto that took it."""

@@ -29,6 +29,8 @@ from meshfw.plugins.choice import (
     look,
     standing,
     unavailable,
+    unread,
+    untold,
     version_problem,
 )
 from meshfw.plugins.loading import AUTO, LoadedPlugin, Loader, blaming, installed, plain
@@ -154,6 +156,7 @@ class Plugins:
                     automatic=found.offer.automatic,
                     unavailable=unavailable(found.offer),
                     presence=found.presence,
+                    unread="" if found.denied else found.unread,
                 )
                 for found in (map(Sighting, self._offers()) if sightings is None else sightings)
                 if found.offer.automatic is not None and found.offer.api_version == API_VERSION
@@ -291,4 +294,6 @@ __all__ = [
     "installed",
     "standing",
     "unavailable",
+    "unread",
+    "untold",
 ]

@@ -7,13 +7,14 @@ changes nothing, and only a host that nobody has touched yet gets what meshfw li
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from meshfw.backend import API_VERSION, Backend, Site
-from meshfw.errors import MeshfwError, PluginError
+from meshfw.errors import KernelError, MeshfwError, PluginError
 from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin
 from meshfw.plugins.loading import blaming
 
@@ -22,31 +23,44 @@ Sites = Callable[[BackendPlugin], Site]
 
 _OWN, _LAST, _OTHERS, _FREE = range(4)
 _USABLE: Final = "the first in rank that can be used here"
+_DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend that auto may take: its rank, why it can't be used here (None where it can), and what stands there."""
+    """A backend that auto may take: its rank, why it can't be used here (None where it can), and what stands there.
+
+    ``unread`` is why that can't be told now, where another look may tell it.
+    """
 
     name: str
     automatic: int
     unavailable: str | None = None
     presence: Presence = Presence()
+    unread: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What ``auto`` chose, and why; ``name`` is None where nothing can be used."""
+    """What ``auto`` chose, and why; ``name`` is None where nothing can be used.
+
+    ``doubt`` is why it might have chosen another one, had it been told what stands there; empty where it's sure.
+    """
 
     name: str | None
     reason: str
     warnings: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 class Sighting(msgspec.Struct, frozen=True):
-    """What was found where a backend keeps its rules; ``unread`` is why that can't be told."""
+    """What was found where a backend keeps its rules; ``unread`` is why that can't be told.
+
+    ``denied`` is whether that is for want of a privilege, so that another look tells no more.
+    """
 
     offer: BackendPlugin
     presence: Presence = Presence()
     unread: str = ""
+    denied: bool = False
 
 
 def choose(candidates: Iterable[Candidate], *, remembered: str = "") -> Verdict:
@@ -59,7 +73,7 @@ def choose(candidates: Iterable[Candidate], *, remembered: str = "") -> Verdict:
             reason = _reason(candidate, ranked, remembered)
             if over:
                 reason += f"; passed over: {'; '.join(_passed(entry, remembered) for entry in over)}"
-            return Verdict(candidate.name, reason, warnings)
+            return Verdict(candidate.name, reason, warnings, _doubt(candidate, ranked))
         over.append(candidate)
     reasons = (f"{entry.name}: {entry.unavailable}" for entry in over)
     return Verdict(None, "\n  ".join(reasons) or "no backend has a rank", warnings)
@@ -96,6 +110,17 @@ def _reason(taken: Candidate, ranked: Sequence[Candidate], remembered: str) -> s
     than = "as much as" if equal else "more than"
     tie = ", and it's before it in rank" if equal else ""
     return f"others use it ({presence.others}) {than} {less}{tie}"
+
+
+def _doubt(taken: Candidate, ranked: Sequence[Candidate]) -> str:
+    """What couldn't be told of others that might have been taken; rules of ours where they are expected settle it."""
+    if taken.presence.own:
+        return ""
+    return "; ".join(
+        untold(entry.name, entry.unread)
+        for entry in ranked
+        if entry is not taken and entry.unread and entry.unavailable is None
+    )
 
 
 def _passed(entry: Candidate, remembered: str) -> str:
@@ -147,7 +172,7 @@ def look(offer: BackendPlugin, site: Site) -> Sighting:
         with blaming(PluginError, "its look at the rules", refusals=True):
             found: Any = offer.presence(site)
     except MeshfwError as error:
-        return Sighting(offer, unread=str(error))
+        return Sighting(offer, unread=str(error), denied=isinstance(error, KernelError) and error.errno in _DENIED)
     if not isinstance(found, Presence):
         return Sighting(offer, unread=f"its look at the rules gave {found!r}, which is no Presence")
     return Sighting(offer, found)
@@ -160,6 +185,22 @@ def standing(sightings: Iterable[Sighting], *, beside: BackendPlugin | None = No
         for sighting in sightings
         if sighting.presence.own and (beside is None or _room(sighting.offer) != _room(beside))
     )
+
+
+def unread(sightings: Iterable[Sighting], *, beside: BackendPlugin | None = None) -> tuple[Sighting, ...]:
+    """Those of usable backends where nobody can tell what stands; ``beside`` is as for :func:`standing`."""
+    return tuple(
+        sighting
+        for sighting in sightings
+        if sighting.unread
+        and (beside is None or _room(sighting.offer) != _room(beside))
+        and unavailable(sighting.offer) is None
+    )
+
+
+def untold(name: str, reason: str) -> str:
+    """That nobody can tell what stands in a backend, in words."""
+    return f"what stands in {name} can't be told: {reason}"
 
 
 def _room(offer: BackendPlugin) -> str:

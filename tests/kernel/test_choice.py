@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +14,10 @@ from typing import Any, Final
 import pytest
 
 from meshfw import Presence, Site
+from meshfw.backends.instance import only_root_of_users
 from meshfw.backends.presence import iptables_legacy_presence, iptables_nft_presence, nft_presence
 from meshfw.cli import main
+from meshfw.errors import KernelError
 from meshfw.extensions.language import Language
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.testing.counting import ProcessCounter
@@ -341,6 +345,110 @@ def test_own_rules_in_a_backend_that_can_not_be_used_are_named_and_stay(
     assert said.code == 1
     assert said.err == f"meshfw: error: {own} of edge stay, since iptables-legacy can't be used here: no tools\n"
     assert host.everything() == before
+
+
+# --- what can't be looked at ---
+
+
+UNTOLD: Final = "what stands in iptables-legacy can't be told: read ip_tables_names: "
+AGAIN: Final = f"{UNTOLD}{os.strerror(errno.EAGAIN)}"
+DENIED: Final = f"{UNTOLD}{os.strerror(errno.EACCES)}"
+
+
+@pytest.fixture
+def blind(host: Host, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes the look at the legacy tables, which hold rules of ours, fail with a number of errno."""
+    assert host("apply", "--backend", "iptables-legacy").code == 0
+
+    def fail_with(number: int) -> None:
+        def refuse(site: Site) -> Presence:
+            raise KernelError(f"read ip_tables_names: {os.strerror(number)}", errno=number)
+
+        monkeypatch.setattr("meshfw.backends.presence.iptables_legacy_presence", refuse)
+
+    return fail_with
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_all_backends_are_not_clean_while_one_can_not_be_looked_at(
+    host: Host, blind: Callable[[int], None], number: int
+) -> None:
+    blind(number)
+    before = host.everything()
+    assert host("apply", "--backend", "nft").code == 0
+    said = host("clean", "--all-backends")
+    assert said.code == 1
+    assert said.err == f"meshfw: error: {UNTOLD}{os.strerror(number)}\n"
+    assert "nothing to do" not in said.out
+    assert host.everything() == before  # what could be seen is gone
+
+
+def test_all_backends_are_clean_though_one_that_can_not_be_used_can_not_be_looked_at(
+    host: Host, blind: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind(errno.EAGAIN)
+    monkeypatch.setattr("meshfw.backends.instance.iptables_legacy_unavailable", lambda: "no tools")
+    assert host("clean", "--all-backends").out == "nothing to do (all backends)\n"
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_a_backend_that_is_named_is_written_with_a_warning_of_one_that_can_not_be_looked_at(
+    host: Host, blind: Callable[[int], None], number: int
+) -> None:
+    blind(number)
+    warning = f"meshfw: warning: {UNTOLD}{os.strerror(number)}\n"
+    for verb, code in (("plan", 2), ("check", 2), ("apply", 0), ("clean", 0)):
+        said = host(verb, "--backend", "nft")
+        assert (verb, said.code, said.err) == (verb, code, warning)
+    said = host("apply", "--backend", "memory")
+    assert (said.code, said.err) == (0, "")
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EINTR, errno.EPROTO])
+def test_auto_writes_nothing_while_it_is_not_sure(host: Host, blind: Callable[[int], None], number: int) -> None:
+    blind(number)
+    before = host.everything()
+    why = f"auto: it isn't sure to take nft, since {UNTOLD}{os.strerror(number)} "
+    remedy = "(try again, or name the one that you mean, such as --backend nft)"
+    for verb in ("apply", "clean"):
+        said = host(verb)
+        assert (verb, said.code, said.out, said.err) == (verb, 1, "", f"meshfw: error: {why}{remedy}\n")
+    for verb in ("plan", "check"):
+        said = host(verb)
+        assert (verb, said.code, said.err) == (verb, 2, f"meshfw: warning: apply would refuse: {why}{remedy}\n")
+    assert f"meshfw: warning: auto isn't sure: {UNTOLD}" in host("backends").err
+    assert host.everything() == before
+    assert not (host.directory / "state").exists()
+
+
+def test_auto_goes_on_where_rules_of_ours_stand(host: Host, blind: Callable[[int], None]) -> None:
+    assert host("clean").code == 0
+    assert host("apply").out.endswith("(nft)\n")
+    blind(errno.EAGAIN)
+    said = host("apply")
+    assert (said.out, said.err) == ("nothing to do (nft)\n", f"meshfw: warning: {AGAIN}\n")
+    assert host("clean").err == f"meshfw: warning: {AGAIN}\n"
+
+
+@pytest.mark.parametrize("rootless", [False, True])
+def test_auto_goes_on_where_another_is_denied_for_good_and_that_is_news_to_nobody_in_a_user_namespace(
+    host: Host, blind: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, rootless: bool
+) -> None:
+    monkeypatch.setattr("meshfw.backends.instance.only_root_of_users", lambda: rootless)
+    blind(errno.EACCES)
+    for verb, code in (("plan", 2), ("check", 2), ("apply", 0), ("apply", 0), ("check", 0), ("clean", 0)):
+        said = host(verb)
+        assert (said.code, said.err) == (code, "" if rootless else f"meshfw: warning: {DENIED}\n")
+    assert (DENIED in host("apply", "-v").out) is rootless
+
+
+def test_a_user_namespace_is_told_from_the_host(requires: Callable[..., None]) -> None:
+    requires("unshare")
+    ask = "from meshfw.backends.instance import only_root_of_users; print(only_root_of_users())"
+    done = subprocess.run(("unshare", "-r", sys.executable, "-c", ask), capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+    users = Path("/proc/self/uid_map").read_text("ascii").split()
+    assert only_root_of_users() is (users != ["0", "0", "4294967295"])
 
 
 # --- what is remembered ---
