@@ -149,8 +149,8 @@ def _are_conditions(found: Sequence[_Expression], *, ipv6: bool) -> bool:
             conditions[-1].masks.append(data)
         elif name in ("cmp", "range") and conditions:
             conditions[-1].tests.append((name, data))
-        elif name in _KNOWN and (name == "match" or _number(data, 4) == 0 == _number(data, 5)):
-            matches = True  # NFTA_LIMIT_TYPE packets; NFTA_LIMIT_FLAGS not inverted
+        elif name in _KNOWN and (name == "match" or _is_told_limit(data)):
+            matches = True
         else:
             return False
     places = [condition.load[:2] for condition in conditions if condition.load != _MARK]
@@ -187,6 +187,27 @@ def _is_told(condition: _Condition, protocol: int, *, ipv6: bool) -> bool:
     return (load in addresses or load == _MARK) and once and len(masked) == len(masks) <= 1
 
 
+def _is_told_limit(data: _Data) -> bool:
+    """Whether iptables prints a limit's own rate, rather than one that shares its time of a packet in 1/10,000 s.
+
+    That time is all that it keeps of a rate (iptables/nft-shared.c, nft_parse_limit; libxt_limit.c, print_rate).
+    """
+    rate, unit = _number(data, 1), _number(data, 2)
+    period = (unit * _LIMIT_SCALE // rate if rate else 0) & 0xFFFFFFFF
+    if not period or _number(data, 4) or _number(data, 5):  # NFTA_LIMIT_TYPE packets; NFTA_LIMIT_FLAGS not inverted
+        return False
+    printed = _DAY
+    for shorter in _SHORTER:
+        packets, rest = divmod(shorter * _LIMIT_SCALE, period)
+        if packets < rest or not packets:
+            break
+        printed = shorter
+    return (printed * _LIMIT_SCALE // period, printed) == (rate, unit)
+
+
+_LIMIT_SCALE: Final = 10_000  # linux/netfilter/xt_limit.h, XT_LIMIT_SCALE
+_DAY: Final = 86_400
+_SHORTER: Final = (3_600, 60, 1)
 _KNOWN: Final = frozenset({"match", "limit"})
 _EQUAL, _UNEQUAL, _AT_MOST, _AT_LEAST = 0, 1, 3, 5  # enum nft_cmp_ops
 _TCP, _UDP = 6, 17  # linux/in.h

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meshfw.extensions.limit import Rate
 from meshfw.kernel.command import run
 from meshfw.kernel.netlink import Nfnetlink, NfRule
 from meshfw.kernel.nfexpr import read_body, without_counter
@@ -86,6 +87,12 @@ NATIVE = (
     "numgen inc mod 2 0 counter accept",
     "jhash ip saddr mod 2 0 counter accept",
     "limit rate over 5/second counter drop",
+    "limit rate 6000/second counter accept",
+    "limit rate 3400/second counter accept",
+    "limit rate 60/minute counter accept",
+    "limit rate 60/hour burst 1 packets counter accept",
+    "limit rate 1/week counter accept",
+    "limit rate 20000/second counter accept",
     "limit rate 5 kbytes/second counter accept",
     "quota over 5 bytes counter drop",
     'log prefix "a" counter',
@@ -152,6 +159,10 @@ ALIKE = (
     "ip frag-off & 0x1fff != 0 counter accept",
     "tcp flags & (syn|ack) != syn counter accept",
     "ip saddr 192.0.2.1 limit rate 5/second counter accept",
+    "limit rate 10000/second burst 7 packets counter accept",
+    "limit rate 5000/second counter accept",
+    "limit rate 90/minute counter accept",
+    "limit rate 23/day burst 1 packets counter accept",
     "counter meta nftrace set 1",
 )
 
@@ -230,3 +241,46 @@ def test_what_looks_like_a_counter_inside_another_expression_is_none(padding: in
 def test_a_counter_is_found_behind_whatever_precedes_it(before: list[bytes]) -> None:
     head = b"".join(before)
     assert without_counter(head + SEVEN + SEVEN) == (head + counter(0, 0) + SEVEN, 7, 700)
+
+
+# --- limits ------------------------------------------------------------------------------------------------
+
+UNITS = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
+
+
+def limit(rate: int, unit: int) -> bytes:
+    numbers = ((1, rate, 8), (2, unit, 8), (3, 5, 4), (4, 0, 4), (5, 0, 4))
+    data = b"".join(attribute(kind, value.to_bytes(size, "big")) for kind, value, size in numbers)
+    return expression("limit", data) + SEVEN + ACCEPTED
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_rate_that_iptables_writes_is_told(unit: int) -> None:
+    written = {Rate(packets, unit).reduced for packets in range(1, 10_001)}
+    assert [rate for rate in written if not read_body(limit(rate.packets, rate.unit), ipv6=False).told] == []
+
+
+@pytest.mark.parametrize("unit", [*UNITS, 7, 604_800, 2**40])
+def test_a_rate_that_iptables_writes_otherwise_is_not_told(unit: int) -> None:
+    told = {packets for packets in range(10_001) if read_body(limit(packets, unit), ipv6=False).told}
+    rates = [Rate(packets, unit) for packets in range(1, 10_001)] if unit in UNITS else []
+    assert told == {rate.packets for rate in rates if rate.reduced == rate}
+
+
+def test_what_is_told_of_rates_is_what_both_tools_say(room: Netns) -> None:
+    script = "add table ip filter; flush table ip filter; add chain ip filter RATES\n"
+    pairs = [(packets, unit) for unit in UNITS for packets in (*range(1, 130), *range(131, 10_001, 97))]
+    added = "".join(f"add rule ip filter RATES limit rate {packets}/{UNITS[unit]} counter\n" for packets, unit in pairs)
+    with room.entered():
+        run(("nft", "-f", "-"), timeout=60, input=(script + added).encode())
+        before = rules(room, Family.IPV4, "filter", "RATES")
+        printed = [
+            line for line in run(("iptables-nft-save",), timeout=60).stdout.splitlines() if line.startswith("-A RATES ")
+        ]
+        text = "\n".join(("*filter", ":RATES -", *printed, "COMMIT\n"))
+        run(("iptables-nft-restore", "--noflush"), timeout=60, input=text.encode())
+    again = rules(room, Family.IPV4, "filter", "RATES")
+    assert len(before) == len(again) == len(pairs)
+    kept = [one.expressions == other.expressions for one, other in zip(before, again, strict=True)]
+    assert [read_body(rule.expressions, ipv6=False).told for rule in before] == kept
+    assert {True, False} == set(kept)
