@@ -6,10 +6,17 @@ ignored and told of, never obeyed.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
+
+_PATIENCE: Final = 1.0  # seconds for the other writers of a directory
+_PAUSE: Final = 0.005
 
 
 class OddFileError(Exception):
@@ -35,18 +42,57 @@ def read_kept(directory: str, name: str, *, most: int) -> bytes:
 
 def write_kept(directory: str, name: str, content: bytes) -> None:
     """Put a file in place of another one in a single step: who reads meanwhile finds the old one or the new one."""
-    with suppress(OSError):
-        os.mkdir(directory, 0o700)
+    _make(directory)
     with opened_directory(directory) as folder:
-        new = f".{name}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        new = f".{name}.{secrets.token_hex(8)}.new"  # its writer's alone: another one would put its half in place
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(new, flags, 0o600, dir_fd=folder)
         try:
-            os.write(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                _write_all(descriptor, content)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(new, dir_fd=folder)
+            raise
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:  # a full file system takes what has room, and refuses the rest the next time
+        left = left[os.write(descriptor, left) :]
+
+
+@contextmanager
+def only_keeper(directory: str) -> Iterator[None]:
+    """A block in which nobody else is in such a block for this directory; TimeoutError, an OSError, if one stays.
+
+    The lock is flock(2) on the directory itself, so that no file of its own is left behind.
+    """
+    _make(directory)
+    with opened_directory(directory) as folder:
+        end = time.monotonic() + _PATIENCE
+        while not _locked(folder):
+            if time.monotonic() >= end:
+                raise TimeoutError(f"{directory} is locked for more than {_PATIENCE:g} s")
+            time.sleep(_PAUSE)
+        yield  # closing the directory frees it
+
+
+def _locked(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make(directory: str) -> None:
+    with suppress(OSError):
+        os.mkdir(directory, 0o700)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backends.kept import OddFileError, read_kept, write_kept
+from meshfw.backends.kept import OddFileError, only_keeper, read_kept, write_kept
 from meshfw.model import Family
 
 DIRECTORY: Final = "/run/meshfw"
@@ -39,18 +39,26 @@ class KnownTexts:
 
     def keep(self, new: Iterable[Printed]) -> None:
         """Keep more for the next run; where that can't be done, only this one knows them."""
-        known = self._read()  # others may have added theirs
-        for family, written, printed in new:
+        more = [*new]
+        try:
+            with only_keeper(_directory()):  # owners and namespaces share the file
+                self._known = self._with(more)
+                write_kept(_directory(), self._name, msgspec.json.encode(self._known) + b"\n")
+        except (OSError, OddFileError):
+            self._known = self._with(more)
+
+    def _with(self, more: Iterable[Printed]) -> dict[Family, dict[str, str]]:
+        """What this run knew already, what others have kept since, and more; the oldest are left out."""
+        known = self._read()
+        if self._known is not None:
+            known = {family: {**self._known[family], **texts} for family, texts in known.items()}
+        for family, written, printed in more:
             known[family].pop(written, None)
             known[family][written] = printed
         for texts in known.values():
-            for oldest in [*texts][: len(texts) - _MOST]:
+            for oldest in [*texts][: max(0, len(texts) - _MOST)]:
                 del texts[oldest]
-        self._known = known
-        try:
-            write_kept(_directory(), self._name, msgspec.json.encode(known) + b"\n")
-        except (OSError, OddFileError):
-            return
+        return known
 
     def _read(self) -> dict[Family, dict[str, str]]:
         try:
