@@ -60,8 +60,8 @@ def _tables(step: Step, family: Family) -> Iterator[PlainTable]:
         kind, chain, text = (*line.split(" ", 2), "", "")[:3]
         if line.startswith("*"):
             name, chains, rules = line[1:], [], []
-        elif line.startswith(":"):
-            chains.append(kind[1:])
+        elif kind == "-N":
+            chains.append(chain)
         elif kind in {"-A", "-I"} and marked_name(text, OWNER) is None:
             words = tuple(word.text for word in split(text))
             rules.append(PlainRule(chain, words, text, kind == "-I"))

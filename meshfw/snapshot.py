@@ -78,6 +78,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def updated(self, part: Snapshot, keys: Iterable[ListKey | SetKey]) -> Snapshot:
         """This snapshot with the named lists and sets as ``part`` saw them; one that ``part`` lacks is gone."""
+        keys = tuple(keys)
         lists: dict[Any, ObservedList] = dict(self.lists)
         sets = dict(self.sets)
         for key in keys:
@@ -85,7 +86,9 @@ class Snapshot(msgspec.Struct, frozen=True):
                 _replace(sets, key, part.sets.get(key))
             else:
                 _replace(lists, key, part.lists.get(key))
-        return Snapshot(lists, sets, part.broken, part.strangers)
+        seen = set(keys)
+        strangers = {key: where for key, where in self.strangers.items() if key not in seen}
+        return Snapshot(lists, sets, part.broken, {**strangers, **part.strangers})
 
     def adopted(self, ruleset: Ruleset) -> Snapshot:
         """This snapshot, known to mean the ruleset, with the ruleset's own values: compared by identity from now on."""

@@ -26,15 +26,15 @@ from meshfw.backend import (
     Watch,
 )
 from meshfw.backends.iptables_learning import Texts
-from meshfw.backends.iptables_listing import LEFT_OVER, observed_lists
+from meshfw.backends.iptables_listing import observed_lists
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader, same_owned
 from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, stands, steps_of, tidying
 from meshfw.backends.iptables_text import tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
-from meshfw.backends.layout import TableKey, iptables_chain
+from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker
 from meshfw.backends.nft_depth import Known, deep_paths
-from meshfw.backends.nft_neighbours import overruling_findings
+from meshfw.backends.nft_neighbours import dormant_findings, overruling_findings
 from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
 from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
@@ -138,18 +138,17 @@ class IptablesBackend:
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """Our chains as they are now, and what leads to them; ``keys`` narrows the reading."""
         part = None if keys is None else self._part(key for key in keys if not isinstance(key, tuple))
-        snapshot, silent = Snapshot(), ""
+        silent: str | None = ""
         for _ in range(_READS):
             look = self._look(part)
             self._learn(look)
             new = self._texts.missing(look, part)
             silent = self._ask(new, look) if new else ""
-            snapshot = self._snapshot(look, part)
-            if not new or (self._reader.still(look) and not silent):  # what was asked for may be of a later moment
-                return Observed(snapshot, self._print(look))
+            if silent == "":
+                return Observed(self._snapshot(look, part), self._print(look))
         if silent:
             raise BackendError(f"iptables lists other rules in {silent} than the kernel has there", backend=self.name)
-        return Observed(snapshot, None)
+        raise BackendError("others kept writing while the rules were read", backend=self.name, remedy="try again")
 
     def _look(self, part: Part | None) -> Look:
         """A reading whose counters are of now, in the chains that are asked for."""
@@ -174,7 +173,7 @@ class IptablesBackend:
             return key.name.removesuffix(LEFT_OVER)
         return iptables_chain(self._owner, key)
 
-    def _ask(self, chains: Mapping[Family, Sequence[ChainRules]], look: Look) -> str:
+    def _ask(self, chains: Mapping[Family, Sequence[ChainRules]], look: Look) -> str | None:
         with self._alone() as lock:  # the tool takes the lock for questions too, but can't say who holds it
             return self._texts.ask(chains, look, lock)
 
@@ -216,7 +215,7 @@ class IptablesBackend:
         plan = transaction.plan
         check_steps(transaction.steps, self._tool)
         with self._alone() as lock:
-            before = self._before(based_on, tables_of(plan))
+            before = self._before(based_on, plan)
             printed: dict[Family, str] = {}
             tidied = 0
             try:
@@ -247,12 +246,18 @@ class IptablesBackend:
         else:
             yield None
 
-    def _before(self, based_on: Fingerprint | None, tables: Collection[TableKey]) -> Look:
-        """What stands before a commit; ConcurrentChangeError where that isn't what it is based on."""
+    def _before(self, based_on: Fingerprint | None, plan: Plan) -> Look:
+        """What stands before a commit; ConcurrentChangeError where that isn't what it is based on.
+
+        Whatever it is based on: chains are edited by position, so those of the plan are what it was made for.
+        """
         known = self._known
-        if known is None or not self._reader.still(known, tables):
+        if known is None or not self._reader.still(known, tables_of(plan)):
             known = self._refreshed()
-        if based_on is not None and based_on != self._print(known):
+        if (based_on is not None and based_on != self._print(known)) or not all(
+            change.old is None or change.old.backing.is_of(known.table((change.key.family, change.key.table)).chains)
+            for change in plan.lists
+        ):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=self.name)
         return known
 
@@ -266,7 +271,8 @@ class IptablesBackend:
         part = self._part(change.key for change in plan.lists)
         self._epoch += 1
         if self._variant.legacy:
-            after = self._reader.look(part)
+            after = self._reader.look(dict.fromkeys(part))
+            exclusive = exclusive and before.stands_in(after, part)
         else:
             after = self._reader.look({})
             exclusive = exclusive and None not in (before.stamp, after.stamp)
@@ -283,16 +289,25 @@ class IptablesBackend:
 
     def _put_back(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
         """Make the tables that a failed commit has changed what they were; PartialCommitError where that fails."""
-        now = self._reader.look()
-        touched = self._changed_tables(plan, before, now)
+        try:
+            self._undo_all(plan, before, error, lock)
+        except PartialCommitError:
+            raise
+        except BaseException as second:  # noqa: BLE001 - whatever ends it, somebody has to be told what stands
+            raise PartialCommitError(error, second, stands(tables_of(plan), plan), backend=self.name) from error
+
+    def _undo_all(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
+        now = {key: self._unstrange(plan, key, self._reader.look()) for key in tables_of(plan)}
+        touched = self._changed_tables(now, before)
         for family in Family:
-            text = "".join(self._undo(plan, key, now.table(key)) for key in touched if key[0] is family)
+            text = "".join(self._undo(plan, key, now[key]) for key in touched if key[0] is family)
             if text:
                 try:
                     self._tool.restore(family, text, lock=lock)
                 except BackendError as second:
                     raise PartialCommitError(error, second, stands(touched, plan), backend=self.name) from error
-        left = self._changed_tables(plan, before, self._reader.look()) if touched else ()
+        now = {key: self._unstrange(plan, key, self._reader.look()) for key in touched}
+        left = self._changed_tables(now, before)
         if left:
             raise PartialCommitError(error, None, stands(left, plan), backend=self.name) from error
         if isinstance(error, BackendError):
@@ -302,12 +317,26 @@ class IptablesBackend:
     def _undo(self, plan: Plan, key: TableKey, now: RawTable) -> str:
         return undo_text(plan, key, chains=now.chains, jumps=now.jumps, owner=self._owner)
 
-    def _changed_tables(self, plan: Plan, before: Look, now: Look) -> tuple[TableKey, ...]:
-        """The tables of a plan in which our chains, or how many jumps lead to them, aren't what they were.
+    def _unstrange(self, plan: Plan, key: TableKey, now: Look) -> RawTable:
+        """A table without chains that somebody made meanwhile under names that the plan makes: they lack our marker."""
+        table = now.table(key)
+        made = [
+            change.key for change in plan.lists if change.old is None and (change.key.family, change.key.table) == key
+        ]
+        names = {self._chain(held): iptables_marker(self._owner, held).encode() for held in made}
+        strange = [
+            name
+            for name, marker in names.items()
+            if name in table.chains and not (table.chains[name] and marker in table.chains[name][0].body)
+        ]
+        return table.without(strange)
+
+    def _changed_tables(self, now: Mapping[TableKey, RawTable], before: Look) -> tuple[TableKey, ...]:
+        """The tables in which our chains, or how many jumps lead to them, aren't what they were.
 
         Others may have written meanwhile, and built-in chains that a tool has made stay: neither is anything of ours.
         """
-        return tuple(key for key in tables_of(plan) if not same_owned(now.table(key), before.table(key), self._owner))
+        return tuple(key for key, table in now.items() if not same_owned(table, before.table(key), self._owner))
 
     # --- what can't be said ---
 
@@ -325,6 +354,7 @@ class IptablesBackend:
             findings.extend(deep_paths(ruleset, most=NFT_DEPTH, known=self._paths))
         if self._netlink is not None and ruleset.attachments:
             findings.extend(overruling_findings(ruleset, self._netlink.chains()))
+            findings.extend(dormant_findings(ruleset, self._netlink.tables()))
         return tuple(findings)
 
 

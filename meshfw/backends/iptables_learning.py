@@ -86,20 +86,29 @@ class Texts:
         self._lexicon.remember(family, (rule,), (text,))
         return text is not None
 
-    def ask(self, asked: Mapping[Family, Sequence[ChainRules]], look: Look, lock: XtablesLock | None) -> str:
-        """Learn the texts of chains' rules, with one process for each family.
+    def ask(self, asked: Mapping[Family, Sequence[ChainRules]], look: Look, lock: XtablesLock | None) -> str | None:
+        """Learn the texts of chains' rules, with one process for each family, if they are what was looked at.
 
-        What comes back names the chains for which asking failed: whose they are would be a guess.
+        None where somebody wrote meanwhile: then nothing is learned. What else comes back names the chains for which
+        asking failed: whose they are would be a guess.
         """
+        if not self._reader.still(look):
+            return None
+        answers: list[tuple[Family, ChainRules, Sequence[str | None]]] = []
         silent: list[str] = []
         for family, new in asked.items():
             left = {item[:2]: f"{family} {item.table[1]} {item.chain}" for item in new}
             for item, lines in self._printed(family, new, look, lock):
+                texts: Sequence[str | None] | None
                 texts = [None] * len(item.told) if lines is None else matched(item.told, lines)
                 if texts is not None:
                     del left[item[:2]]
-                    self._lexicon.remember(family, item.rules, texts)
+                    answers.append((family, item, texts))
             silent.extend(left.values())
+        if not self._reader.still(look):
+            return None
+        for family, item, texts in answers:
+            self._lexicon.remember(family, item.rules, texts)
         return ", ".join(silent)
 
     def _printed(

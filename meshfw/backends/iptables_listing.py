@@ -10,7 +10,7 @@ import msgspec
 
 from meshfw.backends.iptables_raw import RawRule, RawTable
 from meshfw.backends.iptables_text import Standing
-from meshfw.backends.layout import MARK, TableKey, iptables_chain, iptables_dispatcher
+from meshfw.backends.layout import LEFT_OVER, MARK, TableKey, iptables_chain, iptables_dispatcher, iptables_marker
 from meshfw.errors import ParseError
 from meshfw.languages.lexer import split
 from meshfw.model import ChainKey, DispatcherKey, Hook, Place, Policy, Rule
@@ -19,8 +19,6 @@ from meshfw.snapshot import ListKey, ObservedList, ObservedRule
 _POLICIES: Final = {"-j ACCEPT": Policy.ACCEPT, "-j DROP": Policy.DROP}
 _UNTOLD: Final = "a rule that iptables can't tell"
 _ESCAPED: Final = re.compile(r"\\.", re.DOTALL)
-LEFT_OVER: Final = " (left over)"
-"""What the name of a chain of ours ends in that stands under a name which this layout doesn't give it."""
 
 
 def printed_rules(output: str, asked: Sequence[str]) -> list[list[str]]:
@@ -89,6 +87,7 @@ def observed_lists(
     markers = {name: _marker(rules, reading) for name, rules in raw.chains.items()}
     ours = _ours(raw, {name for name, held in markers.items() if held is not None}, reading.jump)
     keys = {name: _key(table, name, markers[name], reading.owner) for name in raw.chains}
+    keys.update(_mismarked(table, raw, keys, reading))
     for name, key in keys.items():
         reading.named(name, key)
     lists: dict[ListKey, ObservedList] = {}
@@ -102,6 +101,8 @@ def observed_lists(
             lists[key] = _list(key, name, rules, texts, raw=raw, reading=reading)
         else:
             strangers[key] = f"{table[0]} {table[1]} chain {name}"
+    for name in raw.taken:
+        strangers[_key(table, name, None, reading.owner)] = f"{table[0]} {table[1]} chain {name}"
     return lists, strangers
 
 
@@ -131,18 +132,15 @@ def marked_name(text: str, owner: str) -> str | None:
 
 
 def _ours(raw: RawTable, marked: set[str], jump: Callable[[RawRule], str]) -> set[str]:
-    """The chains that are the owner's: marked or empty ones, and those between which and a marked one a jump leads.
+    """The chains that are the owner's: marked or empty ones, dispatchers, and those to which a marked one leads.
 
-    A flush or a vandal takes the marker along with the rules; but nobody else's chain is tied to a marked one.
+    A flush or a vandal takes the marker along with the rules; but no marked chain leads to somebody else's.
     """
     unmarked = [name for name, rules in raw.chains.items() if name not in marked and rules]
     if not unmarked:
         return set(raw.chains)
     tied = {jump(rule) for name in marked for rule in raw.chains[name]}
-    strange = {
-        name for name in unmarked if name not in tied and not any(jump(rule) in marked for rule in raw.chains[name])
-    }
-    return set(raw.chains) - strange
+    return set(raw.chains) - {name for name in unmarked if name not in tied and iptables_dispatcher(name) is None}
 
 
 def _key(table: TableKey, name: str, marker: str | None, owner: str) -> ListKey:
@@ -154,6 +152,16 @@ def _key(table: TableKey, name: str, marker: str | None, owner: str) -> ListKey:
     if iptables_chain(owner, logical) == name:
         return ChainKey(*table, logical)
     return ChainKey(*table, f"{name}{LEFT_OVER}")
+
+
+def _mismarked(table: TableKey, raw: RawTable, keys: Mapping[str, ListKey], reading: Reading) -> dict[str, ListKey]:
+    """The lists of chains that bear another's marker although a chain of ours leads to them: theirs was overwritten."""
+    odd = [name for name, key in keys.items() if isinstance(key, ChainKey) and key.name.endswith(LEFT_OVER)]
+    if not odd:
+        return {}
+    led_to = {reading.jump(rule) for name in keys.keys() - odd for rule in raw.chains[name]}
+    by_name = {name: _key(table, name, None, reading.owner) for name in odd if name in led_to}
+    return {name: key for name, key in by_name.items() if isinstance(key, ChainKey) and LEFT_OVER not in key.name}
 
 
 # --- one list ----------------------------------------------------------------------------------------------
@@ -169,7 +177,7 @@ def _list(
     reading: Reading,
 ) -> ObservedList:
     first = texts[0] if texts else None
-    marker = int(first is not None and marked_name(first, reading.owner) is not None)
+    marker = int(first is not None and _is_marker(first, key, reading.owner))
     last = texts[-1] if texts else None
     policy = Policy.RETURN
     if isinstance(key, DispatcherKey) and last is not None and len(texts) > marker:
@@ -190,6 +198,7 @@ def _list(
             for held, text in zip(rules, texts, strict=True)
             if text is not None
         ),
+        bodies=tuple(held.body for held in rules),
     )
     return ObservedList(
         key,
@@ -199,6 +208,14 @@ def _list(
         tuple(_faults(key, standing, raw.jumps)),
         standing,
     )
+
+
+def _is_marker(text: str, key: ListKey, owner: str) -> bool:
+    """Whether a text is the marker of this list, not another's."""
+    name = marked_name(text, owner)
+    if name is None or isinstance(key, DispatcherKey):
+        return name is not None and f"{MARK}:{owner}:{name}" == iptables_marker(owner, key)
+    return name == key.name or key.name.endswith(LEFT_OVER)
 
 
 def _rules(

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 
 from meshfw.backends.layout import TableKey, owned_iptables_chain
-from meshfw.kernel.netlink import NfChain, Nfnetlink
+from meshfw.kernel.netlink import TABLE_DORMANT, NfChain, Nfnetlink
 from meshfw.kernel.nfexpr import NfBody, read_body, without_counter
 from meshfw.kernel.xtables import Blob, Xtables
 from meshfw.languages.nft import FAMILIES
@@ -58,10 +58,20 @@ class RawTable(msgspec.Struct, frozen=True):
     chains: Mapping[str, tuple[RawRule, ...]] = {}
     jumps: Mapping[Hook, tuple[str, ...]] = {}
     hidden: Mapping[tuple[str, Hook], tuple[int, ...]] = {}
+    taken: frozenset[str] = frozenset()
+    """Names of ours that base chains of nft's have: no user chains, and none of ours."""
+    dormant: bool = False
+    """It is switched off, with all that stands in it (nft(8), dormant)."""
+
+    def without(self, names: Collection[str]) -> RawTable:
+        """The table but for some chains."""
+        kept = {name: rules for name, rules in self.chains.items() if name not in names}
+        return msgspec.structs.replace(self, chains=kept)
 
     def same(self, other: RawTable) -> bool:
         """Whether they differ in counters at most."""
-        return (self.jumps, self.hidden) == (other.jumps, other.hidden) and _same_chains(self, other)
+        mine, others = ((it.jumps, it.hidden, it.taken, it.dormant) for it in (self, other))
+        return mine == others and _same_chains(self, other)
 
 
 def same_owned(one: RawTable, other: RawTable, owner: str) -> bool:
@@ -84,6 +94,8 @@ def _own_jumps(table: RawTable, owner: str) -> Counter[tuple[Hook, str]]:
 
 Part = Mapping[TableKey, Collection[str]]
 """Chains of some tables."""
+Whole = Mapping[TableKey, None]
+"""Some tables, with all of the owner's chains."""
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -114,13 +126,18 @@ class Look(msgspec.Struct, frozen=True):
             return all(self.stamp.get(table) == blob for table, blob in part.stamp.items())
         return part.stamp is not None and part.stamp == self.stamp
 
+    def stands_in(self, later: Look, but: Part) -> bool:
+        """Whether a later reading of whole tables has the same chains there, ``but`` for those named."""
+        return all(
+            _same_chains(self.table(key).without(names), later.table(key).without(names)) for key, names in but.items()
+        )
+
     def with_part(self, part: Look, chains: Part) -> Look:
         """This reading with some chains as a later one of those chains saw them."""
         tables = dict(self.tables)
         for key, names in chains.items():
-            old, new = tables.get(key, RawTable()), part.tables.get(key, RawTable())
-            held = {name: rules for name, rules in old.chains.items() if name not in names}
-            tables[key] = RawTable(held | dict(new.chains), new.jumps, new.hidden)
+            new = part.table(key)
+            tables[key] = msgspec.structs.replace(new, chains={**self.table(key).without(names).chains, **new.chains})
         stamp = {**self.stamp, **part.stamp} if isinstance(part.stamp, dict) else part.stamp
         return Look(stamp, tables)
 
@@ -132,7 +149,7 @@ def _filled(tables: Mapping[TableKey, RawTable]) -> dict[TableKey, RawTable]:
 class Reader(Protocol):
     """The kernel's side of a variant of iptables."""
 
-    def look(self, part: Part | None = None) -> Look:
+    def look(self, part: Part | Whole | None = None) -> Look:
         """All of the owner's, or some chains (and the jumps of their tables); one moment, or no stamp."""
         ...
 
@@ -170,7 +187,7 @@ class NftReader:
         """Whether the generation stands."""
         return look.stamp is not None and self._netlink.generation() == look.stamp
 
-    def look(self, part: Part | None = None) -> Look:
+    def look(self, part: Part | Whole | None = None) -> Look:
         """A reading between two equal generations."""
         tables: dict[TableKey, RawTable] = {}
         for _ in range(_READS):
@@ -181,31 +198,42 @@ class NftReader:
                 return Look(before, tables)
         return Look(None, tables)
 
-    def _tables(self, part: Part | None) -> dict[TableKey, RawTable]:
+    def _tables(self, part: Part | Whole | None) -> dict[TableKey, RawTable]:
         found: dict[TableKey, list[NfChain]] = {}
         for family in Family if part is None else {key[0] for key in part}:
             for chain in self._netlink.chains(FAMILIES[family]):
                 if chain.table in _TABLES:
                     found.setdefault((family, Table(chain.table)), []).append(chain)
+        dormant = {(table.family, table.name) for table in self._netlink.tables() if table.flags & TABLE_DORMANT}
         return {
-            key: self._table(key, chains, None if part is None else part[key])
+            key: self._table(
+                key,
+                chains,
+                None if part is None else part[key],
+                dormant=(FAMILIES[key[0]], key[1].value) in dormant,
+            )
             for key, chains in found.items()
             if (part is None or key in part) and any(owned_iptables_chain(self._owner, chain.name) for chain in chains)
         }
 
-    def _table(self, key: TableKey, chains: Collection[NfChain], names: Collection[str] | None) -> RawTable:
+    def _table(
+        self, key: TableKey, chains: Collection[NfChain], names: Collection[str] | None, *, dormant: bool
+    ) -> RawTable:
         own: dict[str, tuple[RawRule, ...]] = {}
         jumps: dict[Hook, tuple[str, ...]] = {}
         hidden: dict[tuple[str, Hook], tuple[int, ...]] = {}
         hooks = HOOKS[key[1]]
+        taken: list[str] = []
         for chain in chains:
             if owned_iptables_chain(self._owner, chain.name):
-                if names is None or chain.name in names:
+                if chain.hook is not None:
+                    taken.append(chain.name)
+                elif names is None or chain.name in names:
                     own[chain.name] = self._rules(key, chain.name)
             elif chain.hook is not None and chain.name.isupper() and chain.name.lower() in hooks:
                 hook = Hook(chain.name.lower())
                 jumps[hook] = self._jumps(key, chain.name, hook, hidden)
-        return RawTable(own, jumps, hidden)
+        return RawTable(own, jumps, hidden, frozenset(taken), dormant)
 
     def _rules(self, key: TableKey, name: str) -> tuple[RawRule, ...]:
         rules = []
@@ -286,7 +314,7 @@ class LegacyReader:
                     return False
         return True
 
-    def look(self, part: Part | None = None) -> Look:
+    def look(self, part: Part | Whole | None = None) -> Look:
         """Each table as it is at one moment; the moments of two tables may differ."""
         stamp: dict[TableKey, Blob] = {}
         tables: dict[TableKey, RawTable] = {}

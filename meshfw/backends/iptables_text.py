@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backends.layout import TableKey, iptables_chain, iptables_marker
+from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker
 from meshfw.languages.iptables import quote_opaque
 from meshfw.model import HOOKS, Dispatcher, DispatcherKey, Family, Hook, Place, Policy, Rule, Table
 from meshfw.plan import ListChange, Plan
@@ -32,7 +32,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     has the number of bare jumps to it from each built-in chain, ``hidden`` the handles of those that iptables doesn't
     find, ``placed`` whether the one at its place is there.
     ``lines`` are its rules as iptables prints them, with counters: what it takes to make the chain again; ``length`` is
-    their number with those that iptables can't print.
+    their number with those that iptables can't print, and ``bodies`` their bytes.
     """
 
     chain: str
@@ -43,6 +43,16 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     hidden: Mapping[Hook, tuple[int, ...]] = {}
     placed: bool = False
     lines: tuple[str, ...] = ()
+    bodies: tuple[bytes, ...] = ()
+
+    def is_of(self, chains: Mapping[str, Sequence[tuple[bytes, int, int, object]]]) -> bool:
+        """Whether the chain holds the very same rules among these, whatever they have counted."""
+        rules = chains.get(self.chain)
+        return (
+            rules is not None
+            and len(rules) == len(self.bodies)
+            and all(rule[0] == body for rule, body in zip(rules, self.bodies, strict=True))
+        )
 
 
 def marker_text(owner: str, key: ListKey) -> str:
@@ -102,12 +112,13 @@ def chain_of(owner: str, change: ListChange) -> str:
 
 def _table_lines(changes: Sequence[ListChange], *, render: Renderer, owner: str) -> Iterator[str]:
     gone = [chain_of(owner, change) for change in changes if change.new is None]
-    yield from (f":{chain_of(owner, change)} - [0:0]" for change in changes if change.old is None)
+    # Not ":CHAIN", which would empty one that somebody made meanwhile.
+    yield from (f"-N {chain_of(owner, change)}" for change in changes if change.old is None)
     for change in changes:
         if change.new is not None:
             yield from _list_lines(change, chain_of(owner, change), render=render, owner=owner)
     for change in changes:
-        if isinstance(change.key, DispatcherKey) or change.new is None:
+        if _is_jumped_to(change.key):
             yield from _jump_lines(change, chain_of(owner, change))
     yield from (f"-F {chain}" for chain in gone)
     held = {chain_of(owner, change) for change in changes if change.old is not None and change.old.backing.hidden}
@@ -171,6 +182,11 @@ def _gap_lines(chain: str, texts: Sequence[str], old: range, *, at_end: bool) ->
 
 
 # --- the jumps in built-in chains --------------------------------------------------------------------------
+
+
+def _is_jumped_to(key: ListKey) -> bool:
+    """Whether a jump to it from a built-in chain is ours; any other list is led to by rules of its own table alone."""
+    return isinstance(key, DispatcherKey) or key.name.endswith(LEFT_OVER)
 
 
 def _jump_lines(change: ListChange, chain: str) -> Iterator[str]:

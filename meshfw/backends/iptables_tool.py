@@ -25,6 +25,8 @@ _ELF: Final = b"\x7fELF"
 _BUSY: Final = 4  # iptables, xshared.h: RESOURCE_PROBLEM
 _UNREADABLE: Final = "Parsing nftables rule failed"
 _REFUSED: Final = re.compile(r"line:? (\d+)")
+_INVALID: Final = "(Invalid argument)"
+_BLOCKED: Final = re.compile(r"CHAIN_\w+ failed \((?:Operation not supported|File exists)\)")
 _INCOMPATIBLE: Final = re.compile(r"chain `([^']+)' in table `([^']+)' is incompatible")
 
 
@@ -143,6 +145,12 @@ class Tool:
             remedy = f"a rule of somebody else leads to chain {line.removeprefix('-X ')}, which is to go: remove it"
         elif _UNREADABLE in done.stderr:
             remedy = "a rule that nft made stands where iptables looks for one of ours, and it can't read it: move it"
+        elif _BLOCKED.search(done.stderr):
+            remedy = "a chain that nft made stands where iptables wants to make one: move it"
+        elif _INVALID in done.stderr or line == "COMMIT":
+            remedy = (
+                "the kernel refuses a rule of that table, perhaps on a hook that it's met from: dmesg may say which"
+            )
         elif done.returncode == _BUSY:
             remedy = "others wrote at the same moment, or memory was short: try again"
         return CommandError(self.command(family), returncode=done.returncode, stderr=done.stderr, remedy=remedy)

@@ -22,7 +22,8 @@ iptables-legacy and iptables-nft (since 0.1.0), for owner ``meshfw``, in each ta
   ``meshfw:OWNER:HOOK/PLACE``; then come its rules, and in a dispatcher the policy as a last rule, where it isn't
   ``return``.
 
-A chain of that prefix without a marker is somebody else's, and is left alone.
+A chain of that prefix without a marker is somebody else's, and is left alone, but for an empty one, a dispatcher, and
+one to which a marked chain leads: those lost theirs in a flush.
 """
 
 from __future__ import annotations
@@ -148,6 +149,8 @@ TableKey = tuple[Family, Table]
 CHAIN_MAX: Final = 28
 """Characters of a chain's name (linux/netfilter/x_tables.h, XT_EXTENSION_MAXNAMELEN less the final NUL)."""
 _DIGITS: Final = 8
+LEFT_OVER: Final = " (left over)"
+"""What the name of a chain of ours ends in that stands under a name which this layout doesn't give it."""
 _DISPATCHER: Final = re.compile(r"([a-z][a-z0-9]{0,9})\.([a-z]+)\.(first|last)\Z")
 
 

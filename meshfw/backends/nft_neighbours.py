@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from meshfw.backend import Unsupported
-from meshfw.kernel.netlink import NfChain
+from meshfw.kernel.netlink import TABLE_DORMANT, NfChain, NfTable
+from meshfw.languages.nft import FAMILIES
 from meshfw.model import Attachment, ChainKey, Family, Goto, Jump, Place, Policy, Ruleset, Table
 
 _REACHED: Final = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": (Family.IPV4, Family.IPV6)}
@@ -34,6 +35,17 @@ def overruling_findings(ruleset: Ruleset, chains: Iterable[NfChain]) -> Iterator
             if (attachment.family, attachment.hook.value) == (family, hook):
                 yield from _findings(attachment, foreign.get((family, hook), ()), drops=False)
                 break
+
+
+def dormant_findings(ruleset: Ruleset, tables: Iterable[NfTable]) -> Iterator[Unsupported]:
+    """Tables of iptables' that somebody has switched off: no packet would meet what stands in them."""
+    dormant = {(table.family, table.name) for table in tables if table.flags & TABLE_DORMANT}
+    wanted = dict.fromkeys((FAMILIES[chain.family], chain.table.value) for chain in ruleset.chains)
+    for family, name in wanted:
+        if (family, name) in dormant:
+            where = f"table {family} {name}"
+            wake = f"nft 'add {where} {{ }}' wakes it"
+            yield Unsupported(where, f"somebody made it dormant, so no packet meets what stands in it: {wake}")
 
 
 _OnHooks = dict[tuple[Family, str], list[tuple[str, str]]]

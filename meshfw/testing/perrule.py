@@ -56,8 +56,8 @@ def _lines(program: str, text: str) -> Iterator[Line]:
     for line in text.splitlines():
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith(":"):
-            yield Line(program, table, "N", line[1:].split()[0])
+        elif line.startswith("-N "):
+            yield Line(program, table, "N", line.removeprefix("-N "))
         elif line.startswith(("-A ", "-I ")):
             letter, chain, *words = shlex.split(line)
             yield Line(program, table, letter[1:], chain, tuple(words))
