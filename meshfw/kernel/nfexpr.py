@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -92,35 +93,62 @@ def _walked_to_counter(expressions: bytes) -> re.Match[bytes] | None:
 
 
 def read_body(expressions: bytes, *, ipv6: bool) -> NfBody:
-    """What NFTA_RULE_EXPRESSIONS say; OSError with EPROTO where they are no attributes."""
-    found = [*_expressions(expressions)]
-    names = [name for name, _ in found]
+    """What NFTA_RULE_EXPRESSIONS say; OSError with EPROTO where they are no attributes.
+
+    What decides is the same in rules that differ in addresses, ports and comments alone, so it's thought over once: a
+    body never seen before takes some 6 µs.
+    """
+    elements = [element for _, element in attributes(expressions, 0, len(expressions))]
+    body, remarks = _judged(tuple([_facts(element) for element in elements]), ipv6)
+    return msgspec.structs.replace(body, comment=_comment(elements[0])) if remarks else body
+
+
+_MEMORY: Final = 4096  # of what recurs in rules; far more than there are kinds and shapes of rules in a ruleset
+
+
+@lru_cache(_MEMORY)
+def _judged(found: tuple[_Facts, ...], ipv6: bool) -> tuple[NfBody, bool]:
+    """A body of expressions with these facts, its comment aside, and whether it's nothing but a match."""
+    names = [facts.name for facts in found]
     counted = names.index("counter") if names.count("counter") == 1 else len(names)
     target = found[counted + 1 :]
-    code, jump = _verdict(target[0][1]) if names[counted + 1 :] == ["immediate"] else (None, "")
+    code, jump = (target[0].code, target[0].jump) if names[counted + 1 :] == ["immediate"] else (None, "")
     plain = counted == 0 and code == _JUMP and bool(jump)
-    told = counted < len(names) and _is_target(target, code) and _are_conditions(found[:counted], ipv6=ipv6)
-    comment = _comment(expressions) if names == ["match", "counter"] else ""
-    return NfBody(jump, plain, told, comment)
+    told = counted < len(names) and _is_target(target) and _are_conditions(found[:counted], ipv6=ipv6)
+    return NfBody(jump, plain, told), names == ["match", "counter"]
 
 
-_Data = Mapping[int, bytes]
-_Expression = tuple[str, _Data]
+_Load = tuple[str, int, int]
+
+
+class _Facts(NamedTuple):
+    """What of an expression may decide: all but its literals, and of them only what some answer depends on."""
+
+    name: str
+    load: _Load = ("", 0, 0)
+    """What a payload or meta loads: base, offset and length, or a key; where it writes instead, "set"."""
+    code: int | None = None
+    """The operator of a comparison; the verdict of an immediate, None where it loads a register."""
+    jump: str = ""
+    literal: int = 0
+    """A literal that is 0 or has a meaning of its own; of others -1."""
+    kept: bool = True
+    """Whether iptables has words for all of a mask, a limit or a log."""
+
 
 _JUMP: Final = -3  # linux/netfilter/nf_tables.h, enum nft_verdicts: NFT_JUMP
 _VERDICTS: Final = frozenset({0, 1, -1, _JUMP, -4, -5})  # NF_DROP, NF_ACCEPT, NFT_CONTINUE, JUMP, GOTO, RETURN
 
 
-def _is_target(found: Sequence[_Expression], code: int | None) -> bool:
+def _is_target(found: Sequence[_Facts]) -> bool:
     """Whether iptables has a target, or none, for what stands behind the counter."""
-    names = [name for name, _ in found]
+    names = [facts.name for facts in found]
     if names == ["immediate"]:
-        return code in _VERDICTS
-    if names == ["log"]:  # NFTA_LOG_GROUP, NFTA_LOG_LEVEL: NFLOG alone is made of it
-        return 1 in found[0][1] and 5 not in found[0][1]
+        return found[0].code in _VERDICTS
+    if names == ["log"]:
+        return found[0].kept
     if names == ["immediate", "meta"]:  # TRACE: NFT_META_NFTRACE set to 1
-        (_, value), (_, trace) = found
-        return _data(value, 2) == b"\1" and (_number(trace, 2), 3 in trace) == (_NFTRACE, True)
+        return found[0].literal == 1 and found[1].load == ("set", _NFTRACE, 0)
     return names in ([], ["target"])
 
 
@@ -130,26 +158,25 @@ def _is_target(found: Sequence[_Expression], code: int | None) -> bool:
 class _Condition(msgspec.Struct):
     """What is loaded, what it's masked with and what it's compared with."""
 
-    load: tuple[str, int, int]
-    masks: list[_Data] = []
-    tests: list[_Expression] = []
+    load: _Load
+    masks: list[_Facts] = []
+    tests: list[_Facts] = []
 
 
-def _are_conditions(found: Sequence[_Expression], *, ipv6: bool) -> bool:
+def _are_conditions(found: Sequence[_Facts], *, ipv6: bool) -> bool:
     """Whether iptables lists all that has to be met; its own options come first there, and each of them once."""
     conditions: list[_Condition] = []
     matches = False
-    for name, data in found:
-        if name in ("payload", "meta"):
-            load = _loaded(name, data)
-            if matches and load in (_OPTIONS_IPV6 if ipv6 else _OPTIONS_IPV4):
+    for facts in found:
+        if facts.name in ("payload", "meta"):
+            if matches and facts.load in (_OPTIONS_IPV6 if ipv6 else _OPTIONS_IPV4):
                 return False
-            conditions.append(_Condition(load))
-        elif name == "bitwise" and conditions:
-            conditions[-1].masks.append(data)
-        elif name in ("cmp", "range") and conditions:
-            conditions[-1].tests.append((name, data))
-        elif name in _KNOWN and (name == "match" or _is_told_limit(data)):
+            conditions.append(_Condition(facts.load))
+        elif facts.name == "bitwise" and conditions:
+            conditions[-1].masks.append(facts)
+        elif facts.name in ("cmp", "range") and conditions:
+            conditions[-1].tests.append(facts)
+        elif facts.name in _KNOWN and facts.kept:
             matches = True
         else:
             return False
@@ -161,30 +188,29 @@ def _are_conditions(found: Sequence[_Expression], *, ipv6: bool) -> bool:
 
 
 def _protocol(condition: _Condition) -> int:
-    """The transport protocol that a condition asks for; 0 where it asks for others."""
-    data = condition.tests[0][1] if condition.tests else {}
-    return int.from_bytes(_data(data, 3), "big") if _number(data, 2) == _EQUAL else 0
+    """TCP or UDP where a condition asks for it."""
+    test = condition.tests[0] if condition.tests else None
+    return test.literal if test is not None and test.code == _EQUAL else 0
 
 
 def _is_told(condition: _Condition, protocol: int, *, ipv6: bool) -> bool:
     load, masks, tests = condition.load, condition.masks, condition.tests
-    comparison = [_number(data, 2) for name, data in tests if name == "cmp"]  # NFTA_CMP_OP
+    comparison = [test.code for test in tests if test.name == "cmp"]
     once = len(tests) == 1 and comparison in ([_EQUAL], [_UNEQUAL])
-    # NFTA_BITWISE_XOR, NFTA_BITWISE_OP: a mask and no more
-    masked = [_data(data, 4) for data in masks if not any(_data(data, 5)) and not _number(data, 6)]
+    masked = len(masks) == 1 and masks[0].kept
     if load in _PORTS:
         ranged = len(tests) == 1 or comparison == [_AT_LEAST, _AT_MOST]
         return not masks and ranged and protocol in (_TCP, _UDP)
     if load == _BOTH_PORTS:  # listed as two conditions, whatever the comparison: true for equality alone
         return not masks and len(tests) == 1 and comparison == [_EQUAL] and protocol in (_TCP, _UDP)
     if load == _TCP_FLAGS:
-        return once and len(masked) == len(masks) == 1 and protocol == _TCP
+        return once and masked and protocol == _TCP
     if load == _FRAGMENT and not ipv6:
-        return once and masked == [_OFFSET] and not any(_data(tests[0][1], 3))
+        return once and masked and masks[0].literal == _OFFSET and tests[0].literal == 0
     if load in _INTERFACES or load == _PROTOCOL:
-        return once and not masks and (load != _PROTOCOL or any(_data(tests[0][1], 3)))
+        return once and not masks and (load != _PROTOCOL or tests[0].literal != 0)
     addresses = _ADDRESSES_IPV6 if ipv6 else _ADDRESSES_IPV4
-    return (load in addresses or load == _MARK) and once and len(masked) == len(masks) <= 1
+    return (load in addresses or load == _MARK) and once and (masked or not masks)
 
 
 def _is_told_limit(data: _Data) -> bool:
@@ -219,10 +245,10 @@ _PORTS: Final = frozenset((f"payload {_TRANSPORT}", offset, 2) for offset in (0,
 _BOTH_PORTS: Final = (f"payload {_TRANSPORT}", 0, 4)
 _TCP_FLAGS: Final = (f"payload {_TRANSPORT}", 13, 1)
 _FRAGMENT: Final = (f"payload {_NETWORK}", 6, 2)
-_OFFSET: Final = b"\x1f\xff"  # linux/ip.h, IP_OFFSET
+_OFFSET: Final = 0x1FFF  # linux/ip.h, IP_OFFSET
 
 
-def _addresses(source: int, destination: int, size: int) -> frozenset[tuple[str, int, int]]:
+def _addresses(source: int, destination: int, size: int) -> frozenset[_Load]:
     """The loads of both addresses: of a prefix that ends with an octet only those octets are loaded."""
     return frozenset((f"payload {_NETWORK}", at, count) for at in (source, destination) for count in range(1, size + 1))
 
@@ -235,20 +261,92 @@ _OPTIONS_IPV6: Final = _ADDRESSES_IPV6 | _INTERFACES | {_PROTOCOL}
 
 # --- one expression ----------------------------------------------------------------------------------------
 
-
-def _expressions(data: bytes) -> Iterator[_Expression]:
-    """Name and attributes of each expression, in order."""
-    for _, element in attributes(data, 0, len(data)):
-        held = dict(attributes(element, 0, len(element)))
-        inner = held.get(_DATA, b"")
-        name = held.get(_NAME, b"").rstrip(b"\0").decode("ascii", "replace")
-        # What an xt match or target holds isn't looked into: iptables lists those from the very same bytes.
-        yield name, {} if name in ("match", "target") else dict(attributes(inner, 0, len(inner)))
+_Data = Mapping[int, bytes]
 
 
-def _comment(expressions: bytes) -> str:
-    """The comment that the first expression holds; empty where it's another match."""
-    _, element = next(attributes(expressions, 0, len(expressions)))
+def _facts(element: bytes) -> _Facts:
+    """The facts of an expression.
+
+    The three kinds that hold the literals of ordinary rules are read without a look at the literals, and so without
+    any memory of them; whatever is laid out in another way than the kernel's is read like the rest.
+    """
+    if element[4:8] == b"cmp\0":
+        laid = _laid_out(element[:_LITERAL_AT], len(element))
+        if laid is not None:
+            return _test("cmp", laid[0], _literal(element[_LITERAL_AT : _LITERAL_AT + laid[1]], _TESTED))
+    else:
+        facts = _XT.get(element[:_XT_AT])
+        if facts is not None and element[_XT_AT : _XT_AT + 4] == _header(len(element) - _XT_AT, _DATA):
+            return facts
+    return _other_facts(element)
+
+
+# What an xt match or target holds isn't looked into: iptables lists those from the very same bytes.
+_XT: Final = {
+    _header(10, _NAME) + b"match\0\0\0": _Facts("match"),
+    _header(11, _NAME) + b"target\0\0": _Facts("target"),
+}
+_XT_AT: Final = 12
+_LITERAL_AT: Final = 36  # in a comparison
+
+
+@lru_cache(_MEMORY)
+def _laid_out(head: bytes, size: int) -> tuple[int, int] | None:
+    """The operator of a comparison of so many bytes, and how many are the literal; None where it isn't laid out so."""
+    if len(head) < _LITERAL_AT:
+        return None
+    length = _HEADER.unpack_from(head, _LITERAL_AT - 4)[0] - 4
+    if size != _LITERAL_AT + (length + 3 & ~3):
+        return None
+    # NFTA_EXPR_NAME, DATA; NFTA_CMP_SREG, OP, DATA; NFTA_DATA_VALUE
+    usual = _header(8, _NAME) + b"cmp\0" + _header(size - 8, _DATA) + _header(8, 1) + head[16:20]
+    usual += _header(8, 2) + head[24:28] + _header(size - 28, 3) + _header(length + 4, 1)
+    return (int.from_bytes(head[24:28], "big"), length) if head == usual else None
+
+
+@lru_cache(_MEMORY)
+def _test(name: str, code: int, literal: int) -> _Facts:
+    return _Facts(name, code=code, literal=literal)
+
+
+def _literal(value: bytes, telling: frozenset[int]) -> int:
+    number = int.from_bytes(value, "big")
+    return number if number in telling else -1
+
+
+_TESTED: Final = frozenset({0, _TCP, _UDP})
+_MASKS: Final = frozenset({_OFFSET})
+
+
+@lru_cache(_MEMORY)
+def _other_facts(element: bytes) -> _Facts:
+    """The facts of any expression, from its attributes."""
+    held = dict(attributes(element, 0, len(element)))
+    name = held.get(_NAME, b"").rstrip(b"\0").decode("ascii", "replace")
+    if name in ("match", "target"):
+        return _Facts(name)
+    inner = held.get(_DATA, b"")
+    data = dict(attributes(inner, 0, len(inner)))
+    if name in ("payload", "meta"):
+        return _Facts(name, load=_loaded(name, data))
+    if name in ("cmp", "range"):  # NFTA_CMP_OP, DATA; NFTA_RANGE_OP, FROM_DATA
+        return _test(name, _number(data, 2), _literal(_data(data, 3), _TESTED))
+    if name == "bitwise":  # NFTA_BITWISE_MASK; XOR, OP: a mask and no more
+        return _Facts(
+            name,
+            literal=_literal(_data(data, 4), _MASKS) if len(_data(data, 4)) == 2 else -1,
+            kept=not any(_data(data, 5)) and not _number(data, 6),
+        )
+    if name == "immediate":  # NFTA_IMMEDIATE_DATA
+        code, jump = _verdict(data)
+        return _Facts(name, code=code, jump=jump, literal=int(_data(data, 2) == b"\1"))
+    if name == "log":  # NFTA_LOG_GROUP, NFTA_LOG_LEVEL: NFLOG alone is made of it
+        return _Facts(name, kept=1 in data and 5 not in data)
+    return _Facts(name, kept=name != "limit" or _is_told_limit(data))
+
+
+def _comment(element: bytes) -> str:
+    """The comment that a match holds; empty where it's another match."""
     inner = dict(attributes(element, 0, len(element))).get(_DATA, b"")
     match = dict(attributes(inner, 0, len(inner)))  # NFTA_MATCH_NAME, INFO: struct xt_comment_info
     if match.get(1) != b"comment\0":
@@ -266,11 +364,11 @@ def _data(data: _Data, kind: int) -> bytes:
     return dict(attributes(held, 0, len(held))).get(1, b"")
 
 
-def _loaded(name: str, data: _Data) -> tuple[str, int, int]:
+def _loaded(name: str, data: _Data) -> _Load:
     """What an expression loads: base, offset and length of a payload, or a meta's key; "set" where it writes."""
     if name == "payload":  # NFTA_PAYLOAD_BASE, OFFSET, LEN, SREG
         return (f"payload {_number(data, 2)}", _number(data, 3), _number(data, 4)) if 5 not in data else ("set", 0, 0)
-    return ("meta", _number(data, 2), 0) if 3 not in data else ("set", 0, 0)  # NFTA_META_KEY, SREG
+    return ("set" if 3 in data else "meta", _number(data, 2), 0)  # NFTA_META_KEY, SREG
 
 
 def _verdict(data: _Data) -> tuple[int | None, str]:

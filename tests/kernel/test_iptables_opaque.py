@@ -118,6 +118,7 @@ def test_forms_of_a_newer_iptables_are_known_again_by_their_bytes(
     if backend.name == "iptables-legacy":
         return  # its bytes are iptables' own, all of which it tells
     monkeypatch.setattr(nfexpr, "_KNOWN", nfexpr._KNOWN - {"limit"})  # as if nobody here had ever seen one
+    monkeypatch.setattr(nfexpr, "_judged", nfexpr._judged.__wrapped__)  # nor remembered one
     wanted = ruleset(("-s 192.0.2.1 -j ACCEPT", "-m limit --limit 5/sec -j ACCEPT"))
     apply(backend, wanted)
     assert apply(make(), copied(wanted)).outcome is Outcome.CLEAN

@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshfw.extensions.limit import Rate
+from meshfw.kernel import nfexpr
 from meshfw.kernel.command import run
 from meshfw.kernel.netlink import Nfnetlink, NfRule
 from meshfw.kernel.nfexpr import read_body, without_counter
+from meshfw.kernel.nfmessage import attributes
 from meshfw.languages.iptables import format_rule
 from meshfw.model import Family, Jump, Table
 from meshfw.testing.netns import Netns
@@ -186,21 +188,57 @@ def real(room: Netns) -> list[bytes]:
     return [rule.expressions for rule in rules(room, Family.IPV4, "filter", "Y")]
 
 
-@given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-def test_bytes_that_are_no_rule_are_an_error_and_nothing_else(real: list[bytes], data: st.DataObject) -> None:
+def damaged(real: list[bytes], data: st.DataObject) -> bytes:
+    """A real rule with a few bytes changed, most of them where lengths, kinds and numbers are, and some cut off."""
     body = bytearray(data.draw(st.sampled_from(real)))
     for _ in range(data.draw(st.integers(0, 4))):
         at = data.draw(st.integers(0, len(body) - 1))
-        body[at] = data.draw(st.integers(0, 255))
-    cut = bytes(body[: data.draw(st.integers(0, len(body)))])
-    for expressions in (cut, data.draw(st.binary(max_size=80))):
+        body[at] = data.draw(st.sampled_from((0, 1, 2, 3, 4, 5, 6, 8, 17, 0x80)) | st.integers(0, 255))
+    return bytes(body[: data.draw(st.just(len(body)) | st.integers(0, len(body)))])
+
+
+FIXTURE_HOLDS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+
+
+@given(st.data())
+@FIXTURE_HOLDS
+def test_bytes_that_are_no_rule_are_an_error_and_nothing_else(real: list[bytes], data: st.DataObject) -> None:
+    for expressions in (damaged(real, data), data.draw(st.binary(max_size=80))):
         without_counter(expressions)
         for ipv6 in (False, True):
             try:
                 read_body(expressions, ipv6=ipv6)
             except OSError:
                 continue
+
+
+@given(st.data())
+@FIXTURE_HOLDS
+def test_the_short_ways_to_the_facts_end_where_the_long_one_does(real: list[bytes], data: st.DataObject) -> None:
+    body = damaged(real, data)
+    try:
+        elements = [element for _, element in attributes(body, 0, len(body))]
+    except OSError:
+        elements = []
+    for element in elements:
+        try:
+            wanted: object = nfexpr._other_facts.__wrapped__(element)
+        except OSError:
+            with pytest.raises(OSError, match="impossible length"):
+                nfexpr._facts(element)
+        else:
+            assert nfexpr._facts(element) == wanted
+
+
+def test_ordinary_rules_leave_no_literals_in_memory() -> None:
+    held = nfexpr._other_facts.cache_info().currsize
+    for address in range(1000):
+        value = attribute(3, attribute(1, address.to_bytes(4, "big")))
+        compared = expression("cmp", attribute(1, b"\0\0\0\1") + attribute(2, bytes(4)) + value)
+        remark = expression("match", attribute(1, b"comment\0") + attribute(3, b"%d" % address))
+        assert not read_body(compared + remark + SEVEN + ACCEPTED, ipv6=False).told
+    assert nfexpr._other_facts.cache_info().currsize - held <= 3
+    assert nfexpr._judged.cache_info().currsize <= nfexpr._MEMORY
 
 
 def test_counters_are_all_that_is_taken_out(real: list[bytes]) -> None:
