@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 HALF_DONE = 3
 """The exit code when a change failed half-way and couldn't be put back: some tables are new, some old."""
@@ -78,9 +79,12 @@ def _done(argv: list[str]) -> int:
 def _failed(error: Exception, argv: list[str]) -> int:
     """1, after the message of an error (of a change left half-way, its own code); with ``-v`` after its traceback."""
     from meshfw.cli.arguments import UsageError, flagged
-    from meshfw.cli.output import error_data, error_message, print_json, printable
+    from meshfw.cli.output import UnfinishedError, error_data, error_message, print_json, printable
     from meshfw.errors import PartialCommitError
 
+    done: dict[str, Any] = {}
+    if isinstance(error, UnfinishedError):
+        done, error = error.done, error.error
     if isinstance(error, UsageError):
         print(error.usage, file=sys.stderr)
     elif flagged(argv, "-v", "--verbose"):
@@ -89,5 +93,5 @@ def _failed(error: Exception, argv: list[str]) -> int:
         traceback.print_exception(error)
     print(f"meshfw: error: {printable(error_message(error))}", file=sys.stderr)
     if flagged(argv, "--json"):
-        print_json({"error": error_data(error)})
+        print_json({**done, "error": error_data(error)})
     return HALF_DONE if isinstance(error, PartialCommitError) else 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 from meshfw import reconcile
 from meshfw.backend import Report
 from meshfw.backends.instance import only_writer
 from meshfw.cli.apply import print_report, reported, told
-from meshfw.cli.output import print_json, warn
+from meshfw.cli.output import UnfinishedError, print_json, warn
 from meshfw.cli.prepare import Workshop
 from meshfw.errors import BackendError, ConfigError
 from meshfw.hookspecs import BackendPlugin
@@ -36,8 +37,39 @@ def run(arguments: Namespace) -> int:
 
 
 def _everywhere(shop: Workshop, arguments: Namespace) -> int:
-    """0 when nothing of ours is left in any backend; each is cleaned, and told, before the next one."""
-    reports: list[tuple[Report, tuple[str, ...]]] = []
+    """0 when nothing of ours is left in any backend; an error leaves it told what was done before it."""
+    reports: list[_Cleaned] = []
+
+    def done() -> dict[str, Any]:
+        backends = [reported(shop, report, (*report.warnings, *warnings)) for report, warnings in reports]
+        return {"backends": backends, "warnings": shop.warnings}
+
+    try:
+        _clean_each(shop, arguments, reports)
+    except Exception as error:
+        if arguments.json:
+            raise UnfinishedError(error, done()) from error
+        warn(shop.warnings)
+        raise
+    if arguments.json:
+        print_json(done())
+        return 0
+    warn(shop.warnings)
+    if not reports:
+        print("nothing to do (all backends)")
+    return 0
+
+
+_Cleaned = tuple[Report, tuple[str, ...]]
+"""The report of one backend's cleaning, and the warnings of the plugins that were told of it."""
+
+
+def _clean_each(shop: Workshop, arguments: Namespace, reports: list[_Cleaned]) -> None:
+    """Clean every backend in which rules of ours stand; each is added to the reports, and told, before the next one.
+
+    Raises:
+        BackendError: rules of ours are left, or may be: in which backend, and why.
+    """
     with only_writer(shop.site, timeout=arguments.lock_timeout):
         left = list(shop.unread())
         for offer, own in shop.standing():
@@ -49,22 +81,12 @@ def _everywhere(shop: Workshop, arguments: Namespace) -> int:
             if not arguments.json:
                 warn((*reports[-1][0].warnings, *reports[-1][1]))
                 print_report(shop, reports[-1][0], verbose=arguments.verbose)
-        if not left:
-            shop.forget()
-    if left:
-        raise BackendError("\n  ".join(left))
-    if arguments.json:
-        done = [reported(shop, report, (*report.warnings, *warnings)) for report, warnings in reports]
-        print_json({"backends": done, "warnings": shop.warnings})
-        return 0
-    warn(shop.warnings)
-    if not reports:
-        print("nothing to do (all backends)")
-    return 0
+        if left:
+            raise BackendError("\n  ".join(left))
+        shop.forget()
 
 
-def _cleaned(shop: Workshop, offer: BackendPlugin) -> tuple[Report, tuple[str, ...]]:
-    """The report of one backend's cleaning, and the warnings of the plugins that were told of it."""
+def _cleaned(shop: Workshop, offer: BackendPlugin) -> _Cleaned:
     with shop.backend(offer) as backend:
         report = reconcile.apply(backend, Ruleset())
     return report, shop.plugins.reconciled(report)

@@ -94,6 +94,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+class UnfinishedError(Exception):
+    """An error after a part of the work: ``done`` is that part's data, printed with that of the ``error``."""
+
+    def __init__(self, error: Exception, done: dict[str, Any]) -> None:
+        super().__init__(error, done)
+        self.error = error
+        self.done = done
+
+
 def error_message(error: Exception) -> str:
     """What went wrong, where, and what to do, as far as it's known."""
     if isinstance(error, MeshfwError):

@@ -17,7 +17,7 @@ from meshfw import Presence, Site
 from meshfw.backends.instance import only_root_of_users
 from meshfw.backends.presence import iptables_legacy_presence, iptables_nft_presence, nft_presence
 from meshfw.cli import main
-from meshfw.errors import KernelError
+from meshfw.errors import KernelError, PartialCommitError
 from meshfw.extensions.language import Language
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.testing.counting import ProcessCounter
@@ -304,6 +304,44 @@ def test_cleaning_all_backends_says_the_same_as_data(host: Host) -> None:
     assert (report["backend"], report["outcome"], warnings) == ("iptables-nft", "changed", [])
     assert report["changes"]
     assert host("clean", "--all-backends", "--json").data == {"backends": [], "warnings": []}
+
+
+@pytest.mark.parametrize(("breaks", "code"), [("first", 1), ("second", 1), ("half-way", 3)])
+def test_cleaning_all_backends_tells_what_was_done_before_an_error(
+    host: Host, monkeypatch: pytest.MonkeyPatch, breaks: str, code: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("meshfw.cli.prepare.standing", lambda sightings, beside=None: ())
+        for backend in ("nft", "iptables-nft"):
+            assert host("apply", "--backend", backend).code == 0
+    cause = KernelError("write: refused", errno=errno.EIO)
+    error = PartialCommitError(cause, None, ["ipv4 filter: half"]) if breaks == "half-way" else cause
+
+    def refuse(site: Site) -> None:
+        raise error
+
+    factory = "nft.NftBackend" if breaks == "first" else "iptables.iptables_nft"
+    done = [] if breaks == "first" else ["nft"]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"meshfw.backends.{factory}", refuse)
+        said = host("clean", "--all-backends", "--json")
+    assert (said.code, said.err) == (code, f"meshfw: error: {error}\n")
+    assert [report["backend"] for report in said.data["backends"]] == done
+    assert all(report["changes"] and report["outcome"] == "changed" for report in said.data["backends"])
+    assert (said.data["warnings"], said.data["error"]["message"]) == ([], str(error))
+    assert host("clean", "--all-backends").code == 0
+
+
+def test_what_could_not_be_cleaned_is_data_beside_what_was(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("meshfw.cli.prepare.standing", lambda sightings, beside=None: ())
+        for backend in ("nft", "iptables-legacy"):
+            assert host("apply", "--backend", backend).code == 0
+    monkeypatch.setattr("meshfw.backends.instance.iptables_legacy_unavailable", lambda: "no tools")
+    said = host("clean", "--all-backends", "--json")
+    assert said.code == 1
+    assert [report["backend"] for report in said.data["backends"]] == ["nft"]
+    assert said.data["error"]["message"].endswith("stay, since iptables-legacy can't be used here: no tools")
 
 
 def test_all_backends_and_one_backend_are_a_contradiction(host: Host) -> None:
