@@ -40,15 +40,25 @@ from meshfw.model import (
 
 MOST: Final = 65_536
 """The most rules that one rule may become; each is a line to write, to read and for packets to pass."""
+MOST_TOGETHER: Final = 4 * MOST
+"""The most rules that all those of a ruleset which name sets may become together."""
 Problem = tuple[str, str]
 """What can't be expanded: where it stands, and why not and what to write instead."""
 Sets = Mapping[SetKey, Set]
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """The sets that a chain's rules name, and how many rules will come of each such rule, by its index."""
+
+    names: frozenset[str]
+    counts: tuple[tuple[int, int], ...]
 
 
 class Part(msgspec.Struct, frozen=True):
     """What one chain becomes, and what of the ruleset that depends on: itself, its sets, names like its own."""
 
     chain: Chain
+    survey: Survey
     sets: tuple[Set, ...]
     taken: frozenset[str]
     chains: tuple[Chain, ...]
@@ -64,6 +74,7 @@ class Part(msgspec.Struct, frozen=True):
 class Expansion(msgspec.Struct, frozen=True):
     """A ruleset as declared and without its sets; what ``problems`` name is left out of the latter.
 
+    Where it would be too large a ruleset altogether that is the only problem, and all is left out.
     ``parts`` make the next expansion cheap: what didn't change is the very same chain again.
     """
 
@@ -85,12 +96,20 @@ def expand(ruleset: Ruleset, memo: Expansion | None = None) -> Expansion:
         return Expansion(ruleset, ruleset)
     sets = {(entry.family, entry.name): entry for entry in ruleset.sets}
     taken = _taken(ruleset.chains)
-    parts: dict[ChainKey, Part] = {}
+    kept: dict[ChainKey, Part] = {}
+    surveys: dict[ChainKey, Survey] = {}
     for chain in ruleset.chains:
         key = chain.key
-        names = taken.get(key, frozenset())
         old = memo.parts.get(key) if memo is not None else None
-        parts[key] = old if old is not None and old.stands(chain, sets, names) else _part(chain, sets, names)
+        if old is not None and old.stands(chain, sets, taken.get(key, frozenset())):
+            kept[key] = old
+        surveys[key] = kept[key].survey if key in kept else _survey(chain, sets)
+    if (excess := _excess(ruleset, sets, surveys)) is not None:
+        return Expansion(ruleset, Ruleset(), (excess,))
+    parts = {
+        key: kept.get(key) or _part(chain, survey, sets, taken.get(key, frozenset()))
+        for (key, survey), chain in zip(surveys.items(), ruleset.chains, strict=True)
+    }
     attachments, problems = _attachments(ruleset.attachments, sets)
     return Expansion(
         ruleset,
@@ -111,13 +130,64 @@ def _taken(chains: Iterable[Chain]) -> dict[ChainKey, frozenset[str]]:
     return found
 
 
+# --- how much it will be -----------------------------------------------------------------------------------
+
+
+def _survey(chain: Chain, sets: Sets) -> Survey:
+    named: set[str] = set()
+    counts: list[tuple[int, int]] = []
+    for index, rule in enumerate(chain.rules, 1):
+        names = {reference.name for reference, _ in set_references(rule)}
+        if names:
+            named |= names
+            counts.append((index, _count(rule, chain.family, sets)))
+    return Survey(frozenset(named), tuple(counts))
+
+
+def _count(rule: Rule, family: Family, sets: Sets) -> int:
+    """How many rules come of one at most, chains in between included; 0 where none do, since they would be too many."""
+    try:
+        cut = _cut(rule)
+    except InexpressibleError:
+        return 0
+    if cut is not None:
+        return _count(cut.head, family, sets) + _count(cut.rest, family, sets)
+    count = prod(len(condition.ranges) for condition in _conditions(rule, family, sets))
+    return count if count <= MOST else 0
+
+
+def _excess(ruleset: Ruleset, sets: Sets, surveys: Mapping[ChainKey, Survey]) -> Problem | None:
+    """The rule or attachment with which sets make too many rules of a ruleset; None where they don't."""
+    total = 0
+    for where, count in _counts(ruleset, sets, surveys):
+        total += count
+        if total > MOST_TOGETHER:
+            reason = (
+                f"sets make {total} rules of the rules up to this one, and {MOST_TOGETHER} is the most of a ruleset"
+            )
+            return where, f"{reason}: name them in fewer rules, or use a backend that has sets"
+    return None
+
+
+def _counts(ruleset: Ruleset, sets: Sets, surveys: Mapping[ChainKey, Survey]) -> Iterator[tuple[str, int]]:
+    for key, survey in surveys.items():
+        for index, count in survey.counts:
+            yield f"{key}, rule {index}", count
+    for item in ruleset.attachments:
+        if any(True for _ in set_references(item.when)):
+            yield _place(item), _count(item.when, item.family, sets)
+
+
+def _place(item: Attachment) -> str:
+    return f"attachment of {item.chain} to {item.dispatcher}"
+
+
 # --- chains ------------------------------------------------------------------------------------------------
 
 
-def _part(chain: Chain, sets: Sets, taken: frozenset[str]) -> Part:
-    named = {reference.name for rule in chain.rules for reference, _ in set_references(rule)}
-    if not named:
-        return Part(chain, (), taken, (chain,), ())
+def _part(chain: Chain, survey: Survey, sets: Sets, taken: frozenset[str]) -> Part:
+    if not survey.names:
+        return Part(chain, survey, (), taken, (chain,), ())
     work = _Expander(chain, sets, taken)
     rules: list[Rule] = []
     problems: list[Problem] = []
@@ -126,9 +196,9 @@ def _part(chain: Chain, sets: Sets, taken: frozenset[str]) -> Part:
             rules += work.expanded(rule)
         except InexpressibleError as error:
             problems.append((f"{chain.key}, rule {index}", error.reason))
-    used = tuple(sets[chain.family, name] for name in sorted(named))
+    used = tuple(sets[chain.family, name] for name in sorted(survey.names))
     expanded = msgspec.structs.replace(chain, rules=tuple(rules))
-    return Part(chain, used, taken, (expanded, *work.between), tuple(problems))
+    return Part(chain, survey, used, taken, (expanded, *work.between), tuple(problems))
 
 
 class _Expander:
@@ -316,7 +386,7 @@ def _attachments(declared: Iterable[Attachment], sets: Sets) -> tuple[tuple[Atta
             seen.update(map(repr, made))
             found += made
         except InexpressibleError as error:
-            problems.append((f"attachment of {item.chain} to {item.dispatcher}", error.reason))
+            problems.append((_place(item), error.reason))
     return tuple(found), problems
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meshfw.backend import Outcome, Site
 from meshfw.backends.memory import MemoryBackend
 from meshfw.errors import UnsupportedError
-from meshfw.expansion import MOST, Expansion, expand
+from meshfw.expansion import MOST, MOST_TOGETHER, Expansion, expand
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.codecs import Ports, sign
 from meshfw.extensions.iprange import AddressRange, IpRange
@@ -304,6 +304,59 @@ def test_what_cannot_be_expanded_is_named(name: str, line: str, reason: str) -> 
     assert where == f"ipv4 filter {name}, rule 2"
     assert re.search(reason, why)
     assert texts(made.ruleset, name) == ["-j ACCEPT", "-s 192.0.2.1/32 -j DROP"]
+
+
+def wide(family: Family, name: str = "wide", size: int = 256) -> Set:
+    return Set(family=family, name=name, elements=tuple((value, value) for value in range(0, 2 * size, 2)))
+
+
+def test_a_ruleset_that_would_be_too_large_is_refused_before_anything_of_it_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("meshfw.expansion._multiplied", None)
+    most = "-s @wide -d @wide -j DROP"
+    chains = [chain("a", "-j ACCEPT", most, most), chain("b", most), chain("c", most, "-s @wide", most, family=V6)]
+    made = expand(ruleset(*chains, held=(wide(V4), wide(V6))))
+    ((where, why),) = made.problems
+    assert where == "ipv6 filter c, rule 2"
+    assert why.startswith(f"sets make {MOST_TOGETHER + 256} rules of the rules up to this one, and {MOST_TOGETHER} is")
+    assert (made.ruleset, dict(made.parts)) == (Ruleset(), {})
+
+
+@pytest.mark.parametrize(
+    ("lines", "rules"),
+    [
+        (("-s @peers -j DROP", "-j ACCEPT", "! -s @peers -p tcp -m tcp --dport @web -j ACCEPT"), 3 + 4 * 3),
+        (("-s @peers -p tcp -m limit --limit 1/sec -m tcp --dport @web -j LOG",), 3 + 1 + 3),
+        (("-p tcp -m limit --limit 1/sec -m tcp --dport @web -j LOG", "-s @nobody"), 1 + 3),
+        (("-s @peers -m limit --limit 1/sec", "-m comment --comment @peers -i lo"), 3 + 1),
+    ],
+)
+def test_the_most_of_a_ruleset_counts_exactly_what_sets_make(
+    monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...], rules: int
+) -> None:
+    declared = ruleset(chain("a", *lines), attachments=[attachment("-s @peers -i lo")])
+
+    def problems(most: int) -> list[str]:
+        monkeypatch.setattr("meshfw.expansion.MOST_TOGETHER", most)
+        return [where for where, _ in expand(declared).problems]
+
+    assert problems(rules + 3) == []
+    assert problems(rules + 2) == ["attachment of a to ipv4 filter input/first"]
+    assert problems(rules - 1)[0].startswith("ipv4 filter a, rule ")
+
+
+def test_what_a_memo_holds_counts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshfw.expansion.MOST_TOGETHER", 6)
+    first = expand(ruleset(chain("a", "-s @peers")))
+    kept = first.ruleset.chains[0]
+    two, three = chain("b", "-s @peers"), chain("c", "-s @other")
+    second = expand(ruleset(first.declared.chains[0], two), first)
+    assert second.problems == ()
+    assert second.ruleset.chains[0] is kept
+    assert [where for where, _ in expand(ruleset(*second.declared.chains, three), second).problems] == [
+        "ipv4 filter c, rule 1"
+    ]
 
 
 class Counting(Match, frozen=True):
