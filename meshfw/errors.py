@@ -188,15 +188,23 @@ class ConcurrentChangeError(BackendError):
     """Somebody else wrote between the reading and the commit; nothing of ours was written."""
 
 
+_SHOWN = 20
+
+
 class VerifyError(BackendError):
     """The kernel doesn't hold what was committed: ``differences`` is the transaction still needed, a line each."""
 
     def __init__(self, differences: Sequence[str], *, backend: str = "") -> None:
-        super().__init__("the kernel does not hold what was committed; still needed:", backend=backend)
+        super().__init__(
+            "every program said that all went well, but the kernel does not hold what was committed; still needed:",
+            backend=backend,
+        )
         self.differences = tuple(differences)
 
     def __str__(self) -> str:
-        return super().__str__() + "".join(f"\n  {line}" for line in self.differences)
+        left = len(self.differences) - _SHOWN
+        lines = [*self.differences[:_SHOWN], *([f"... {left} more lines"] if left > 0 else [])]
+        return super().__str__() + "".join(f"\n  {line}" for line in lines)
 
 
 class LockError(MeshfwError):

@@ -19,6 +19,19 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state"
 
 
+@pytest.fixture(autouse=True)
+def hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests may run in a namespace that somebody just made; what they ask is of the host's."""
+    monkeypatch.setattr(remembered, "_is_the_hosts", lambda: True)
+
+
+def test_a_namespace_without_a_name_is_not_the_hosts(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_is_the_hosts", lambda: False)
+    assert "no lasting name" in remembered.remember("edge", None, "nft")
+    assert remembered.recall("edge", None) == ("", "")
+    assert not state.exists()
+
+
 def test_what_is_remembered_is_recalled_and_forgotten(state: Path) -> None:
     assert remembered.recall("edge", None) == ("", "")
     assert remembered.forget("edge", None) == ""

@@ -36,7 +36,7 @@ from meshfw.backends.nft_listing import (
     chain_state,
     prove,
 )
-from meshfw.backends.nft_neighbours import neighbour_findings
+from meshfw.backends.nft_neighbours import neighbour_findings, own_places_findings
 from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts, transaction_text
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
@@ -322,6 +322,7 @@ class NftBackend:
             except InexpressibleError as error:
                 findings.append(Unsupported(f"attachment to {attachment.dispatcher}", error.reason))
         findings.extend(deep_paths(ruleset, known=self._paths))
+        findings.extend(own_places_findings(ruleset))
         if not self._isolated and ruleset.attachments:
             findings.extend(neighbour_findings(ruleset, self._netlink.chains(), owner=self._owner))
         wanted = {chain.key for chain in ruleset.chains}

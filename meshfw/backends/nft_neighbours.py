@@ -26,6 +26,18 @@ def neighbour_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: st
             yield from _findings(attachment, others, drops=drops)
 
 
+def own_places_findings(ruleset: Ruleset) -> Iterator[Unsupported]:
+    """Hooks with chains of ours at both places: what ``first`` accepts meets ``last`` all the same."""
+    places = {(item.family, item.table, item.hook, item.place) for item in ruleset.attachments}
+    for family, table, hook, place in sorted(places):
+        if place is Place.FIRST and (family, table, hook, Place.LAST) in places:
+            yield Unsupported(
+                f"attachments to {family} {table} {hook}",
+                'in nft an accept at place "first" passes the packet on to what is attached at place "last"',
+                refuses=False,
+            )
+
+
 def overruling_findings(ruleset: Ruleset, chains: Iterable[NfChain]) -> Iterator[Unsupported]:
     """Policies of base chains beside iptables' own that drop whatever our rules in iptables' tables accept."""
     foreign = _on_hooks(chains, {table.value for table in Table})

@@ -19,6 +19,10 @@ DIRECTORY: Final = "/var/lib/meshfw"
 _NAMED: Final = ("/run/netns/", "/var/run/netns/")  # ip-netns(8)
 _PASSING: Final = ("/proc/", "/dev/")
 """Where the paths of namespaces hold numbers of processes and descriptors, which soon mean something else."""
+_HERE: Final = "/proc/thread-self/ns/net"
+_SYSTEM: Final = "/proc/1/ns/net"
+_ALL_USERS: Final = ["0", "0", "4294967295"]
+"""The map of users outside of any user namespace (user_namespaces(7))."""
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 _LONGEST: Final = 4096
 _ABSENT: Final = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
@@ -50,7 +54,7 @@ def remember(owner: str, netns: str | None, backend: str) -> str:
     """Keep a choice for the next time; why that couldn't be done, empty when it was."""
     name = _file_name(owner, netns)
     if name is None:
-        return f"{netns} is no lasting name of a network namespace"
+        return f"{netns or 'this'} is no lasting name of a network namespace"
     if recall(owner, netns)[0] == backend:
         return ""
     try:
@@ -86,7 +90,7 @@ def _directory() -> str:
 def _file_name(owner: str, netns: str | None) -> str | None:
     """The name of the file for an owner and a namespace as the user named it; None where such a name soon lapses."""
     if netns is None:
-        return f"{owner}.json"
+        return f"{owner}.json" if _is_the_hosts() else None
     place = os.path.abspath(netns) if "/" in netns else netns
     if place.startswith(_PASSING):
         return None
@@ -94,6 +98,17 @@ def _file_name(owner: str, netns: str | None) -> str | None:
         place = place.removeprefix(directory)
     escaped = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in os.fsencode(place))
     return f"{owner}@{escaped}.json"
+
+
+def _is_the_hosts() -> bool:
+    """Whether this is the network namespace of the system, not one that somebody just made to try something."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            if file.read().split() != _ALL_USERS:
+                return False  # in a user namespace, as `unshare -rn` makes
+        return os.path.samestat(os.stat(_HERE), os.stat(_SYSTEM))
+    except OSError:  # not to be seen in some containers, whose only one it mostly is
+        return True
 
 
 def _read(name: str) -> str:

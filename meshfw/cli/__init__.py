@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 HALF_DONE = 3
-"""The exit code when a change failed half-way and couldn't be put back: some tables are new, some old."""
+"""The exit code when a change is neither made nor put back, or when the kernel doesn't hold what was committed."""
+_SIGNALLED = 128  # as shells count
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells count."""
 PIPE_CLOSED = 141
@@ -21,17 +22,19 @@ PIPE_CLOSED = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of one command; whatever goes wrong is one message on standard error, without a traceback."""
     try:
+        from meshfw.cli.signals import heeded_signals
         from meshfw.cli.streams import guarded_streams
 
-        with guarded_streams():
+        with heeded_signals(), guarded_streams():
             return _answered(sys.argv[1:] if argv is None else list(argv))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "number", None)
         try:
             if sys.stderr is not None:  # it is None where it was closed
-                sys.stderr.write("meshfw: interrupted\n")
+                sys.stderr.write(f"meshfw: {'interrupted' if number is None else f'ended by signal {number}'}\n")
         except OSError:  # nowhere left to say so
             pass
-        return INTERRUPTED
+        return INTERRUPTED if number is None else _SIGNALLED + number
 
 
 def _answered(argv: list[str]) -> int:
@@ -80,7 +83,7 @@ def _failed(error: Exception, argv: list[str]) -> int:
     """1, after the message of an error (of a change left half-way, its own code); with ``-v`` after its traceback."""
     from meshfw.cli.arguments import UsageError, flagged
     from meshfw.cli.output import UnfinishedError, error_data, error_message, print_json, printable
-    from meshfw.errors import PartialCommitError
+    from meshfw.errors import PartialCommitError, VerifyError
 
     done: dict[str, Any] = {}
     if isinstance(error, UnfinishedError):
@@ -94,4 +97,4 @@ def _failed(error: Exception, argv: list[str]) -> int:
     print(f"meshfw: error: {printable(error_message(error))}", file=sys.stderr)
     if flagged(argv, "--json"):
         print_json({**done, "error": error_data(error)})
-    return HALF_DONE if isinstance(error, PartialCommitError) else 1
+    return HALF_DONE if isinstance(error, PartialCommitError | VerifyError) else 1

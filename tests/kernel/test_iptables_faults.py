@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -305,3 +307,36 @@ def test_a_foreign_set_up_is_what_the_tests_started_with(home: House) -> None:
         apply(backend, OTHER)
         apply(backend, Ruleset())
     assert home.saved() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_command_has_what_was_done_put_back(
+    changed: House,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    config = tmp_path / "meshfw.toml"
+    text = '[[chain]]\nname = "fw"\nattach = { hook = "input" }\nrules = ["-i lo -j ACCEPT"]\n'
+    config.write_text(text, encoding="utf-8")
+    with changed.backend() as backend:
+        apply(backend, Ruleset())
+    before = changed.saved()
+    arguments = [f"--config={config}", f"--backend=iptables-{changed.variant}", f"--netns={changed.room.path}"]
+    with changed.damage(monkeypatch, {Family.IPV6: f"kill -{number.value} {os.getpid()}; sleep 5"}):
+        assert main(["apply", *arguments]) == 128 + number
+    assert f"ended by signal {number.value}" in capsys.readouterr().err
+    assert changed.saved() == before
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_programs_that_say_all_is_well_and_do_nothing_are_told_apart_from_an_error_that_was_put_back(
+    changed: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "meshfw.toml"
+    config.write_text('[[chain]]\nname = "fw"\nrules = ["-i lo -j ACCEPT"]\n', encoding="utf-8")
+    arguments = [f"--config={config}", f"--backend=iptables-{changed.variant}", f"--netns={changed.room.path}"]
+    with changed.damage(monkeypatch, {Family.IPV6: "exit 0"}):
+        assert main(["apply", *arguments]) == 3
+    assert "every program said that all went well" in capsys.readouterr().err
