@@ -149,7 +149,7 @@ class PartialCommitError(BackendError):
     ) -> None:
         super().__init__(
             f"a commit failed half-way ({first}), and what it had done couldn't be put back"
-            + (f" ({second})" if second is not None else ""),
+            + (f" ({str(second) or type(second).__name__})" if second is not None else ""),
             backend=backend,
             remedy="the next apply makes everything what it should be",
         )

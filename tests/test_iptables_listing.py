@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshfw.backends.iptables_listing import (
-    LEFT_OVER,
     Reading,
     marked_name,
     matched,
@@ -19,7 +18,7 @@ from meshfw.backends.iptables_listing import (
 )
 from meshfw.backends.iptables_raw import RawRule, RawTable
 from meshfw.backends.iptables_text import Standing, comment_text, marker_text
-from meshfw.backends.layout import iptables_chain
+from meshfw.backends.layout import LEFT_OVER, iptables_chain
 from meshfw.model import ChainKey, DispatcherKey, Family, Hook, Place, Policy, Rule, Table
 from meshfw.snapshot import ListKey, ObservedList
 

@@ -153,14 +153,13 @@ class IptablesBackend:
     def _look(self, part: Part | None) -> Look:
         """A reading whose counters are of now, in the chains that are asked for."""
         known, fresh, self._fresh = self._known, self._fresh, False
-        if part is not None and known is not None and fresh:
-            return known  # read by our own commit a moment ago; what comes later, the next question sees
         if part is None or known is None or not self._reader.still(known):
             return self._refreshed()
-        now = self._reader.look(part)
-        if not known.is_of(now):
-            return self._refreshed()
-        known = self._known = known.with_part(now, part)
+        if not fresh:
+            now = self._reader.look(part)
+            if not known.is_of(now):
+                return self._refreshed()
+            known = self._known = known.with_part(now, part)
         return known
 
     def _part(self, keys: Iterable[ListKey]) -> Part:

@@ -87,13 +87,11 @@ class Texts:
         return text is not None
 
     def ask(self, asked: Mapping[Family, Sequence[ChainRules]], look: Look, lock: XtablesLock | None) -> str | None:
-        """Learn the texts of chains' rules, with one process for each family, if they are what was looked at.
+        """Learn the texts of chains' rules, with one process for each family, where they are what was looked at.
 
-        None where somebody wrote meanwhile: then nothing is learned. What else comes back names the chains for which
-        asking failed: whose they are would be a guess.
+        None where somebody wrote meanwhile: a chain of ours that is another then isn't learned from, and another look
+        is due. What else comes back names the chains for which asking failed: whose they are would be a guess.
         """
-        if not self._reader.still(look):
-            return None
         answers: list[tuple[Family, ChainRules, Sequence[str | None]]] = []
         silent: list[str] = []
         for family, new in asked.items():
@@ -105,11 +103,12 @@ class Texts:
                     del left[item[:2]]
                     answers.append((family, item, texts))
             silent.extend(left.values())
-        if not self._reader.still(look):
-            return None
+        undisturbed = self._reader.still(look)
+        now = look if undisturbed else self._reader.look()
         for family, item, texts in answers:
-            self._lexicon.remember(family, item.rules, texts)
-        return ", ".join(silent)
+            if [rule.body for rule in now.table(item.table).chains.get(item.chain, ())] == [r.body for r in item.rules]:
+                self._lexicon.remember(family, item.rules, texts)
+        return ", ".join(silent) if undisturbed else None
 
     def _printed(
         self, family: Family, chains: Sequence[ChainRules], look: Look, lock: XtablesLock | None
