@@ -301,18 +301,19 @@ class LegacyReader:
         """
         if look.stamp is None:
             return False
+        found = 0
         for family, xtables in self._xtables.items():
-            there = xtables.tables()
-            if {table for of, table in look.stamp if of is family} != set(there):
-                return False
-            for table in there:
-                kept = look.stamp[family, table]
+            for table in xtables.tables():
+                kept = look.stamp.get((family, table))
+                if kept is None:
+                    return False
+                found += 1
                 if tables is None or (family, table) in tables:
                     if xtables.changed(table, kept) is not None:
                         return False
                 elif xtables.info(table) != kept.info:
                     return False
-        return True
+        return found == len(look.stamp)
 
     def look(self, part: Part | Whole | None = None) -> Look:
         """Each table as it is at one moment; the moments of two tables may differ."""

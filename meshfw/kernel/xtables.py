@@ -24,6 +24,7 @@ import threading
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from types import TracebackType
 from typing import Final
 
@@ -119,8 +120,7 @@ class Xtables:
         CAP_NET_ADMIN but not CAP_DAC_READ_SEARCH. Nothing else tells without making what it asks for.
         """
         with self._lock:
-            names = self._read_names()
-        return tuple(table for table in Table if table in names)
+            return _tables_of(self._read_names())
 
     def info(self, table: Table) -> XtInfo:
         """The shape of a table (about 4 µs): it tells of rules added or removed, never of edits that keep the size.
@@ -186,7 +186,7 @@ class Xtables:
         """
         info = self._ask_info(table)
         for _ in range(_ATTEMPTS):
-            buffer = ctypes.create_string_buffer(_QUESTION.size + info.size)
+            buffer = _question(table, info.size)
             whole = self._ask_entries(table, buffer)
             before, info = info, self._ask_info(table)
             if whole and info == before:
@@ -206,7 +206,6 @@ class Xtables:
 
     def _ask_entries(self, table: Table, buffer: ctypes.Array[ctypes.c_char]) -> bool:
         """Whether a table filled the buffer, behind the question; False when its size isn't the buffer's any more."""
-        _QUESTION.pack_into(buffer, 0, table.encode(), len(buffer) - _QUESTION.size)
         try:
             self._ask(_GET_ENTRIES, buffer, table)
         except KernelError as error:
@@ -250,29 +249,29 @@ class Xtables:
     def _check(self, table: Table) -> None:
         """Refuse to ask for a table that isn't there, since asking would make it."""
         try:
-            names = self._read_names()
+            tables = _tables_of(self._read_names())
         except KernelError as error:
             if error.errno != errno.EACCES:
                 raise
             return
-        if table not in names:
+        if table not in tables:
             raise KernelError(f"read table {table}: there is no such {self.family} table", errno=errno.ENOENT)
 
     def _check_open(self) -> None:
         if not self._open:
             raise KernelError(f"read {self.family} tables: closed already", errno=errno.EBADF)
 
-    def _read_names(self) -> list[str]:
-        """The names of tables in the namespace's file, which is kept open: it stays that namespace's (2 µs)."""
+    def _read_names(self) -> bytes:
+        """The namespace's file of the tables' names, which is kept open: it stays that namespace's (1 µs)."""
         self._check_open()
         for last in (False, True):
             try:
                 if self._names < 0:
                     self._names = self._open_names()
-                return os.pread(self._names, 4096, 0).decode("ascii", "replace").split()
+                return os.pread(self._names, 4096, 0)
             except FileNotFoundError as error:
                 if os.path.isdir(_NET):
-                    return []  # the kernel has no legacy xtables, or not yet
+                    return b""  # the kernel has no legacy xtables, or not yet
                 raise refused(error, f"read {_NAMES[self.family]}", remedy="mount /proc") from error
             except OSError as error:
                 self._forget_names()  # it's dead once the module that made it is unloaded
@@ -291,6 +290,20 @@ class Xtables:
             os.close(names)
 
 
+@lru_cache(64)
+def _tables_of(names: bytes) -> tuple[Table, ...]:
+    """The tables that are listed, one on each line."""
+    listed = names.decode("ascii", "replace").split()
+    return tuple(table for table in Table if table in listed)
+
+
+def _question(table: Table, size: int) -> ctypes.Array[ctypes.c_char]:
+    """A buffer that asks GET_ENTRIES for a table of that size; the kernel writes behind the question only."""
+    buffer = ctypes.create_string_buffer(_QUESTION.size + size)
+    _QUESTION.pack_into(buffer, 0, table.encode(), size)
+    return buffer
+
+
 class _Watch:
     """What a kept table is compared with: the answer to GET_INFO, and a buffer for the answer to GET_ENTRIES.
 
@@ -301,7 +314,7 @@ class _Watch:
     def __init__(self, kept: Blob) -> None:
         self.kept = kept
         self.answer = answer_of(kept.info)
-        self.buffer = ctypes.create_string_buffer(_QUESTION.size + kept.info.size)
+        self.buffer = _question(kept.table, kept.info.size)
         self.entries = ctypes.addressof(self.buffer) + _QUESTION.size
         first = self.entries + LAYOUTS[kept.family].counters
         offsets = memoryview(kept.offsets).cast("I")
