@@ -30,9 +30,9 @@ from meshfw.backends.iptables_listing import observed_lists
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader, same_owned
 from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, stands, steps_of, tidying
-from meshfw.backends.iptables_text import tables_of, undo_text
+from meshfw.backends.iptables_text import changes_of, tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
-from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker
+from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker, table_of
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import dormant_findings, overruling_findings
 from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
@@ -165,7 +165,7 @@ class IptablesBackend:
     def _part(self, keys: Iterable[ListKey]) -> Part:
         part: dict[TableKey, set[str]] = {}
         for key in keys:
-            part.setdefault((key.family, key.table), set()).add(self._chain(key))
+            part.setdefault(table_of(key), set()).add(self._chain(key))
         return part
 
     def _chain(self, key: ListKey) -> str:
@@ -255,7 +255,7 @@ class IptablesBackend:
         if known is None or not self._reader.still(known, tables_of(plan)):
             known = self._refreshed()
         if (based_on is not None and based_on != self._print(known)) or not all(
-            change.old is None or change.old.backing.is_of(known.table((change.key.family, change.key.table)).chains)
+            change.old is None or change.old.backing.is_of(known.table(table_of(change.key)).chains)
             for change in plan.lists
         ):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=self.name)
@@ -297,7 +297,7 @@ class IptablesBackend:
             raise PartialCommitError(error, second, stands(tables_of(plan), plan), backend=self.name) from error
 
     def _undo_all(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
-        now = {key: self._unstrange(plan, key, self._reader.look()) for key in tables_of(plan)}
+        now = self._standing(plan, tables_of(plan))
         touched = self._changed_tables(now, before)
         for family in Family:
             text = "".join(self._undo(plan, key, now[key]) for key in touched if key[0] is family)
@@ -306,7 +306,7 @@ class IptablesBackend:
                     self._tool.restore(family, text, lock=lock)
                 except BackendError as second:
                     raise PartialCommitError(error, second, stands(touched, plan), backend=self.name) from error
-        now = {key: self._unstrange(plan, key, self._reader.look()) for key in touched}
+        now = self._standing(plan, touched)
         left = self._changed_tables(now, before)
         if left:
             raise PartialCommitError(error, None, stands(left, plan), backend=self.name) from error
@@ -314,15 +314,18 @@ class IptablesBackend:
             done = ", ".join(f"{family} {table}" for family, table in touched)
             error.add_remedy(f"put back: {done}" if done else "nothing was changed")
 
+    def _standing(self, plan: Plan, keys: Iterable[TableKey]) -> dict[TableKey, RawTable]:
+        """What tables hold now, strangers' chains aside, from one reading."""
+        look = self._reader.look()
+        return {key: self._unstrange(plan, key, look) for key in keys}
+
     def _undo(self, plan: Plan, key: TableKey, now: RawTable) -> str:
         return undo_text(plan, key, chains=now.chains, jumps=now.jumps, owner=self._owner)
 
     def _unstrange(self, plan: Plan, key: TableKey, now: Look) -> RawTable:
         """A table without chains that somebody made meanwhile under names that the plan makes: they lack our marker."""
         table = now.table(key)
-        made = [
-            change.key for change in plan.lists if change.old is None and (change.key.family, change.key.table) == key
-        ]
+        made = [change.key for change in changes_of(plan, key) if change.old is None]
         names = {self._chain(held): iptables_marker(self._owner, held).encode() for held in made}
         strange = [
             name

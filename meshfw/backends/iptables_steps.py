@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from meshfw.backend import Step
-from meshfw.backends.iptables_text import Renderer, chain_of, family_text, hidden_jumps, tables_of
+from meshfw.backends.iptables_text import Renderer, chain_of, changes_of, family_text, hidden_jumps, tables_of
 from meshfw.backends.iptables_tool import Tool, Variant
 from meshfw.backends.layout import TableKey
 from meshfw.errors import BackendError
@@ -107,6 +107,6 @@ def stands(tables: Iterable[TableKey], plan: Plan) -> list[str]:
     """What to know of tables that are neither old nor put back, a line each."""
     found = []
     for key in tables:
-        lists = [str(change.key) for change in plan.lists if (change.key.family, change.key.table) == key]
+        lists = [str(change.key) for change in changes_of(plan, key)]
         found.append(f"{key[0]} {key[1]}: changed and not put back ({', '.join(lists)})")
     return found

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker
+from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker, table_of
 from meshfw.languages.iptables import quote_opaque
 from meshfw.model import HOOKS, Dispatcher, DispatcherKey, Family, Hook, Place, Policy, Rule, Table
 from meshfw.plan import ListChange, Plan
@@ -67,8 +67,13 @@ def comment_text(comment: str) -> str:
 
 def tables_of(plan: Plan) -> tuple[TableKey, ...]:
     """The tables that a plan changes, in the order in which they're written."""
-    found = {(change.key.family, change.key.table): None for change in plan.lists}
+    found = {table_of(change.key) for change in plan.lists}
     return tuple((family, table) for family in Family for table in Table if (family, table) in found)
+
+
+def changes_of(plan: Plan, key: TableKey) -> list[ListChange]:
+    """What a plan changes in one table."""
+    return [change for change in plan.lists if table_of(change.key) == key]
 
 
 def family_text(plan: Plan, family: Family, *, render: Renderer, owner: str) -> str:
@@ -76,7 +81,7 @@ def family_text(plan: Plan, family: Family, *, render: Renderer, owner: str) -> 
     blocks, questions = [], []
     for key in tables_of(plan):
         if key[0] is family:
-            changes = [change for change in plan.lists if (change.key.family, change.key.table) == key]
+            changes = changes_of(plan, key)
             blocks.append(_block(key[1], _table_lines(changes, render=render, owner=owner)))
             asked = [chain for table, chain in asked_chains(plan, family, owner=owner) if table == key]
             if asked:
@@ -86,13 +91,12 @@ def family_text(plan: Plan, family: Family, *, render: Renderer, owner: str) -> 
 
 def asked_chains(plan: Plan, family: Family, *, owner: str) -> list[tuple[TableKey, str]]:
     """The chains whose rules a commit has printed, in that order."""
-    held = [change for change in plan.lists if change.new is not None]
     return [
         (key, chain_of(owner, change))
         for key in tables_of(plan)
         if key[0] is family
-        for change in held
-        if (change.key.family, change.key.table) == key
+        for change in changes_of(plan, key)
+        if change.new is not None
     ]
 
 
@@ -232,7 +236,7 @@ def undo_text(
     plan: Plan, key: TableKey, *, chains: Collection[str], jumps: Mapping[Hook, Sequence[str]], owner: str
 ) -> str:
     """The block that makes a table's lists what they were before the plan, from the chains and jumps it holds now."""
-    changes = [change for change in plan.lists if (change.key.family, change.key.table) == key]
+    changes = changes_of(plan, key)
     made = [chain for change in changes if change.old is None and (chain := chain_of(owner, change)) in chains]
     old: list[Standing] = [change.old.backing for change in changes if change.old is not None]
     lines = [f":{standing.chain} - [0:0]" for standing in old]

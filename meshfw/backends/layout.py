@@ -154,6 +154,11 @@ LEFT_OVER: Final = " (left over)"
 _DISPATCHER: Final = re.compile(r"([a-z][a-z0-9]{0,9})\.([a-z]+)\.(first|last)\Z")
 
 
+def table_of(key: ListKey) -> TableKey:
+    """The table that a list stands in."""
+    return key.family, key.table
+
+
 def iptables_chain(owner: str, key: ListKey | str) -> str:
     """The user chain of a list, or of a chain by its logical name; a long one ends in a hash."""
     if isinstance(key, DispatcherKey):

@@ -20,7 +20,7 @@ from meshfw.kernel.command import Completed, find
 from meshfw.model import Family, Ruleset
 from meshfw.reconcile import apply
 from meshfw.testing.netns import Netns
-from tests.kernel.damage import FOREIGN, ONE, OTHER, VARIANTS, House, house
+from tests.kernel.damage import FOREIGN, ONE, OTHER, House
 
 pytestmark = pytest.mark.kernel
 
@@ -30,17 +30,6 @@ MOMENTS: Final = {
     "after everything": 'real < "$input" > {null}; ',
     "after the first table": """sed '/^COMMIT/q' "$input" | real > {null}; """,
 }
-
-
-@pytest.fixture(scope="module", params=VARIANTS)
-def home(
-    request: pytest.FixtureRequest, requires: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
-    variant: str = request.param
-    requires(f"iptables-{variant}-restore", f"ip6tables-{variant}-restore")
-    make: Callable[[], Netns] = request.getfixturevalue("kernel_room")
-    with house(variant, make, tmp_path_factory.mktemp("house")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,8 +19,7 @@ import pytest
 from meshfw.errors import PartialCommitError
 from meshfw.model import Family
 from meshfw.reconcile import apply
-from meshfw.testing.netns import Netns
-from tests.kernel.damage import ONE, OTHER, VARIANTS, House, Text, house
+from tests.kernel.damage import ONE, OTHER, House, Text
 
 pytestmark = pytest.mark.kernel
 
@@ -30,17 +28,6 @@ KILLS: Final = 34
 """For each variant and way of killing: 204 in all."""
 WAYS: Final = ("the writer alone", "its tool before it", "the writer alone, and at once there is the next one")
 MEASURED: Final = 6
-
-
-@pytest.fixture(scope="module", params=VARIANTS)
-def home(
-    request: pytest.FixtureRequest, requires: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
-    variant: str = request.param
-    requires(f"iptables-{variant}-restore", f"ip6tables-{variant}-restore")
-    make: Callable[[], Netns] = request.getfixturevalue("kernel_room")
-    with house(variant, make, tmp_path_factory.mktemp("house")) as made:
-        yield made
 
 
 class Writers:
