@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Cache,
         Capabilities,
         Committed,
+        Costs,
         Event,
         Fingerprint,
         Observed,
@@ -94,7 +95,7 @@ __version__: Final = "0.1.0"
 
 _ROOMS: Final = {
     "meshfw.backend": (
-        "API_VERSION Atomicity Backend Cache Capabilities Committed Event Fingerprint Observed Outcome Site "
+        "API_VERSION Atomicity Backend Cache Capabilities Committed Costs Event Fingerprint Observed Outcome Site "
         "Report Step Transaction Unsupported Watch"
     ),
     "meshfw.backends.memory": "MemoryBackend",
@@ -163,6 +164,7 @@ __all__ = [
     "ConcurrentChangeError",
     "Config",
     "ConfigError",
+    "Costs",
     "Declaration",
     "Dispatcher",
     "DispatcherKey",

@@ -119,10 +119,17 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something was written: by which process, as far as the kernel tells."""
+    """Something was written: by which process, as far as the kernel tells (0 and empty where it doesn't).
+
+    ``own`` is a commit of this very backend's. ``near`` is False only where it is sure that nothing of the owner's was
+    touched, nor what leads to it. ``generation`` is nf_tables' number after it, 0 where there is none.
+    """
 
     pid: int = 0
     command: str = ""
+    own: bool = False
+    near: bool = True
+    generation: int = 0
 
 
 @runtime_checkable
@@ -138,14 +145,29 @@ class Watch(Protocol):
         ...
 
 
+class Costs:
+    """What a backend has spent since it was made: it counts itself, and others read the differences."""
+
+    __slots__ = ("commit_seconds", "commits", "lock_seconds", "processes", "reads")
+
+    def __init__(self) -> None:
+        self.processes = 0
+        self.commits = 0
+        self.commit_seconds = 0.0
+        self.lock_seconds = 0.0
+        self.reads = 0
+        """Readings of the owner's rules, beyond asking whether anything changed."""
+
+
 class Cache:
     """What is known about a kernel until its fingerprint moves; one for each backend instance, filled by reconcile.
 
     ``ruleset`` is the declared one that the ``snapshot`` is known to mean. ``expansion`` is the last one that was made
-    for a backend without sets; no kernel has a part in it, so it outlives the rest.
+    for a backend without sets; no kernel has a part in it, so it outlives the rest. ``costs`` is the
+    backend's own count.
     """
 
-    __slots__ = ("expansion", "fingerprint", "reason", "report", "ruleset", "snapshot")
+    __slots__ = ("costs", "expansion", "fingerprint", "reason", "report", "ruleset", "snapshot")
 
     def __init__(self) -> None:
         self.fingerprint: Fingerprint | None = None
@@ -153,6 +175,7 @@ class Cache:
         self.ruleset: Ruleset | None = None
         self.report: Report | None = None
         self.expansion: Expansion | None = None
+        self.costs = Costs()
         self.reason = "nothing read yet"
 
     def drop(self, reason: str) -> None:

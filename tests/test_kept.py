@@ -14,22 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from meshfw.backends import kept
-from meshfw.backends.kept import opened_directory, read_kept, write_kept
 from meshfw.backends.spellings import KnownTexts
+from meshfw.files import kept
+from meshfw.files.kept import opened_directory, read_kept, write_kept
 from meshfw.model import Family
 
 WRITERS = 4
 ROUNDS = 60
 WRITE = """
 import sys
-from meshfw.backends.kept import write_kept
+from meshfw.files.kept import write_kept
 for number in range(int(sys.argv[3])):
     write_kept(sys.argv[1], "x", sys.argv[2].encode() * (1 + number * 997 % 5000) + b"\\n")
 """
 KEEP = """
 import sys
-from meshfw.backends import kept
+from meshfw.files import kept
 from meshfw.backends.spellings import KnownTexts
 from meshfw.model import Family
 kept._PATIENCE = 60

@@ -93,7 +93,7 @@ def test_metadata_says_licence_versions_and_dependencies(wheel: Path) -> None:
     assert said["License-File"] == "LICENSE"
     assert {part.strip() for part in said["Requires-Python"].split(",")} == {">=3.11", "<3.14"}
     required = {line.split(";")[0].rstrip() for line in said.get_all("Requires-Dist", []) if "extra ==" not in line}
-    assert {line.split(">")[0] for line in required} == {"msgspec", "pluggy", "rich"}
+    assert {line.split(">")[0] for line in required} == {"msgspec", "pluggy", "prometheus-client", "rich"}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backends.kept import OddFileError, opened_directory, read_kept, write_kept
+from meshfw.files.kept import OddFileError, opened_directory, read_kept, write_kept
 
 DIRECTORY: Final = "/var/lib/meshfw"
 _NAMED: Final = ("/run/netns/", "/var/run/netns/")  # ip-netns(8)

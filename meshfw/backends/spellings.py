@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backends.kept import OddFileError, only_keeper, read_kept, write_kept
+from meshfw.files.kept import OddFileError, only_keeper, read_kept, write_kept
 from meshfw.model import Family
 
 DIRECTORY: Final = "/run/meshfw"

@@ -10,8 +10,8 @@ from meshfw import reconcile
 from meshfw.backend import Outcome, Report
 from meshfw.backends.instance import only_writer
 from meshfw.cli.output import counted, one_line, print_edits, print_json, warn
-from meshfw.cli.prepare import Workshop
 from meshfw.model import Ruleset
+from meshfw.workshop import Workshop
 
 SHOWN: Final = 50
 """Lines of changes that a person is shown; ``plan`` and ``-v`` show all."""

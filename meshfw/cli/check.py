@@ -7,7 +7,7 @@ from argparse import Namespace
 from meshfw import reconcile
 from meshfw.cli.output import counted, print_edits, print_json, warn
 from meshfw.cli.plan import PENDING
-from meshfw.cli.prepare import Workshop
+from meshfw.workshop import Workshop
 
 
 def run(arguments: Namespace) -> int:

@@ -10,11 +10,11 @@ from meshfw.backend import Report
 from meshfw.backends.instance import only_writer
 from meshfw.cli.apply import print_report, reported, told
 from meshfw.cli.output import UnfinishedError, print_json, warn
-from meshfw.cli.prepare import Workshop
 from meshfw.errors import BackendError, ConfigError
 from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Ruleset
 from meshfw.plugins import unavailable
+from meshfw.workshop import Workshop
 
 
 def run(arguments: Namespace) -> int:

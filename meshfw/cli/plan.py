@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from meshfw import reconcile
 from meshfw.cli.output import counted, for_tools, print_edits, print_json, warn
-from meshfw.cli.prepare import Workshop
+from meshfw.workshop import Workshop
 
 PENDING = 2
 """The exit code when there is something to do."""

@@ -7,8 +7,8 @@ from argparse import Namespace
 
 from meshfw.cli.listing import as_snapshot, iptables_text, listing_data, nft_text
 from meshfw.cli.output import print_json, printable, warn
-from meshfw.cli.prepare import Workshop
 from meshfw.snapshot import Snapshot
+from meshfw.workshop import Workshop
 
 
 def run(arguments: Namespace) -> int:

@@ -11,7 +11,6 @@ import msgspec
 from meshfw.cli.arguments import COMMANDS
 from meshfw.cli.listing import as_snapshot, nft_text
 from meshfw.cli.output import for_tools, print_json
-from meshfw.cli.prepare import Workshop
 from meshfw.config import OWNER
 from meshfw.errors import FamilyParseError, InexpressibleError, ParseError
 from meshfw.extensions.language import Language
@@ -20,6 +19,7 @@ from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.languages.lexer import Word, split
 from meshfw.languages.nft import FAMILIES, render_rule
 from meshfw.model import Family, Rule
+from meshfw.workshop import Workshop
 
 _COMMANDS = dict(zip(COMMANDS, Family, strict=True))
 _STDIN = "standard input"

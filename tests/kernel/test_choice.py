@@ -280,7 +280,7 @@ def test_all_backends_are_cleaned_of_ours_and_of_nothing_else(host: Host, monkey
     before = host.rules_of_others()
     assert len(before) == len(FOREIGN)
     with monkeypatch.context() as patch:
-        patch.setattr("meshfw.cli.prepare.standing", lambda sightings, beside=None: ())
+        patch.setattr("meshfw.workshop.standing", lambda sightings, beside=None: ())
         for backend in BACKENDS:
             assert host("apply", "--backend", backend).code == 0
     assert all(found.own for found in host.looked().values())
@@ -311,7 +311,7 @@ def test_cleaning_all_backends_tells_what_was_done_before_an_error(
     host: Host, monkeypatch: pytest.MonkeyPatch, breaks: str, code: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("meshfw.cli.prepare.standing", lambda sightings, beside=None: ())
+        patch.setattr("meshfw.workshop.standing", lambda sightings, beside=None: ())
         for backend in ("nft", "iptables-nft"):
             assert host("apply", "--backend", backend).code == 0
     cause = KernelError("write: refused", errno=errno.EIO)
@@ -334,7 +334,7 @@ def test_cleaning_all_backends_tells_what_was_done_before_an_error(
 
 def test_what_could_not_be_cleaned_is_data_beside_what_was(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("meshfw.cli.prepare.standing", lambda sightings, beside=None: ())
+        patch.setattr("meshfw.workshop.standing", lambda sightings, beside=None: ())
         for backend in ("nft", "iptables-legacy"):
             assert host("apply", "--backend", backend).code == 0
     monkeypatch.setattr("meshfw.backends.instance.iptables_legacy_unavailable", lambda: "no tools")
@@ -357,7 +357,7 @@ def test_clean_alone_goes_where_own_rules_stand_and_tells_of_the_rest(
     assert host("clean").out.endswith("(iptables-legacy)\n")
     assert host("clean").out == "nothing to do (nft)\n"
     with monkeypatch.context() as patch:
-        patch.setattr("meshfw.cli.prepare.standing", lambda sightings, beside=None: ())
+        patch.setattr("meshfw.workshop.standing", lambda sightings, beside=None: ())
         for backend in ("nft", "iptables-legacy"):
             assert host("apply", "--backend", backend).code == 0
     own = host.looked()["iptables-legacy"].own

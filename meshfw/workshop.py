@@ -1,12 +1,12 @@
-"""From the arguments to what every verb works with: configuration, plugins, language, rules, backend."""
+"""From what was asked for to what verbs and agent work with: configuration, plugins, language, rules, backend."""
 
 from __future__ import annotations
 
 import shlex
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Protocol
 
 import msgspec
 
@@ -25,6 +25,25 @@ from meshfw.sources.hosts import host_tables
 _NO_CONFIG = "meshfw.toml here, /etc/meshfw/meshfw.toml, or --config FILE"
 
 
+class Where(Protocol):
+    """What a command line or a service says of the configuration, the backend and the place; None: as usual."""
+
+    @property
+    def config(self) -> str | None:
+        """The configuration's file."""
+        ...
+
+    @property
+    def backend(self) -> str | None:
+        """The backend, whatever is configured."""
+        ...
+
+    @property
+    def netns(self) -> str | None:
+        """The network namespace, by name or path."""
+        ...
+
+
 class Workshop:
     """A configuration with its plugins, and what they make: the language, the wanted rules, the backend.
 
@@ -33,18 +52,18 @@ class Workshop:
     alone, whatever state they are in.
     """
 
-    def __init__(self, arguments: Namespace, *, needed: bool = True, sources: bool = True) -> None:
-        path = find_config(arguments.config)
+    def __init__(self, where: Where, *, needed: bool = True, sources: bool = True) -> None:
+        path = find_config(where.config)
         if path is None and needed:
             raise ConfigError("there is no configuration", expected=_NO_CONFIG)
         self.config: Config = Config() if path is None else load_config(path)
         self.warnings: list[str] = list(self.config.warnings)
         self.notes: list[str] = []
         self._doubt = ""
-        self._netns: str | None = arguments.netns
-        self._config: str | None = arguments.config
-        self._wanted = arguments.backend or self.config.backend
-        self._wanted_key = "--backend" if arguments.backend else "backend"
+        self._netns = where.netns
+        self._config = where.config
+        self._wanted = where.backend or self.config.backend
+        self._wanted_key = "--backend" if where.backend else "backend"
         with self.config.naming_file():
             self.plugins = Plugins(self.config.plugins)
             # Chosen before the language is made: a plugin's extensions take part with its backend or source.
