@@ -13,6 +13,7 @@ import msgspec
 
 from meshfw.errors import ConfigError
 from meshfw.plugins import AUTO
+from meshfw.settings import AgentSettings, agent_settings
 from meshfw.source import Settings, described, shown
 
 NEAR: Final = "meshfw.toml"
@@ -89,7 +90,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration.
 
     ``file`` is where it came from, empty for the defaults; ``options`` are the tables ``[backend.NAME]``; ``tables``
-    the configuration's own ``chain`` and ``set`` tables; ``warnings`` what its author should know.
+    the configuration's own ``chain`` and ``set`` tables; ``agent`` how the agent works; ``warnings`` what its author
+    should know.
     """
 
     file: str = ""
@@ -100,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[SourceTable, ...] = ()
     options: Mapping[str, Mapping[str, Any]] = {}
     tables: Mapping[str, Any] = {}
+    agent: AgentSettings = AgentSettings()
     warnings: tuple[str, ...] = ()
 
     def error(self, reason: str, *, key: str = "", expected: str = "") -> ConfigError:
@@ -167,6 +170,7 @@ def _config(settings: Settings) -> Config:
     plugins = _plugins(settings)
     sources = tuple(_source(table) for table in settings.tables("source"))
     tables = {name: value for name in ("chain", "set") if (value := settings.any(name)) is not None}
+    agent = _agent(settings)
     settings.finish()
     for name, value in tables.items():
         if not isinstance(value, list | dict):
@@ -182,6 +186,7 @@ def _config(settings: Settings) -> Config:
         sources=sources,
         options=options,
         tables=tables,
+        agent=agent,
         warnings=(warning,) if warning else (),
     )
 
@@ -222,6 +227,13 @@ def _plugins(settings: Settings) -> bool | tuple[str, ...]:
     if isinstance(value, bool):
         return value
     return Settings({"plugins": value} if value is not None else {}, file=settings.file).strings("plugins")
+
+
+def _agent(settings: Settings) -> AgentSettings:
+    value = settings.any("agent")
+    if value is not None and not isinstance(value, dict):
+        raise settings.error(f"{shown(value)} is {described(value)}", key="agent", expected="a table [agent]")
+    return agent_settings(Settings(value or {}, file=settings.file, path=settings.key("agent")))
 
 
 def _source(table: Settings) -> SourceTable:
