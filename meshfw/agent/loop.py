@@ -184,11 +184,11 @@ class Agent:
                     if due is not None:
                         self._at(LOOK, due)
             elif word == _CONFIG and self._config_changes is not None:
-                self._config_changes.drain()
-                self._at(RELOAD, now + _SETTLE)
+                if self._config_changes.drain():
+                    self._at(RELOAD, now + _SETTLE)
             elif word.startswith(_SOURCE):
-                self._demand.changes[int(word.split()[1])].drain()
-                self._at(_LOAD, now + _SETTLE)
+                if self._demand.changes[int(word.split()[1])].drain():
+                    self._at(_LOAD, now + _SETTLE)
             elif word == STOP:
                 self._stopped = True
             elif word in (RELOAD, LOOK):
@@ -203,6 +203,7 @@ class Agent:
         try:
             shop = Workshop(self._where)
             _check_alike(self._shop, shop)
+            shop.rules()
         except (MeshfwError, OSError) as error:
             self._voice.once("configuration", f"the configuration is not taken, and the old one stays: {error}")
             self._voice.note(warnings=(str(error),))
@@ -234,6 +235,8 @@ class Agent:
             self._failed(error, _OPEN)
             return
         self._voice.note(backend=self._keeper.backend.name)
+        self._voice.once("namespace", "")
+        self._watchman.begin()
         self._fitted = None
         self._listen()
         self._at(_LOAD, self._clock())
