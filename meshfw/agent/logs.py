@@ -1,7 +1,8 @@
 """The agent's log on standard error: a line each event, as text for people or as JSON for programs.
 
-What is logged carries its data as fields (``extra=``), never only in words. Names of processes and comments of rules
-are strangers' text, so nothing of it can end a line early or command a terminal.
+What is logged carries its data as fields (``extra=``, one by one or together as ``fields``), never only in words.
+Names of processes and comments of rules are strangers' text, so nothing of it can end a line early or command a
+terminal.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -51,7 +53,9 @@ def in_journal(stream: TextIO) -> bool:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _OWN}
+    found = {name: value for name, value in vars(record).items() if name not in _OWN}
+    together = found.pop("fields", {})
+    return {**found, **together} if isinstance(together, Mapping) else {**found, "fields": together}
 
 
 class TextLines(logging.Formatter):

@@ -83,6 +83,10 @@ class Metrics:
             "Chains, dispatchers and sets that others changed, by the place and by who it was.",
             *("family", "table", "chain", "culprit"),
         )
+        self._contentions = self._counter(
+            "meshfw_contentions", "Times that a rival was found to keep undoing the rules."
+        )
+        self._defects = self._counter("meshfw_defects", "Full checks that found what the usual reading had missed.")
         self._processes = self._counter("meshfw_processes_spawned", "Processes that the backend started.")
         self._commits = self._counter("meshfw_commits", "Transactions that the backend committed.")
         self._reads = self._counter("meshfw_reads", "Readings of the rules, beyond asking whether anything changed.")
@@ -167,6 +171,15 @@ class Metrics:
     def watched(self, event: Event) -> None:
         """A write was heard of."""
         self._events.labels("own" if event.own else "foreign", "yes" if event.near or event.own else "no").inc()
+
+    def contended(self, name: str) -> None:
+        """A rival keeps undoing the rules; an empty name: no more."""
+        if name:
+            self._contentions.inc()
+
+    def defect(self) -> None:
+        """Two readers of one kernel disagreed."""
+        self._defects.inc()
 
     def status(self, status: Status) -> None:
         """The agent's status of now, which the gauges are read from until the next one."""

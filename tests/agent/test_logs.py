@@ -63,6 +63,15 @@ def test_json_is_an_object_with_the_same(stream: io.StringIO) -> None:
     }
 
 
+def test_fields_may_come_together(stream: io.StringIO) -> None:
+    log_to(stream, form=LogFormat.JSON, level=LogLevel.INFO)
+    LOG.warning("drift", extra={"fields": {"culprits": ["nft"], "message": "mine"}})
+    LOG.info("none", extra={"fields": {}})
+    first, second = json_lines(stream)
+    assert (first["culprits"], first["message"], first["message_"]) == (["nft"], "drift", "mine")
+    assert set(second) == {"time", "level", "message", "logger"}
+
+
 @pytest.mark.parametrize("form", LogFormat)
 def test_no_stranger_ends_a_line_or_commands_a_terminal(form: LogFormat, stream: io.StringIO) -> None:
     log_to(stream, form=form, level=LogLevel.INFO)

@@ -11,7 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshfw import Chain, ChainKey, Family, Hook, Ruleset, Table
 from meshfw.agent.metrics import CHAINS_MOST, CULPRITS_MOST, OTHER, SERIES_MOST, SOURCES, Metrics, described
+from meshfw.agent.notify import Notifier
 from meshfw.agent.status import Culprit, Phase, Status
+from meshfw.agent.voice import Counters, Voice
 from meshfw.backend import Costs, Event, Outcome, Report
 from meshfw.errors import BackendError, KernelError, VerifyError
 from meshfw.model import DispatcherKey, Place
@@ -167,6 +169,26 @@ def test_events_count_by_whose_they_are(metrics: Metrics) -> None:
     assert value(metrics, "meshfw_events_total", writer="own", near="yes") == 1
     assert value(metrics, "meshfw_events_total", writer="foreign", near="yes") == 1
     assert value(metrics, "meshfw_events_total", writer="foreign", near="no") == 2
+
+
+def test_contentions_count_when_they_begin(metrics: Metrics) -> None:
+    for name in ("rival", "", "rival"):
+        metrics.contended(name)
+    metrics.defect()
+    assert value(metrics, "meshfw_contentions_total") == 2
+    assert value(metrics, "meshfw_defects_total") == 1
+
+
+def test_the_loop_may_count_with_them(metrics: Metrics) -> None:
+    counters: Counters = metrics
+    voice = Voice(Status(), notifier=Notifier.from_environment(), counters=[counters])
+    voice.note(rules=5)
+    voice.contended("rival")
+    voice.heard(Event())
+    voice.failed(BackendError("x"), "x", retry=0.0)
+    assert value(metrics, "meshfw_rules") == 5
+    assert value(metrics, "meshfw_contended") == 1
+    assert value(metrics, "meshfw_reconciles_total", outcome="failed") == 1
 
 
 def test_gauges_are_the_last_status(metrics: Metrics) -> None:
