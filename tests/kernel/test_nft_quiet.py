@@ -75,7 +75,7 @@ class Quiet(Room):
             self.calls.append(text)
             return run(text, **options)
 
-        self.own._nft.run = noted  # type: ignore[method-assign]
+        self.own._nft.run = noted  # type: ignore[method-assign]  # a spy on the library
         self.settle()
 
     def settle(self) -> None:
@@ -165,7 +165,7 @@ def test_a_change_of_ours_is_no_reason_to_read_digests_until_it_rests(quiet: Qui
         asked.append(options["family"])
         return dump(*arguments, **options)
 
-    quiet.own._netlink.datagrams = noted  # type: ignore[method-assign]
+    quiet.own._netlink.datagrams = noted  # type: ignore[method-assign]  # a spy on the socket
     variants = [
         with_rules(quiet.ruleset, "peers", lambda held: held[1:]),
         with_rules(quiet.ruleset, "peers", lambda held: held[:2]),
