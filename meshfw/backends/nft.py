@@ -3,8 +3,8 @@
 While the generation of nf_tables stands, nobody wrote (4 µs over netlink); when it moved, digests of our own tables
 tell whether any of ours did (:mod:`meshfw.backends.nft_raw`), and only then is anything read. After a commit of ours
 that nobody interleaved, the touched chains are listed as text and compared with what was written; whenever somebody
-else changed ours, our own two tables are read as JSON and compared by meaning. Rules of foreign tables are never loaded:
-an older libnftables can crash on what a newer one wrote.
+else changed ours, our own two tables are read as JSON and compared by meaning. Rules of foreign tables are never
+loaded: an older libnftables can crash on what a newer one wrote.
 """
 
 from __future__ import annotations
