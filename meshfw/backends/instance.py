@@ -11,7 +11,15 @@ from typing import Final
 from meshfw.backend import Site
 from meshfw.errors import BackendError, KernelError
 from meshfw.kernel.lock import instance_lock
-from meshfw.kernel.netns import NET_ADMIN_REMEDY, HeldNamespace, entered, has_net_admin, ipv6_available
+from meshfw.kernel.netns import (
+    NET_ADMIN_REMEDY,
+    HeldNamespace,
+    Namespace,
+    entered,
+    has_net_admin,
+    ipv6_available,
+    namespace_path,
+)
 from meshfw.model import Family
 
 
@@ -50,6 +58,14 @@ _EVERYBODY: Final = ["0", "0", str(2**32 - 1)]
 def require_namespace(netns: str | None) -> None:
     """Refuse a network namespace that isn't there, or that can't be entered: BackendError."""
     HeldNamespace(netns).close()
+
+
+def namespace_identity(netns: str | None) -> object:
+    """What tells a network namespace from every other one of this boot; None where there is no such namespace."""
+    try:
+        return Namespace.of(namespace_path(netns))
+    except BackendError:
+        return None
 
 
 def nft_unavailable() -> str | None:
