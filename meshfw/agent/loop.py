@@ -14,9 +14,10 @@ from random import random
 from typing import Final
 
 from meshfw import __version__
-from meshfw.agent.demand import Demand, Past, Wanted, rule_count
+from meshfw.agent.demand import Demand, Wanted, rule_count
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper
+from meshfw.agent.past import Past
 from meshfw.agent.status import Phase
 from meshfw.agent.voice import Voice
 from meshfw.agent.watchman import Watchman

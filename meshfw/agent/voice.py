@@ -81,15 +81,15 @@ class Voice:
 
     def info(self, message: str, **fields: object) -> None:
         """Something happened that is as it should be."""
-        self._log.info(message, extra={"fields": fields})
+        self._log.info(message, extra=fields)
 
     def warning(self, message: str, **fields: object) -> None:
         """Something that an operator should know."""
-        self._log.warning(message, extra={"fields": fields})
+        self._log.warning(message, extra=fields)
 
     def error(self, message: str, **fields: object) -> None:
         """Something that an operator should mend."""
-        self._log.error(message, extra={"fields": fields})
+        self._log.error(message, extra=fields)
 
     def once(self, topic: str, message: str, **fields: object) -> None:
         """A warning that is said again only when it changes; an empty message: no longer the matter."""
@@ -98,9 +98,9 @@ class Voice:
             return
         self._said[topic] = message
         if message:
-            self._log.warning(message, extra={"fields": fields})
+            self._log.warning(message, extra=fields)
         else:
-            self._log.info("over: %s", before, extra={"fields": fields})
+            self._log.info("over: %s", before, extra=fields)
 
     def heard(self, event: Event) -> None:
         """A write of somebody else's."""
@@ -131,7 +131,7 @@ class Voice:
             named(culprits),
             _counted(len(lines), "change"),
             _counted(report.commits, "transaction"),
-            extra={"fields": {"culprits": [str(culprit) for culprit in culprits], "changes": list(drift.lines)}},
+            extra={"culprits": [str(culprit) for culprit in culprits], "changes": list(drift.lines)},
         )
         for counter in self.counters:
             counter.drifted(report.plan, culprits)
@@ -151,10 +151,10 @@ class Voice:
             self._log.error(
                 "contended with %s: it keeps undoing our rules; repairs now wait longer each time",
                 name,
-                extra={"fields": {"rival": name}},
+                extra={"rival": name},
             )
         else:
-            self._log.info("%s lets our rules be", self.status.contended, extra={"fields": {}})
+            self._log.info("%s lets our rules be", self.status.contended)
         self.note(contended=name)
         for counter in self.counters:
             counter.contended(name)
@@ -165,7 +165,7 @@ class Voice:
             "a defect of meshfw: read anew through the tools, the kernel's rules differ although nothing had changed; "
             "please report it: %s",
             "; ".join(lines[:_LINES]),
-            extra={"fields": {"differences": list(lines[:_LINES])}},
+            extra={"differences": list(lines[:_LINES])},
         )
         for counter in self.counters:
             counter.defect()

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from meshfw.agent.demand import Past
 from meshfw.agent.keeper import Keeper, Repair, changed
+from meshfw.agent.past import Past
 from meshfw.agent.rivals import Convergence, Rivalry
 from meshfw.agent.status import Culprit, Phase
 from meshfw.agent.voice import Voice
@@ -119,7 +119,7 @@ class Watchman:
             repair = keeper.repair(ruleset)
             self._kept = ruleset
             if not drifted:
-                self._past.applied(ruleset, keeper.backend)
+                self._past.applied(ruleset, keeper.backend, netns=keeper.shop.site.netns)
         self._repaired(keeper, repair, drifted=drifted)
         return True
 
