@@ -3,15 +3,15 @@
 The order is always the same, and each step has its function here::
 
     shop = Workshop(arguments)
-    wanted = shop.rules()                                  # what can fail without the lock fails before it
-    with writing(shop, timeout=10) as backend:             # lock, open, refuse while ours stand elsewhere
-        ruleset = shop.fitted(wanted, backend)             # the part that this host can hold
-        applied = put(shop, backend, ruleset, reason="apply")   # reconcile, remember, record
+    declared = shop.rules()                                  # what can fail without the lock fails before it
+    with writing(shop, timeout=10) as backend:               # lock, open, refuse while ours stand elsewhere
+        applied = put(shop, backend, declared, reason=APPLY)  # fit to the host, reconcile, remember, record
 
-``put`` is ``reconcile.apply`` and then :func:`noted`; whoever reconciles in his own way (on trial, on an open backend)
-calls ``noted`` with the report. The verbs are whole functions: :func:`apply_declared`, :func:`apply_planned`,
-:func:`roll_back`, :func:`restore`. The history is a convenience to them: where it can't be written, what was applied
-stays applied, and ``shop.warnings`` says what can't be gone back to.
+Whoever reconciles in his own way (on trial, on a backend that stays open) fits the rules himself (``shop.fitted``), and
+calls :func:`noted` with the report. The verbs are whole functions: :func:`apply_declared`, :func:`apply_planned`,
+:func:`roll_back`, :func:`restore`. What is recorded is the ruleset as declared, so that another host, or this one with
+IPv6, holds more of it. The history is a convenience: where it can't be written, what was applied stays applied, and
+``shop.warnings`` says what can't be gone back to.
 """
 
 from __future__ import annotations
@@ -47,10 +47,9 @@ _LARGEST: Final = 1 << 28
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done: the ``report``, the ``ruleset`` that stands now, and its ``number`` in the history, 0 in none."""
+    """What was done, and the number of the state in the history; 0 where it isn't in it."""
 
     report: Report
-    ruleset: Ruleset
     number: int = 0
 
 
@@ -70,43 +69,47 @@ def writing(shop: Workshop, *, timeout: float) -> Iterator[Backend]:
         yield backend
 
 
-def put(shop: Workshop, backend: Backend, ruleset: Ruleset, *, reason: str, agree: Agree | None = None) -> Applied:
-    """Make the kernel hold a fitted ruleset, remember the backend, and record the state; in a block of ``writing``.
+def put(shop: Workshop, backend: Backend, declared: Ruleset, *, reason: str, agree: Agree | None = None) -> Applied:
+    """Make the kernel hold what fits it of a ruleset, remember the backend, and record the state; within ``writing``.
 
     Raises:
-        MeshfwError: as :func:`meshfw.reconcile.apply`; nothing was recorded.
+        MeshfwError: as ``shop.fitted`` and :func:`meshfw.reconcile.apply`; nothing was recorded.
     """
-    return noted(shop, backend, ruleset, reconcile.apply(backend, ruleset, agree=agree), reason=reason)
+    report = reconcile.apply(backend, shop.fitted(declared, backend), agree=agree)
+    return Applied(report=report, number=noted(shop, backend, declared, report, reason=reason))
 
 
-def noted(shop: Workshop, backend: Backend, ruleset: Ruleset, report: Report, *, reason: str) -> Applied:
-    """Note what was applied: the backend that auto took, and the state, the one before the first included."""
+def noted(shop: Workshop, backend: Backend, declared: Ruleset, report: Report, *, reason: str) -> int:
+    """Note what was applied: the backend that auto took, and the state, before the first one what stood there.
+
+    The number of the state; 0 where none was recorded. Nothing is where nothing was even read.
+    """
     if report.outcome is Outcome.IDLE:
-        return Applied(report=report, ruleset=ruleset)
-    if ruleset:
+        return 0
+    if declared:
         shop.remember(backend)
-    return Applied(report=report, ruleset=ruleset, number=_recorded(shop, backend, ruleset, report, reason))
-
-
-def _recorded(shop: Workshop, backend: Backend, ruleset: Ruleset, report: Report, reason: str) -> int:
-    history = shop.history
     if not backend.capabilities.kernel:  # what no packet meets isn't to come back
         return 0
-    if history.why_not:
-        _tell(shop.notes, f"not kept for a rollback: {history.why_not}")
+    if shop.history.why_not:
+        _tell(shop.notes, f"not kept for a rollback: {shop.history.why_not}")
         return 0
     try:
-        if history.newest() is None:
-            if report.outcome is Outcome.CHANGED:
-                meaning = report.plan.before.meaning()
-                history.record(_state(shop, backend, meaning.ruleset, BEFORE))
-                shop.warnings += [f"a rollback would not bring back: {note}" for note in meaning.notes]
-            elif not ruleset:
-                return 0
-        return history.record(_state(shop, backend, ruleset, reason))
+        return _recorded(shop, backend, declared, report, reason=reason)
     except StateError as error:
         _tell(shop.warnings, f"not kept for a rollback: {error}")
         return 0
+
+
+def _recorded(shop: Workshop, backend: Backend, declared: Ruleset, report: Report, *, reason: str) -> int:
+    history = shop.history
+    if history.newest() is None:
+        if report.outcome is Outcome.CHANGED:
+            meaning = report.plan.before.meaning()
+            history.record(_state(shop, backend, meaning.ruleset, BEFORE))
+            shop.warnings += [f"a rollback would not bring back: {note}" for note in meaning.notes]
+        elif not declared:
+            return 0
+    return history.record(_state(shop, backend, declared, reason))
 
 
 def _tell(told: list[str], text: str) -> None:
@@ -137,7 +140,7 @@ def apply_declared(shop: Workshop, *, timeout: float) -> Applied:
     """
     wanted = shop.rules()
     with writing(shop, timeout=timeout) as backend:
-        applied = put(shop, backend, shop.fitted(wanted, backend), reason=APPLY)
+        applied = put(shop, backend, wanted, reason=APPLY)
         release(shop)
     return applied
 
@@ -177,7 +180,6 @@ def roll_back(shop: Workshop, number: int | None = None, *, timeout: float) -> R
             raise StateError("there is nothing to go back to", remedy=f"no state is kept in {history.directory}")
         target = _target(history, newest, number)
         state = history.load(target.number)
-        ruleset = shop.fitted(state.ruleset, backend)
         old = history.held()
         against = old.against if old is not None else newest.summary.digest
         declared = digest(state.ruleset) == against
@@ -185,7 +187,7 @@ def roll_back(shop: Workshop, number: int | None = None, *, timeout: float) -> R
             # Before the first write: an agent that hears of it must not take it for drift.
             history.hold(target.number, against=against)
         try:
-            applied = put(shop, backend, ruleset, reason=f"rollback to {target.number}")
+            applied = put(shop, backend, state.ruleset, reason=f"rollback to {target.number}")
         except BaseException:
             history.release() if old is None else history.hold(old.number, against=old.against)
             raise
@@ -220,10 +222,9 @@ def restore(shop: Workshop, *, timeout: float) -> Applied | None:
         return None
     shop.prefer(state.backend)
     with writing(shop, timeout=timeout) as backend:
-        ruleset = shop.fitted(state.ruleset, backend)
-        report = reconcile.apply(backend, ruleset)
+        report = reconcile.apply(backend, shop.fitted(state.ruleset, backend))
         shop.remember(backend)
-    return Applied(report=report, ruleset=ruleset)
+    return Applied(report=report)
 
 
 def to_restore(history: History) -> State | None:
@@ -242,8 +243,10 @@ def to_restore(history: History) -> State | None:
 # --- plans that were reviewed ------------------------------------------------------------------------------
 
 
-def planned(shop: Workshop, backend: Backend, ruleset: Ruleset, *, snapshot: Snapshot, plan: Plan) -> Planned:
-    """The document's content of a plan for a fitted ruleset, made on a snapshot."""
+def planned(
+    shop: Workshop, backend: Backend, declared: Ruleset, *, snapshot: Snapshot, plan: Plan, transaction: str = ""
+) -> Planned:
+    """What a plan's document says: a plan for a declared ruleset, made on a snapshot."""
     site = shop.site
     return Planned(
         owner=site.owner,
@@ -251,10 +254,10 @@ def planned(shop: Workshop, backend: Backend, ruleset: Ruleset, *, snapshot: Sna
         netns=site.netns,
         namespace=str(namespace_identity(site.netns)),
         time=time.time(),
-        wanted=digest(ruleset),
+        wanted=digest(declared),
         kernel=snapshot_digest(snapshot),
         changes=tuple(map(str, plan.edits(shop.formatter))),
-        transaction=str(backend.compile(plan)) if plan else "",
+        transaction=transaction,
     )
 
 
@@ -284,13 +287,12 @@ def apply_planned(shop: Workshop, path: str, *, timeout: float) -> Applied:
     reviewed = read_planned(path)
     wanted = shop.rules()
     with writing(shop, timeout=timeout) as backend:
-        ruleset = shop.fitted(wanted, backend)
 
         def agree(snapshot: Snapshot, plan: Plan) -> None:
-            moved = reviewed.moved(planned(shop, backend, ruleset, snapshot=snapshot, plan=plan))
+            moved = reviewed.moved(planned(shop, backend, wanted, snapshot=snapshot, plan=plan))
             if moved:
                 raise StateError(moved, source=path, remedy="nothing was changed; plan again, and review that")
 
-        applied = put(shop, backend, ruleset, reason=APPLY, agree=agree)
+        applied = put(shop, backend, wanted, reason=APPLY, agree=agree)
         release(shop)
     return applied

@@ -10,7 +10,6 @@ from meshfw.agent.past import Past
 from meshfw.agent.status import Status
 from meshfw.agent.voice import Voice
 from meshfw.files.inotify import FileChanges
-from meshfw.history import History
 from meshfw.source import Changes
 from meshfw.workshop import Workshop
 
@@ -21,8 +20,7 @@ def run(arguments: Namespace) -> int:
 
     logging.basicConfig(level="INFO", format="%(message)s")
     shop = Workshop(arguments)
-    history = History(shop.config.owner, shop.site.netns, shop.language)
-    past = Past(history, keep=shop.config.agent.last_good)
+    past = Past(shop.history, keep=shop.config.agent.last_good)
     voice = Voice(Status(), notifier=Notifier.from_environment())
     Agent(shop, arguments, voice=voice, past=past, watched=_config_changes).run()
     return 0

@@ -29,9 +29,11 @@ def run(arguments: Namespace) -> int:
         shop.warnings += reconcile.checked(backend, ruleset)[1]
         shop.warn_elsewhere(backend)
         snapshot, plan = reconcile.compared(backend, ruleset)
-        if arguments.out is not None:
-            _write(arguments.out, planned(shop, backend, ruleset, snapshot=snapshot, plan=plan))
         transaction = backend.compile(plan) if plan else None
+        if arguments.out is not None:
+            text = str(transaction) if transaction is not None else ""
+            reviewed = planned(shop, backend, wanted, snapshot=snapshot, plan=plan, transaction=text)
+            _write(arguments.out, reviewed)
         name = backend.name
     warnings = (*shop.warnings, *(transaction.notes if transaction is not None else ()))
     if arguments.json:
