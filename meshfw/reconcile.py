@@ -69,8 +69,9 @@ def apply(backend: Backend, ruleset: Ruleset, *, agree: Agree | None = None) -> 
                 raise ConcurrentChangeError("somebody else keeps writing; nothing was changed", backend=backend.name)
             raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
         fresh = commits == refusals == 0
+        insist = refusals >= PATIENCE and agree is None  # nobody has agreed to what such a commit meets
         observed, committed = _commit(
-            backend, observed, todo, wanted, cached=fresh and state == "hit", insist=refusals >= PATIENCE, notes=notes
+            backend, observed, todo, wanted, cached=fresh and state == "hit", insist=insist, notes=notes
         )
         commits += committed
         refusals += not committed
