@@ -6,11 +6,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
-from meshfw import reconcile
+from meshfw.applying import apply_declared, apply_planned
 from meshfw.backend import Outcome, Report
-from meshfw.backends.instance import only_writer
 from meshfw.cli.output import counted, one_line, print_edits, print_json, warn
-from meshfw.model import Ruleset
 from meshfw.workshop import Workshop
 
 SHOWN: Final = 50
@@ -20,23 +18,18 @@ SHOWN: Final = 50
 def run(arguments: Namespace) -> int:
     """0 when the kernel holds the declared rules."""
     shop = Workshop(arguments)
-    wanted = shop.rules()
-    with only_writer(shop.site, timeout=arguments.lock_timeout), shop.backend() as backend:
-        refusal = shop.elsewhere(backend)
-        if refusal is not None:
-            raise refusal
-        shop.warn_unread(backend)
-        ruleset = shop.fitted(wanted, backend)
-        report = reconcile.apply(backend, ruleset)
-        if ruleset != Ruleset():
-            shop.remember(backend)
-    told(shop, report, arguments)
+    timeout = arguments.lock_timeout
+    if arguments.plan is None:
+        applied = apply_declared(shop, timeout=timeout)
+    else:
+        applied = apply_planned(shop, arguments.plan, timeout=timeout)
+    told(shop, applied.report, arguments)
     return 0
 
 
 def told(shop: Workshop, report: Report, arguments: Namespace) -> None:
     """Tell the plugins what was done, and a person or a program as well."""
-    warnings = [*shop.warnings, *report.warnings, *shop.plugins.reconciled(report)]
+    warnings = [*shop.warnings, *shop.history.notes, *report.warnings, *shop.plugins.reconciled(report)]
     if arguments.json:
         print_json(reported(shop, report, warnings))
         return
