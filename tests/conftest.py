@@ -25,6 +25,7 @@ PACKAGES = {
     "/usr/lib/python3/dist-packages/firewall/core/fw.py": "python3-firewall",
     "/usr/lib/python3/dist-packages/nftables/nftables.py": "python3-nftables",
     "/usr/sbin/ufw": "ufw",
+    "dot": "graphviz",
     "ip": "iproute2",
     "ip6tables-legacy-restore": "iptables",
     "ip6tables-nft-restore": "iptables",

@@ -46,6 +46,21 @@ def runtime_file(owner: str, netns: str | None, kind: str) -> str:
         return os.path.join(runtime_directory(), f"{place_name(owner, namespace.identity)}.{kind}")
 
 
+def drawn(text: str) -> str:
+    """The picture (SVG) that Graphviz draws of a graph in its language.
+
+    Raises:
+        BackendError: Graphviz isn't installed, or couldn't draw it.
+    """
+    from meshfw.kernel.command import run
+
+    return run(["dot", "-Tsvg"], timeout=_DRAWING, input=text.encode()).stdout
+
+
+_DRAWING: Final = 120.0
+"""Seconds for a picture: some thousand chains take most of a minute."""
+
+
 def host_families(netns: str | None = None) -> frozenset[Family]:
     """The families whose packets can be met in a network namespace."""
     with entered(netns):
