@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from meshfw.backend import Backend
+from meshfw.agent.past import Past
 from meshfw.errors import MeshfwError
 from meshfw.model import Ruleset
 from meshfw.settings import AgentSettings
@@ -19,30 +19,6 @@ LAST_GOOD: Final = "last good"
 HELD: Final = "held"
 _FEW: Final = 10
 """So many rules may go whatever their share is: a share of a few means little."""
-
-
-class Past(Protocol):
-    """What was applied before, as far as somebody kept it."""
-
-    def last(self) -> Ruleset | None:
-        """The rules of the last state that was applied well; None where none is known."""
-        ...
-
-    def held(self, declared: Ruleset | None) -> Ruleset | None:
-        """The rules to keep in place of the declared ones, which were rolled back; None where those may be applied."""
-        ...
-
-    def moved(self) -> bool:
-        """Whether somebody else has applied since this was last asked."""
-        ...
-
-    def applied(self, ruleset: Ruleset, backend: Backend) -> None:
-        """Take note of rules that were applied well."""
-        ...
-
-    def approved(self, declared: Ruleset) -> bool:
-        """Whether these very rules were applied last by a person, who needs no protection from himself."""
-        ...
 
 
 class Wanted(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from meshfw.agent.notify import Notifier
 from meshfw.agent.status import Culprit, Drift, Phase, Status
-from meshfw.backend import Costs, Event, Report
+from meshfw.backend import Costs, Event, Outcome, Report
 from meshfw.plan import Plan
 
 _DRIFTS: Final = 20
@@ -65,9 +65,14 @@ class Voice:
     def __init__(self, status: Status, *, notifier: Notifier, counters: Sequence[Counters] = ()) -> None:
         self.status = status
         self.notifier = notifier
-        self.counters = tuple(counters)
+        self.counters = counters
         self._log = logging.getLogger("meshfw.agent")
         self._said: dict[str, str] = {}
+
+    def doubt(self) -> str:
+        """Why the kernel may not hold what is wanted; empty where it's known to."""
+        status = self.status
+        return "" if status.healthy else status.reason or f"it is {status.phase}"
 
     def note(self, **changes: Any) -> None:
         """Change some of the status."""
@@ -81,15 +86,15 @@ class Voice:
 
     def info(self, message: str, **fields: object) -> None:
         """Something happened that is as it should be."""
-        self._log.info(message, extra={"fields": fields})
+        self._log.info(message, extra=fields)
 
     def warning(self, message: str, **fields: object) -> None:
         """Something that an operator should know."""
-        self._log.warning(message, extra={"fields": fields})
+        self._log.warning(message, extra=fields)
 
     def error(self, message: str, **fields: object) -> None:
         """Something that an operator should mend."""
-        self._log.error(message, extra={"fields": fields})
+        self._log.error(message, extra=fields)
 
     def once(self, topic: str, message: str, **fields: object) -> None:
         """A warning that is said again only when it changes; an empty message: no longer the matter."""
@@ -98,9 +103,9 @@ class Voice:
             return
         self._said[topic] = message
         if message:
-            self._log.warning(message, extra={"fields": fields})
+            self._log.warning(message, extra=fields)
         else:
-            self._log.info("over: %s", before, extra={"fields": fields})
+            self._log.info("over: %s", before, extra=fields)
 
     def heard(self, event: Event) -> None:
         """A write of somebody else's."""
@@ -108,11 +113,16 @@ class Voice:
         for counter in self.counters:
             counter.watched(event)
 
+    def idle(self) -> None:
+        """A look found by the fingerprint alone that all is as it was."""
+        self.note(outcomes=self._counted(Outcome.IDLE), reconciled=time.time())
+
+    def _counted(self, outcome: str) -> dict[str, int]:
+        return {**self.status.outcomes, outcome: self.status.outcomes.get(outcome, 0) + 1}
+
     def reconciled(self, report: Report, seconds: float, *, costs: Costs) -> None:
         """A reconcile ended well."""
-        outcomes = dict(self.status.outcomes)
-        outcomes[report.outcome.value] = outcomes.get(report.outcome.value, 0) + 1
-        self.note(outcomes=outcomes, reconciled=time.time(), processes=costs.processes)
+        self.note(outcomes=self._counted(report.outcome), reconciled=time.time(), processes=costs.processes)
         for counter in self.counters:
             counter.reconciled(report, seconds)
             counter.costs(costs)
@@ -131,16 +141,15 @@ class Voice:
             named(culprits),
             _counted(len(lines), "change"),
             _counted(report.commits, "transaction"),
-            extra={"fields": {"culprits": [str(culprit) for culprit in culprits], "changes": list(drift.lines)}},
+            extra={"culprits": [str(culprit) for culprit in culprits], "changes": list(drift.lines)},
         )
         for counter in self.counters:
             counter.drifted(report.plan, culprits)
 
     def failed(self, error: Exception, message: str, *, retry: float) -> None:
         """A reconcile failed, and is tried again at a moment (seconds since the epoch)."""
-        outcomes = dict(self.status.outcomes)
-        outcomes["failed"] = outcomes.get("failed", 0) + 1
-        self.note(phase=Phase.FAILING, healthy=False, reason=message, next_try=retry, outcomes=outcomes)
+        counted = self._counted("failed")
+        self.note(phase=Phase.FAILING, healthy=False, reason=message, next_try=retry, outcomes=counted)
         self.once("failure", message, error=type(error).__name__)
         for counter in self.counters:
             counter.failed(error)
@@ -151,10 +160,10 @@ class Voice:
             self._log.error(
                 "contended with %s: it keeps undoing our rules; repairs now wait longer each time",
                 name,
-                extra={"fields": {"rival": name}},
+                extra={"rival": name},
             )
         else:
-            self._log.info("%s lets our rules be", self.status.contended, extra={"fields": {}})
+            self._log.info("%s lets our rules be", self.status.contended)
         self.note(contended=name)
         for counter in self.counters:
             counter.contended(name)
@@ -165,7 +174,7 @@ class Voice:
             "a defect of meshfw: read anew through the tools, the kernel's rules differ although nothing had changed; "
             "please report it: %s",
             "; ".join(lines[:_LINES]),
-            extra={"fields": {"differences": list(lines[:_LINES])}},
+            extra={"differences": list(lines[:_LINES])},
         )
         for counter in self.counters:
             counter.defect()

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from meshfw.agent.demand import Past
 from meshfw.agent.keeper import Keeper, Repair, changed
+from meshfw.agent.past import Past
 from meshfw.agent.rivals import Convergence, Rivalry
 from meshfw.agent.status import Culprit, Phase
 from meshfw.agent.voice import Voice
@@ -67,6 +67,11 @@ class Watchman:
             self._culprits.append(Culprit(event.pid, event.command))
         return max(self._clock() + self._settings.debounce, self._looked + _HEARD_SHARE * self._cost)
 
+    def begin(self) -> None:
+        """Know of no repair yet: what a backend that was just opened finds amiss is nobody's doing."""
+        self._kept = None
+        self._culprits = []
+
     def forgive(self) -> None:
         """Begin anew, since somebody in charge has spoken: no rival is known, and nothing has been tried in vain."""
         self._rivalry.forgive()
@@ -94,6 +99,7 @@ class Watchman:
         begun = time.perf_counter()
         try:
             if keeper.idle(ruleset):
+                self._voice.idle()
                 self._fine()
                 return True
             return self._keep(keeper, ruleset)
@@ -119,7 +125,7 @@ class Watchman:
             repair = keeper.repair(ruleset)
             self._kept = ruleset
             if not drifted:
-                self._past.applied(ruleset, keeper.backend)
+                self._past.applied(ruleset, keeper.backend, netns=keeper.shop.site.netns)
         self._repaired(keeper, repair, drifted=drifted)
         return True
 
