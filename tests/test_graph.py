@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
-from meshfw import Family, Ruleset, Table, builtin_extensions
+from meshfw import Chain, Family, Ruleset, Table, builtin_extensions
 from meshfw.cli import main
 from meshfw.cli.listing import as_snapshot
 from meshfw.cli.picture import Graph, Node, dot_text, graph_of
@@ -182,6 +182,23 @@ def test_no_name_breaks_the_picture(name: str, requires: Callable[..., None]) ->
     assert "1 rule" not in shown
 
 
+def test_hundreds_of_interwoven_chains_are_drawn(requires: Callable[..., None]) -> None:
+    requires("dot")
+    count = 250
+    chains = [
+        Chain(
+            family=Family.IPV4,
+            table=Table.FILTER,
+            name=f"c{at}",
+            rules=tuple(Rule(target=Jump(f"c{to}")) for to in (2 * at + 1, 2 * at + 2, at + 7) if to < count),
+        )
+        for at in range(count)
+    ]
+    shown = texts(svg_of(dot_text(graph_of(as_snapshot(Ruleset(chains=tuple(chains)))), title="x")))
+    assert {f"c{at}" for at in range(count)} <= set(shown)
+
+
+@settings(max_examples=15)  # each is a whole ruleset, and the law is a plain one
 @given(rulesets(LANGUAGE))
 def test_a_graph_is_whole_for_any_ruleset(ruleset: Ruleset) -> None:
     graph = graph_of(as_snapshot(ruleset))

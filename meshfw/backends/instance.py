@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from meshfw.backend import Site
-from meshfw.errors import BackendError, KernelError
+from meshfw.errors import BackendError, CommandError, KernelError
 from meshfw.kernel.lock import instance_lock, place_name, runtime_directory
 from meshfw.kernel.netns import (
     NET_ADMIN_REMEDY,
@@ -54,7 +54,11 @@ def drawn(text: str) -> str:
     """
     from meshfw.kernel.command import run
 
-    return run(["dot", "-Tsvg"], timeout=_DRAWING, input=text.encode()).stdout
+    try:
+        return run(["dot", "-Tsvg"], timeout=_DRAWING, input=text.encode()).stdout
+    except CommandError as error:
+        error.add_remedy("without --svg there is the text, for another of Graphviz's programs, such as sfdp")
+        raise
 
 
 _DRAWING: Final = 120.0

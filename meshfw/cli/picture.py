@@ -185,12 +185,17 @@ _HEAD: Final = """\
   edge [fontname="Helvetica,Arial,sans-serif", fontsize=9, fontcolor="#6b7280", color="#6b7280", arrowsize=0.7,
         penwidth=1.1];
 """
+_PLAIN_EDGES: Final = 300
+_HASTE: Final = "  graph [splines=line, nslimit=1, nslimit1=1, mclimit=0.1];"
+"""What bounds dot's search for a better picture, which takes minutes for some hundred interwoven chains."""
 
 
 def dot_text(graph: Graph, *, title: str) -> str:
     """The graph in Graphviz's language; a cluster for each family, and in it one for each table."""
     names = {node.id: f"n{number}" for number, node in enumerate(graph.nodes)}
     lines = ["digraph meshfw {", _HEAD.rstrip("\n"), f"  label={_quoted(title)};"]
+    if len(graph.edges) > _PLAIN_EDGES:
+        lines.append(_HASTE)
     for family in reversed(Family):  # what is said first is drawn lowest
         held = [node for node in graph.nodes if node.family is family]
         if held:
