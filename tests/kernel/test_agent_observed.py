@@ -52,6 +52,7 @@ class Page:
             time.sleep(0.05)
 
 
+@pytest.mark.usefixtures("loopback")
 def test_one_drift_is_told_alike_everywhere(requires: Callable[..., None], netns: Netns, tmp_path: Path) -> None:
     requires("nft")
     with running(netns, tmp_path, text=config(agent='listen = "127.0.0.1:0"')) as agent:
