@@ -1,4 +1,7 @@
-"""What a host answers before a backend is made: whether this is the only writer, and what can be used here."""
+"""What a host answers beside the backends: whether this is the only writer, what can be used here, which place it is.
+
+It is also how those above, who don't talk to the kernel themselves, get processes and go into a network namespace.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from typing import Final
 
 from meshfw.backend import Site
 from meshfw.errors import BackendError, KernelError
+from meshfw.kernel.command import Completed, detach, run
 from meshfw.kernel.lock import instance_lock
-from meshfw.kernel.netns import NET_ADMIN_REMEDY, HeldNamespace, entered, has_net_admin, ipv6_available
+from meshfw.kernel.netns import NET_ADMIN_REMEDY, HeldNamespace, Namespace, entered, has_net_admin, ipv6_available
 from meshfw.model import Family
 
 
@@ -45,6 +49,12 @@ def only_root_of_users() -> bool:
 
 _EVERYBODY: Final = ["0", "0", str(2**32 - 1)]
 """The users of the host itself (user_namespaces(7)): all, each under its own number."""
+
+
+def namespace_identity(netns: str | None = None) -> Namespace:
+    """What tells a network namespace from every other one, however it was named: BackendError where there is none."""
+    with HeldNamespace(netns) as namespace:
+        return namespace.identity
 
 
 def require_namespace(netns: str | None) -> None:
@@ -110,3 +120,20 @@ def _missing_tools(variant: str) -> str | None:
     if not missing:
         return None
     return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed (apt-get install iptables)"
+
+
+__all__ = [
+    "Completed",
+    "Namespace",
+    "detach",
+    "entered",
+    "host_families",
+    "iptables_legacy_unavailable",
+    "iptables_nft_unavailable",
+    "namespace_identity",
+    "nft_unavailable",
+    "only_root_of_users",
+    "only_writer",
+    "require_namespace",
+    "run",
+]
