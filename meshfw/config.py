@@ -15,6 +15,7 @@ from meshfw.errors import ConfigError, PluginError
 from meshfw.extensions.language import Language
 from meshfw.model import Chain, Family, Policy, Ruleset
 from meshfw.plugins import AUTO, Plugins
+from meshfw.probe import Probing, read_probing
 from meshfw.source import Declaration, Settings, described, merge, shown
 
 NEAR: Final = "meshfw.toml"
@@ -91,7 +92,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration.
 
     ``file`` is where it came from, empty for the defaults; ``options`` are the tables ``[backend.NAME]``; ``tables``
-    the configuration's own ``chain`` and ``set`` tables; ``warnings`` what its author should know.
+    the configuration's own ``chain`` and ``set`` tables; ``safety`` what must answer after a change; ``warnings`` what
+    its author should know.
     """
 
     file: str = ""
@@ -102,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[SourceTable, ...] = ()
     options: Mapping[str, Mapping[str, Any]] = {}
     tables: Mapping[str, Any] = {}
+    safety: Probing = Probing()
     warnings: tuple[str, ...] = ()
 
     def error(self, reason: str, *, key: str = "", expected: str = "") -> ConfigError:
@@ -168,6 +171,7 @@ def _config(settings: Settings) -> Config:
     ipv6 = settings.choice("ipv6", Ipv6, Ipv6.AUTO)
     plugins = _plugins(settings)
     sources = tuple(_source(table) for table in settings.tables("source"))
+    safety = read_probing(_table(settings, "safety"))
     tables = {name: value for name in ("chain", "set") if (value := settings.any(name)) is not None}
     settings.finish()
     for name, value in tables.items():
@@ -184,6 +188,7 @@ def _config(settings: Settings) -> Config:
         sources=sources,
         options=options,
         tables=tables,
+        safety=safety,
         warnings=(warning,) if warning else (),
     )
 
@@ -224,6 +229,11 @@ def _plugins(settings: Settings) -> bool | tuple[str, ...]:
     if isinstance(value, bool):
         return value
     return Settings({"plugins": value} if value is not None else {}, file=settings.file).strings("plugins")
+
+
+def _table(settings: Settings, name: str) -> Settings:
+    """A table of the configuration, empty where there is none."""
+    return Settings(settings.take(name, dict, {}), file=settings.file, path=name)
 
 
 def _source(table: Settings) -> SourceTable:
