@@ -93,5 +93,5 @@ def test_what_can_not_be_meant_is_refused_by_its_key(text: str, key: str) -> Non
 
 
 def test_safety_is_a_table() -> None:
-    with pytest.raises(ConfigError, match="expected a table"):
+    with pytest.raises(ConfigError, match="expected a table \\[safety\\]"):
         parse_config("safety = 5")

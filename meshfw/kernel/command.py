@@ -105,8 +105,8 @@ def run(
 def detach(argv: Sequence[str], *, env: Mapping[str, str] | None = None, inherit: Sequence[int] = ()) -> int:
     """The number of a process that goes on without us: no terminal, no stream and no group of it is ours.
 
-    It leads a session of its own (setsid(2)), so that no signal meant for our terminal or group reaches it, stands in
-    the root directory, and reads and writes nothing but the descriptors of ours that it gets by ``inherit``. ``env`` is
+    It stands apart by setsid(2), so that no signal meant for our terminal or group reaches it, is in the root
+    directory, and reads and writes nothing but the descriptors of ours that it gets by ``inherit``. ``env`` is
     added to our environment. Its end is waited for as long as we are there, so that it leaves no dead entry.
     Raises BackendError for a program that isn't installed; KernelError when the system can't start a process.
     """
