@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from meshfw.backend import Backend, Observed, Outcome, Report, Unsupported
@@ -28,8 +29,13 @@ def plan(backend: Backend, ruleset: Ruleset) -> Plan:
     return _difference(backend, observed, wanted)
 
 
-def apply(backend: Backend, ruleset: Ruleset) -> Report:
+def apply(
+    backend: Backend, ruleset: Ruleset, *, before: Callable[[Observed], None] | None = None, insist: bool = False
+) -> Report:
     """Make the kernel hold the ruleset, and prove it.
+
+    ``before`` is told what stands, once, before anything is written; nothing is if it raises. ``insist`` is for
+    a ruleset that stood there already: what the backend now has against it is a warning.
 
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
@@ -42,9 +48,11 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
         fingerprint = backend.fingerprint()
         if fingerprint is not None and fingerprint == cache.fingerprint:
             return cache.report
-    wanted, warnings = checked(backend, ruleset)
+    wanted, warnings = checked(backend, ruleset, insist=insist)
     observed, state = _look(backend)
     first = todo = _difference(backend, observed, wanted)
+    if todo and before is not None:
+        before(observed)
     commits = refusals = 0
     notes: list[str] = []
     while todo:
@@ -73,14 +81,14 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
     )
 
 
-def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...]]:
+def checked(backend: Backend, ruleset: Ruleset, *, insist: bool = False) -> tuple[Ruleset, tuple[str, ...]]:
     """The ruleset as the backend is to hold it, without sets where it has none, and the backend's warnings about it.
 
     The backend is asked about what it will get, so its findings count rules as the plan does; what can't be expanded is
     named by the declared rule. Nothing is read or written.
 
     Raises:
-        UnsupportedError: the backend can't express the ruleset.
+        UnsupportedError: the backend can't express the ruleset, and nobody insists.
     """
     if not backend.capabilities.native_sets:
         expansion = backend.cache.expansion = expand(ruleset, backend.cache.expansion)
@@ -89,7 +97,7 @@ def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...
         ruleset = expansion.ruleset
     findings = backend.check(ruleset)
     refused = [finding for finding in findings if finding.refuses]
-    if refused:
+    if refused and not insist:
         raise UnsupportedError(backend.name, refused)
     return ruleset, tuple(str(finding) for finding in findings)
 

@@ -15,7 +15,15 @@ from meshfw.backend import Site
 from meshfw.errors import BackendError, KernelError
 from meshfw.kernel.command import Completed, detach, run
 from meshfw.kernel.lock import instance_lock
-from meshfw.kernel.netns import NET_ADMIN_REMEDY, HeldNamespace, Namespace, entered, has_net_admin, ipv6_available
+from meshfw.kernel.netns import (
+    NET_ADMIN_REMEDY,
+    HeldNamespace,
+    Namespace,
+    entered,
+    has_net_admin,
+    ipv6_available,
+    namespace_path,
+)
 from meshfw.model import Family
 
 
@@ -131,6 +139,7 @@ __all__ = [
     "iptables_legacy_unavailable",
     "iptables_nft_unavailable",
     "namespace_identity",
+    "namespace_path",
     "nft_unavailable",
     "only_root_of_users",
     "only_writer",

@@ -39,7 +39,7 @@ def recall(owner: str, netns: str | None) -> tuple[str, str]:
     name = _file_name(owner, netns)
     if name is None:
         return "", ""
-    path = os.path.join(_directory(), name)
+    path = os.path.join(state_directory(), name)
     try:
         return _read(name), ""
     except OSError as error:
@@ -58,11 +58,11 @@ def remember(owner: str, netns: str | None, backend: str) -> str:
     if recall(owner, netns)[0] == backend:
         return ""
     try:
-        write_kept(_directory(), name, msgspec.json.encode(Remembered(backend)) + b"\n")
+        write_kept(state_directory(), name, msgspec.json.encode(Remembered(backend)) + b"\n")
     except OSError as error:
-        return f"{_directory()}: {error.strerror or error}"
+        return f"{state_directory()}: {error.strerror or error}"
     except OddFileError as error:
-        return f"{_directory()}: {error}"
+        return f"{state_directory()}: {error}"
     return ""
 
 
@@ -72,17 +72,17 @@ def forget(owner: str, netns: str | None) -> str:
     if name is None:
         return ""
     try:
-        with opened_directory(_directory()) as folder:
+        with opened_directory(state_directory()) as folder:
             os.unlink(name, dir_fd=folder)
     except OSError as error:
-        return "" if error.errno in _ABSENT else f"{os.path.join(_directory(), name)}: {error.strerror or error}"
+        return "" if error.errno in _ABSENT else f"{os.path.join(state_directory(), name)}: {error.strerror or error}"
     except OddFileError as error:
-        return f"{_directory()}: {error}"
+        return f"{state_directory()}: {error}"
     return ""
 
 
-def _directory() -> str:
-    """The first directory of $STATE_DIRECTORY, which may name several, or the default one."""
+def state_directory() -> str:
+    """What outlasts a run is kept in: the first of $STATE_DIRECTORY, which may name several, or the default one."""
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return named if os.path.isabs(named) else DIRECTORY
 
@@ -112,7 +112,7 @@ def _is_the_hosts() -> bool:
 
 
 def _read(name: str) -> str:
-    content = read_kept(_directory(), name, most=_LONGEST)
+    content = read_kept(state_directory(), name, most=_LONGEST)
     try:
         backend = msgspec.json.decode(content, type=Remembered).backend
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

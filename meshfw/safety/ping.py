@@ -50,7 +50,7 @@ def _request(family: socket.AddressFamily, number: int, token: bytes) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """The Internet checksum of an even number of bytes (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
@@ -72,5 +72,3 @@ def _answered(channel: socket.socket, family: socket.AddressFamily, token: bytes
         if packet[:1] == bytes([_REPLY[family]]) and packet[8:] == token:
             return True
     return False
-
-

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -78,7 +78,7 @@ def _ping(probe: Probe, timeout: float) -> str:
 
 def _tcp(probe: Probe, timeout: float) -> str:
     """Why no connection came about; a name is looked up within the same time, which the resolver knows nothing of."""
-    found: list[tuple[socket.AddressFamily, tuple[str | int, ...]]] = []
+    found: list[tuple[socket.AddressFamily, Any]] = []
     errors: list[OSError] = []
 
     def look_up() -> None:

@@ -1,0 +1,140 @@
+"""Undoing a change on trial: the state before it is applied from the record alone, and its declaration is held off.
+
+Everything here is done under the instance lock, which the caller holds, and may be done twice: what the kernel holds
+already costs no write.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import msgspec
+
+from meshfw import reconcile
+from meshfw.backend import Backend, Report, Site
+from meshfw.backends.instance import namespace_identity
+from meshfw.backends.remembered import state_directory
+from meshfw.config import Config, SourceTable
+from meshfw.errors import ConfigError, PendingError, PluginError, StateError
+from meshfw.extensions.language import Language
+from meshfw.model import Ruleset
+from meshfw.safety.pending import Pending, Register, Undone, at
+from meshfw.states import parse_state
+from meshfw.workshop import Workshop
+
+OVERDUE: Final = "it wasn't confirmed in time"
+ASKED: Final = "it was asked for"
+
+
+class _There(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a workshop works, when a record rather than a command line says so."""
+
+    backend: str
+    netns: str | None
+    config: str | None = None
+
+
+def register_of(site: Site) -> Register:
+    """The register of the site's owner in its namespace, however that was named: BackendError where there is none."""
+    return Register(state_directory(), owner=site.owner, namespace=namespace_identity(site.netns))
+
+
+class Undoing:
+    """All that undoing one pending change takes, made ready beforehand; ``netns`` is how its namespace is called now.
+
+    Raises:
+        StateError, PluginError, ConfigError: the record asks for what isn't there any more.
+    """
+
+    def __init__(self, register: Register, pending: Pending, *, netns: str | None) -> None:
+        self.register = register
+        self.pending = pending
+        self._shop = _workshop(pending, netns)
+        self._ruleset = parse_state(pending.before.encode(), self._shop.language, owner=pending.owner).ruleset
+
+    @property
+    def site(self) -> Site:
+        """Where and as whom it is done."""
+        return self._shop.site
+
+    def rehearse(self) -> None:
+        """Do all of it but the writing, so that what would fail does so now, and all code is loaded."""
+        with self._shop.backend() as backend:
+            reconcile.checked(backend, self._ruleset, insist=True)
+            backend.observe()
+
+    def carry_out(self, reason: str) -> Undone:
+        """Put the old state back, hold the declaration off, and take the record away."""
+        with self._shop.backend() as backend:
+            put_back(backend, self._ruleset)
+        return settled(self.register, self.pending, reason, language=self._shop.language)
+
+
+def _workshop(pending: Pending, netns: str | None) -> Workshop:
+    config = Config(
+        backend=pending.backend,
+        owner=pending.owner,
+        plugins=pending.plugins,
+        options=pending.options,
+        sources=tuple(SourceTable(kind, f"source[{number}]") for number, kind in enumerate(pending.sources, 1)),
+    )
+    where = _There(backend=pending.backend, netns=netns)
+    try:
+        return Workshop(where, config=config)
+    except (ConfigError, PluginError):  # a source may be gone: its words are only needed where a rule has them
+        return Workshop(where, config=config, sources=False)
+
+
+def put_back(backend: Backend, ruleset: Ruleset) -> Report:
+    """A ruleset that stood there before, applied again, whatever the backend has against it by now."""
+    return reconcile.apply(backend, ruleset, insist=True)
+
+
+def settled(register: Register, pending: Pending, reason: str, *, language: Language) -> Undone:
+    """What became of a pending change whose old state is back: its declaration is held off, its record is gone."""
+    hold_off(pending, language)
+    undone = Undone(time=time.time(), reason=reason, trial=pending.trial)
+    register.remove()
+    register.tell(undone)
+    return undone
+
+
+def hold_off(pending: Pending, language: Language) -> None:
+    """Have the old state kept for as long as the sources still declare what was undone."""
+
+
+def find_pending(register: Register, warnings: list[str]) -> Pending | None:
+    """The pending change; a record that can't be believed is a warning."""
+    try:
+        return register.read()
+    except StateError as error:
+        warnings.append(str(error))
+        return None
+
+
+def settle(site: Site, warnings: list[str]) -> Pending | None:
+    """Undo the pending change if its time is over and nobody did, such as a guard that was killed; else the change.
+
+    Raises:
+        MeshfwError: it can't be undone; the record stays.
+    """
+    register = register_of(site)
+    if register.stamp() is None:
+        return None
+    pending = find_pending(register, warnings)
+    if pending is None or not pending.overdue:
+        return pending
+    Undoing(register, pending, netns=site.netns).carry_out(OVERDUE)
+    warnings.append(f"the change of {at(pending.begun)} was undone, since {OVERDUE}")
+    return None
+
+
+def require_settled(site: Site, warnings: list[str]) -> None:
+    """As :func:`settle`; PendingError while a change waits still."""
+    pending = settle(site, warnings)
+    if pending is not None:
+        raise PendingError(
+            f"the change of {at(pending.begun)} is on trial until {at(pending.until)}",
+            remedy="'meshfw confirm' keeps it, 'meshfw confirm --undo' undoes it now",
+        )
