@@ -119,8 +119,8 @@ class _Content(Summary, frozen=True, kw_only=True, forbid_unknown_fields=True):
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-def format_state(state: State, language: Language) -> bytes:
-    """The document of a state.
+def format_state(state: State, language: Language, *, said: str = "") -> bytes:
+    """The document of a state; ``said`` is its ruleset's digest where that is known already.
 
     Raises:
         StateError: the language has no words for a rule of it.
@@ -134,7 +134,7 @@ def format_state(state: State, language: Language) -> bytes:
         time=state.time,
         reason=state.reason,
         rules=sum(len(chain.rules) for chain in ruleset.chains),
-        digest=digest(ruleset),
+        digest=said or digest(ruleset),
         set=tuple(map(_written_set, ruleset.sets)),
         chain=writer.chains(ruleset),
     )
@@ -385,14 +385,18 @@ class _Teller:
 
 def _canonical(value: Any) -> str:
     """The one text of a value of the model, the same for equal ones."""
+    kind = type(value)
+    if kind is str or kind is int:
+        return repr(value)
+    if kind is tuple:
+        return f"[{','.join([_canonical(item) for item in value])}]"
     if isinstance(value, Enum | bool):
-        return repr(int(value) if isinstance(value, bool) else value.value)
+        return repr(int(value) if kind is bool else value.value)
     if isinstance(value, msgspec.Struct):
-        kind = type(value)
-        fields = ",".join(_canonical(getattr(value, field)) for field in kind.__struct_fields__)
+        fields = ",".join([_canonical(getattr(value, field)) for field in value.__struct_fields__])
         return f"{kind.__qualname__}({fields})"
-    if isinstance(value, tuple | list):
-        return f"[{','.join(map(_canonical, value))}]"
-    if isinstance(value, frozenset | set):
+    if isinstance(value, list):
+        return _canonical(tuple(value))
+    if isinstance(value, frozenset):
         return f"{{{','.join(sorted(map(_canonical, value)))}}}"
     return repr(value)

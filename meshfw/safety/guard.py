@@ -20,7 +20,7 @@ from meshfw.backends.instance import detach, namespace_identity, namespace_path,
 from meshfw.backends.remembered import state_directory
 from meshfw.errors import BackendError, PendingError
 from meshfw.safety.pending import Pending, Register, Stamp, Undone, at, clock
-from meshfw.safety.undoing import OVERDUE, Undoing
+from meshfw.safety.settling import OVERDUE, Undoing
 
 ARMED: Final = b"armed"
 """What it says when it's ready."""

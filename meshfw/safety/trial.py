@@ -21,7 +21,7 @@ from meshfw.probe import Probe
 from meshfw.safety.guard import arm
 from meshfw.safety.pending import Pending, Register, at, clock
 from meshfw.safety.probing import failures, longest
-from meshfw.safety.undoing import put_back, register_of, settled
+from meshfw.safety.settling import put_back, register_of, settled
 from meshfw.states import State, digest, format_state
 from meshfw.workshop import Workshop
 
@@ -41,7 +41,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
 def guarded_apply(shop: Workshop, backend: Backend, ruleset: Ruleset, *, confirm: float | None = None) -> Tried:
     """As ``reconcile.apply``, and undone unless the configuration's probes succeed; the instance lock is the caller's.
 
-    With ``confirm`` what was changed then waits that many seconds for :func:`meshfw.safety.undoing.confirm`, and is
+    With ``confirm`` what was changed then waits that many seconds for :func:`meshfw.safety.settling.confirm`, and is
     undone by a guard of its own. Where nothing has to be changed there is no probe, no record and no guard.
 
     Raises:

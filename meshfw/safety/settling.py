@@ -1,7 +1,8 @@
-"""Undoing a change on trial: the state before it is applied from the record alone, and its declaration is held off.
+"""What ends a trial: the change is confirmed, or the state before it is applied again, from the record alone.
 
-Everything here is done under the instance lock, which the caller holds, and may be done twice: what the kernel holds
-already costs no write.
+An undone change's declaration is held off (:mod:`meshfw.history`), or whoever keeps the rules in place would make it
+again. Everything here is done under the instance lock, which the caller holds, and may be done twice: what the kernel
+holds already costs no write.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from meshfw.backends.remembered import state_directory
 from meshfw.config import Config, SourceTable
 from meshfw.errors import ConfigError, PendingError, PluginError, StateError
 from meshfw.extensions.language import Language
+from meshfw.history import History
 from meshfw.model import Ruleset
 from meshfw.safety.pending import Pending, Register, Undone, at
 from meshfw.states import parse_state
@@ -91,17 +93,60 @@ def put_back(backend: Backend, ruleset: Ruleset) -> Report:
     return reconcile.apply(backend, ruleset, insist=True)
 
 
+def confirm(site: Site, warnings: list[str]) -> Pending:
+    """The pending change, which is on trial no longer: what it made stays.
+
+    Raises:
+        PendingError: there is none, or its time is over; it was undone, if need be by this very call.
+    """
+    pending = settle(site, warnings)
+    if pending is None:
+        raise nothing_pending(site)
+    register = register_of(site)
+    register.remove()
+    history = History(pending.owner, pending.netns, site.language)
+    if not history.why_not:
+        try:
+            history.record(parse_state(pending.after.encode(), site.language, owner=pending.owner))
+            history.release()
+        except StateError as error:
+            warnings.append(f"not kept for a rollback: {error}")
+    return pending
+
+
+def nothing_pending(site: Site) -> PendingError:
+    """The lack of a pending change, with what became of the last one."""
+    undone = register_of(site).undone()
+    if undone is None:
+        return PendingError(f"no change of {site.owner} waits to be confirmed")
+    return PendingError(f"no change of {site.owner} waits to be confirmed: the last one was undone at {told(undone)}")
+
+
+def told(undone: Undone) -> str:
+    """When a change was undone and why, and what went wrong with that."""
+    return f"{at(undone.time)}, since {undone.reason}" + (f"; {undone.error}" if undone.error else "")
+
+
 def settled(register: Register, pending: Pending, reason: str, *, language: Language) -> Undone:
     """What became of a pending change whose old state is back: its declaration is held off, its record is gone."""
-    hold_off(pending, language)
-    undone = Undone(time=time.time(), reason=reason, trial=pending.trial)
+    why_not = hold_off(pending, language)
+    undone = Undone(time=time.time(), reason=reason, trial=pending.trial, error=why_not)
     register.remove()
     register.tell(undone)
     return undone
 
 
-def hold_off(pending: Pending, language: Language) -> None:
-    """Have the old state kept for as long as the sources still declare what was undone."""
+def hold_off(pending: Pending, language: Language) -> str:
+    """Have the old state kept for as long as the sources declare what was undone; why that couldn't be done, if so."""
+    history = History(pending.owner, pending.netns, language)
+    if history.why_not:  # a passing namespace, in which no agent works
+        return ""
+    try:
+        before = parse_state(pending.before.encode(), language, owner=pending.owner)
+        history.hold(history.record(before), against=pending.trial)
+    except StateError as error:
+        return f"an agent isn't held off: {error}"
+    return ""
 
 
 def find_pending(register: Register, warnings: list[str]) -> Pending | None:
