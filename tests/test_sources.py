@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from meshfw import (
     parse_rule,
 )
 from meshfw.extensions.language import Language
+from meshfw.files import inotify
 from meshfw.model import Jump, Place
 from meshfw.source import Settings
 from meshfw.sources.dump import DumpSource
@@ -428,6 +432,35 @@ def test_a_wrong_dump_declaration_is_named_with_its_key(tmp_path: Path, options:
 
 
 # --- merging ---
+
+
+def test_dumps_that_change_are_told_of(dumps: Path) -> None:
+    source = dump_source(dumps, ipv4="rules.v4", ipv6="rules.v6")
+    changes = source.changes()
+    assert changes is not None
+    assert source.changes() is changes
+    poller = select.poll()
+    poller.register(changes.fileno(), select.POLLIN)
+    source.load()
+    assert not poller.poll(0), "reading them is no change"
+    for name in ("rules.v4", "rules.v6"):
+        (dumps / "aside").write_text((dumps / name).read_text())
+        (dumps / "aside").rename(dumps / name)
+        assert poller.poll(5000)
+        changes.drain()
+        assert not poller.poll(0)
+    source.close()
+    assert changes.fileno() == -1
+
+
+def test_dumps_are_read_where_nothing_can_be_watched(dumps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(inotify, "Inotify", none_left)
+    source = dump_source(dumps, ipv4="rules.v4")
+    assert source.changes() is None
+    assert source.load().chains
 
 
 def test_one_chain_in_two_sources_is_an_error_that_names_both() -> None:

@@ -59,7 +59,7 @@ _EVERYBODY: Final = ["0", "0", str(2**32 - 1)]
 """The users of the host itself (user_namespaces(7)): all, each under its own number."""
 
 
-def namespace_identity(netns: str | None = None) -> Namespace:
+def namespace_of(netns: str | None = None) -> Namespace:
     """What tells a network namespace from every other one, however it was named: BackendError where there is none."""
     with HeldNamespace(netns) as namespace:
         return namespace.identity
@@ -68,6 +68,14 @@ def namespace_identity(netns: str | None = None) -> Namespace:
 def require_namespace(netns: str | None) -> None:
     """Refuse a network namespace that isn't there, or that can't be entered: BackendError."""
     HeldNamespace(netns).close()
+
+
+def namespace_identity(netns: str | None) -> object:
+    """What tells a network namespace from every other one of this boot; None where there is no such namespace."""
+    try:
+        return Namespace.of(namespace_path(netns))
+    except BackendError:
+        return None
 
 
 def nft_unavailable() -> str | None:
@@ -139,6 +147,7 @@ __all__ = [
     "iptables_legacy_unavailable",
     "iptables_nft_unavailable",
     "namespace_identity",
+    "namespace_of",
     "namespace_path",
     "nft_unavailable",
     "only_root_of_users",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
-from meshfw import reconcile
 from meshfw.backend import Outcome, Report
 from meshfw.backends.instance import only_writer
+from meshfw.cli.asking import ask
+from meshfw.cli.confirm import asking, outlined
 from meshfw.cli.output import counted, one_line, print_edits, print_json, warn
 from meshfw.model import Ruleset
+from meshfw.safety.pending import Pending
+from meshfw.safety.settling import require_settled
+from meshfw.safety.trial import guarded_apply
 from meshfw.workshop import Workshop
 
 SHOWN: Final = 50
@@ -18,27 +23,35 @@ SHOWN: Final = 50
 
 
 def run(arguments: Namespace) -> int:
-    """0 when the kernel holds the declared rules."""
+    """0 when the kernel holds the declared rules, and nobody had anything against them who was asked."""
     shop = Workshop(arguments)
     wanted = shop.rules()
-    with only_writer(shop.site, timeout=arguments.lock_timeout), shop.backend() as backend:
-        refusal = shop.elsewhere(backend)
-        if refusal is not None:
-            raise refusal
-        shop.warn_unread(backend)
-        ruleset = shop.fitted(wanted, backend)
-        report = reconcile.apply(backend, ruleset)
-        if ruleset != Ruleset():
-            shop.remember(backend)
-    told(shop, report, arguments)
+    with only_writer(shop.site, timeout=arguments.lock_timeout):
+        require_settled(shop.site, shop.warnings)
+        with shop.backend() as backend:
+            refusal = shop.elsewhere(backend)
+            if refusal is not None:
+                raise refusal
+            shop.warn_unread(backend)
+            ruleset = shop.fitted(wanted, backend)
+            tried = guarded_apply(shop, backend, ruleset, declared=wanted, confirm=arguments.confirm)
+            if ruleset != Ruleset():
+                shop.remember(backend)
+    told(shop, tried.report, arguments, pending=tried.pending)
+    if tried.pending is None or arguments.json:
+        return 0
+    if sys.stdin.isatty():
+        return ask(shop.site, tried.pending, arguments)
+    print(asking(tried.pending))
     return 0
 
 
-def told(shop: Workshop, report: Report, arguments: Namespace) -> None:
+def told(shop: Workshop, report: Report, arguments: Namespace, *, pending: Pending | None = None) -> None:
     """Tell the plugins what was done, and a person or a program as well."""
     warnings = [*shop.warnings, *report.warnings, *shop.plugins.reconciled(report)]
     if arguments.json:
-        print_json(reported(shop, report, warnings))
+        trial = {"pending": outlined(pending)} if pending is not None else {}
+        print_json({**reported(shop, report, warnings), **trial})
         return
     warn(warnings)
     print_report(shop, report, verbose=arguments.verbose)

@@ -13,14 +13,16 @@ from meshfw.errors import MeshfwError
 VERBS: Final = {
     "plan": "show what apply would change, and change nothing",
     "apply": "make the kernel hold the declared rules, and prove it",
+    "confirm": "keep a change that is on trial, or with --undo undo it now",
     "check": "tell whether the kernel still holds the declared rules",
     "show": "print the rules of ours that the kernel holds, or with --wanted the declared ones",
     "clean": "take all rules of ours away",
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
+    "agent": "keep the declared rules in place, woken by events, until it is told to stop",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
-WRITERS: Final = frozenset({"apply", "clean"})
+WRITERS: Final = frozenset({"apply", "clean", "confirm"})
 """The verbs that write to the kernel and leave it so."""
 COMMANDS: Final = ("iptables", "ip6tables")
 """What a whole command line to translate begins with."""
@@ -194,6 +196,21 @@ def _add_writer(parser: ArgumentParser) -> None:
     )
 
 
+def _add_apply(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument(
+        "--confirm",
+        type=_duration,
+        metavar="DURATION",
+        help="undo what is changed unless it's confirmed within so long, such as 60s, 5m or 1h",
+    )
+
+
+def _add_confirm(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument("--undo", action="store_true", help="undo the change now")
+
+
 def _add_clean(parser: ArgumentParser) -> None:
     _add_writer(parser)
     parser.add_argument("--all-backends", action="store_true", help="out of every backend in which any of ours stand")
@@ -207,6 +224,18 @@ def _seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise ArgumentTypeError(f"{text!r} is no time to wait: seconds, 0 or more")
     return value
+
+
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DAY: Final = 86400.0
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= _DAY:
+        raise ArgumentTypeError(f"{text!r} is no duration: seconds, or a number with s, m or h, at most 24h")
+    return seconds
 
 
 def _add_show(parser: ArgumentParser) -> None:
@@ -231,7 +260,8 @@ def _add_translate(parser: ArgumentParser) -> None:
 
 _OWN: Final = {
     "plan": _add_plan,
-    "apply": _add_writer,
+    "apply": _add_apply,
+    "confirm": _add_confirm,
     "clean": _add_clean,
     "show": _add_show,
     "translate": _add_translate,

@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Final
 
-from meshfw.backends.instance import detach, namespace_identity, namespace_path, only_writer
+from meshfw.backends.instance import detach, namespace_of, namespace_path, only_writer
 from meshfw.backends.remembered import state_directory
 from meshfw.errors import BackendError, PendingError
 from meshfw.safety.pending import Pending, Register, Stamp, Undone, at, clock
@@ -113,7 +113,7 @@ def _ready(owner: str, netns: str, token: str) -> tuple[Undoing, Stamp]:
         # Kept open: neither its name nor the process that it is named by has to last.
         held = os.open(namespace_path(netns), os.O_RDONLY | os.O_CLOEXEC)
         netns = f"/proc/self/fd/{held}"
-    namespace = namespace_identity(netns or None)
+    namespace = namespace_of(netns or None)
     register = Register(state_directory(), owner=owner, namespace=namespace)
     stamp, pending = register.stamp(), register.read()
     if pending is None or pending.token != token:

@@ -8,6 +8,7 @@ the rules that it speaks of don't stand, and it's void.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +16,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from meshfw.backends.instance import Namespace
+from meshfw.backends.instance import Namespace, namespace_of
+from meshfw.backends.remembered import state_directory
 from meshfw.errors import StateError
 from meshfw.files.kept import OddFileError, opened_directory, read_kept, write_kept
 from meshfw.sealed import seal, unseal
@@ -196,3 +198,14 @@ class Register:
 
 
 _REMEDY: Final = "it is ignored; remove the file"
+
+
+def owners_on_trial(netns: str | None) -> tuple[str, ...]:
+    """The owners that have a record of a pending change in a network namespace."""
+    namespace = namespace_of(netns)
+    found = re.compile(rf"([a-z][a-z0-9]*)-{namespace.device}-{namespace.inode}\.pending")
+    try:
+        names = os.listdir(state_directory())
+    except OSError:
+        return ()
+    return tuple(sorted(match[1] for name in names if (match := found.fullmatch(name))))

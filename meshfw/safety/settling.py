@@ -14,10 +14,10 @@ import msgspec
 
 from meshfw import reconcile
 from meshfw.backend import Backend, Report, Site
-from meshfw.backends.instance import namespace_identity
+from meshfw.backends.instance import namespace_of
 from meshfw.backends.remembered import state_directory
 from meshfw.config import Config, SourceTable
-from meshfw.errors import ConfigError, PendingError, PluginError, StateError
+from meshfw.errors import ConfigError, MeshfwError, PendingError, PluginError, StateError
 from meshfw.extensions.language import Language
 from meshfw.history import History
 from meshfw.model import Ruleset
@@ -39,7 +39,7 @@ class _There(msgspec.Struct, frozen=True, kw_only=True):
 
 def register_of(site: Site) -> Register:
     """The register of the site's owner in its namespace, however that was named: BackendError where there is none."""
-    return Register(state_directory(), owner=site.owner, namespace=namespace_identity(site.netns))
+    return Register(state_directory(), owner=site.owner, namespace=namespace_of(site.netns))
 
 
 class Undoing:
@@ -102,15 +102,33 @@ def confirm(site: Site, warnings: list[str]) -> Pending:
     pending = settle(site, warnings)
     if pending is None:
         raise nothing_pending(site)
-    register = register_of(site)
-    register.remove()
-    history = History(pending.owner, pending.netns, site.language)
+    register_of(site).remove()
+    try:
+        _keep(pending, _workshop(pending, site.netns).language)
+    except MeshfwError as error:  # it's confirmed all the same
+        warnings.append(f"the confirmed rules aren't kept for a rollback: {error}")
+    return pending
+
+
+def _keep(pending: Pending, language: Language) -> None:
+    """Have the state that was confirmed be the last good one, held off by nothing."""
+    history = History(pending.owner, pending.netns, language)
     if not history.why_not:
-        try:
-            history.record(parse_state(pending.after.encode(), site.language, owner=pending.owner))
-            history.release()
-        except StateError as error:
-            warnings.append(f"not kept for a rollback: {error}")
+        history.record(parse_state(pending.after.encode(), language, owner=pending.owner))
+        history.release()
+
+
+def undo(site: Site, warnings: list[str]) -> Pending:
+    """The pending change, undone now.
+
+    Raises:
+        PendingError: there is none. MeshfwError: it can't be undone; its record stays.
+    """
+    register = register_of(site)
+    pending = find_pending(register, warnings)
+    if pending is None:
+        raise nothing_pending(site)
+    Undoing(register, pending, netns=site.netns).carry_out(OVERDUE if pending.overdue else ASKED)
     return pending
 
 

@@ -38,11 +38,19 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     pending: Pending | None = None
 
 
-def guarded_apply(shop: Workshop, backend: Backend, ruleset: Ruleset, *, confirm: float | None = None) -> Tried:
+def guarded_apply(
+    shop: Workshop,
+    backend: Backend,
+    ruleset: Ruleset,
+    *,
+    declared: Ruleset | None = None,
+    confirm: float | None = None,
+) -> Tried:
     """As ``reconcile.apply``, and undone unless the configuration's probes succeed; the instance lock is the caller's.
 
     With ``confirm`` what was changed then waits that many seconds for :func:`meshfw.safety.settling.confirm`, and is
-    undone by a guard of its own. Where nothing has to be changed there is no probe, no record and no guard.
+    undone by a guard of its own. ``declared`` is what the sources say, where the host can't hold all of it. Where
+    nothing has to be changed there is no probe, no record and no guard.
 
     Raises:
         RolledBackError: a probe that worked before failed after the change, which was undone.
@@ -51,7 +59,7 @@ def guarded_apply(shop: Workshop, backend: Backend, ruleset: Ruleset, *, confirm
     """
     if confirm is None and not shop.config.safety.probes:
         return Tried(report=reconcile.apply(backend, ruleset))
-    trial = _Trial(shop, backend, ruleset, confirm=confirm)
+    trial = _Trial(shop, backend, ruleset if declared is None else declared, confirm=confirm)
     try:
         report = reconcile.apply(backend, ruleset, before=trial.begin)
         trial.probe()
@@ -67,12 +75,12 @@ def guarded_apply(shop: Workshop, backend: Backend, ruleset: Ruleset, *, confirm
 class _Trial:
     """One change; ``pending`` is its record as long as one stands."""
 
-    def __init__(self, shop: Workshop, backend: Backend, ruleset: Ruleset, *, confirm: float | None) -> None:
+    def __init__(self, shop: Workshop, backend: Backend, declared: Ruleset, *, confirm: float | None) -> None:
         self.warnings: list[str] = []
         self.pending: Pending | None = None
         self._shop = shop
         self._backend = backend
-        self._ruleset = ruleset
+        self._declared = declared
         self._confirm = confirm
         self._probes: tuple[Probe, ...] = ()
         self._old = Ruleset()
@@ -117,9 +125,9 @@ class _Trial:
             until=now + seconds,
             deadline=clock() + seconds,
             asked=self._confirm is not None,
-            trial=digest(self._ruleset),
+            trial=digest(self._declared),
             before=self._document(self._old, now, "stood before a change on trial"),
-            after=self._document(self._ruleset, now, "confirmed"),
+            after=self._document(self._declared, now, "confirmed"),
             plugins=config.plugins,
             sources=tuple(table.type for table in config.sources if table.type not in _BUILT_IN),
             options=config.options,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from meshfw.errors import ConfigError, ModelError
 from meshfw.extensions.language import Language
+from meshfw.files.inotify import FileChanges
 from meshfw.languages.dump import parse_dump, ruleset_of_dump
 from meshfw.model import Family, Place, Ruleset, Table
 from meshfw.source import Changes, Declaration, merge
@@ -50,6 +52,7 @@ class DumpSource:
         self._selection = Selection(settings.strings("include"), settings.strings("exclude"))
         self._place = settings.choice("place", Place, Place.FIRST)
         self._rank = settings.take("rank", int, 0)
+        self._changes: FileChanges | None = None
         settings.finish()
         if not self._paths:
             raise settings.error("no dump is named", expected='ipv4 = "FILE", ipv6 = "FILE", or both')
@@ -103,8 +106,14 @@ class DumpSource:
         return self._declaration.settings().error(reason, key=family.value, expected=_REMEDY)
 
     def changes(self) -> Changes | None:
-        """None: files are read again."""
-        return None
+        """Word of changes of the files; None where the system can't tell (no inotify instance is left)."""
+        if self._changes is None:
+            with suppress(OSError):
+                self._changes = FileChanges(self._paths.values())
+        return self._changes
 
     def close(self) -> None:
-        """Nothing to give back: files are closed as soon as they are read."""
+        """Listen no longer; files are closed as soon as they are read."""
+        if self._changes is not None:
+            self._changes.close()
+            self._changes = None
