@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -112,10 +112,13 @@ class Register:
         Raises:
             StateError: there is a record, but it can't be believed.
         """
+        found = self.of_any_boot()
+        return found if found is not None and found.boot == self._namespace.boot_id else None
+
+    def of_any_boot(self) -> Pending | None:
+        """As :meth:`read`, of this boot or another one."""
         found = self._read("pending", Pending, _PENDING)
-        if found is None or found.boot != self._namespace.boot_id:
-            return None
-        if found.owner != self.owner:
+        if found is not None and found.owner != self.owner:
             raise StateError(f"it is of owner {found.owner!r}", source=self._path("pending"))
         return found
 
@@ -203,9 +206,35 @@ _REMEDY: Final = "it is ignored; remove the file"
 def owners_on_trial(netns: str | None) -> tuple[str, ...]:
     """The owners that have a record of a pending change in a network namespace."""
     namespace = namespace_of(netns)
-    found = re.compile(rf"([a-z][a-z0-9]*)-{namespace.device}-{namespace.inode}\.pending")
+    return tuple(owner for owner, device, inode in _records() if (device, inode) == (namespace.device, namespace.inode))
+
+
+def of_other_boots(owner: str, netns: str | None, *, namespace: Namespace) -> Iterator[tuple[Register, Pending]]:
+    """The records that an owner's changes in a namespace, as it was named, left in other boots than this one."""
+    for name, device, inode in _records():
+        if name != owner:
+            continue
+        register = Register(
+            state_directory(), owner=owner, namespace=msgspec.structs.replace(namespace, device=device, inode=inode)
+        )
+        with suppress(StateError):
+            found = register.of_any_boot()
+            if found is not None and found.boot != namespace.boot_id and found.netns == lasting(netns):
+                yield register, found
+
+
+def lasting(netns: str | None) -> str | None:
+    """The name of a namespace wherever one stands: a path that begins at the root."""
+    return os.path.abspath(netns) if netns and "/" in netns else netns
+
+
+_RECORD: Final = re.compile(r"([a-z][a-z0-9]*)-([0-9]+)-([0-9]+)\.pending")
+
+
+def _records() -> list[tuple[str, int, int]]:
+    """Owner, device and inode of each record of a pending change that is kept."""
     try:
-        names = os.listdir(state_directory())
+        names = sorted(os.listdir(state_directory()))
     except OSError:
-        return ()
-    return tuple(sorted(match[1] for name in names if (match := found.fullmatch(name))))
+        return []
+    return [(found[1], int(found[2]), int(found[3])) for found in map(_RECORD.fullmatch, names) if found is not None]

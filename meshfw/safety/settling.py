@@ -21,12 +21,13 @@ from meshfw.errors import ConfigError, MeshfwError, PendingError, PluginError, S
 from meshfw.extensions.language import Language
 from meshfw.history import History
 from meshfw.model import Ruleset
-from meshfw.safety.pending import Pending, Register, Undone, at
+from meshfw.safety.pending import Pending, Register, Undone, at, of_other_boots
 from meshfw.states import parse_state
 from meshfw.workshop import Workshop
 
 OVERDUE: Final = "it wasn't confirmed in time"
 ASKED: Final = "it was asked for"
+RESTARTED: Final = "the machine was restarted before it was confirmed"
 
 
 class _There(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,8 +150,8 @@ def settled(register: Register, pending: Pending, reason: str, *, language: Lang
     """What became of a pending change whose old state is back: its declaration is held off, its record is gone."""
     why_not = hold_off(pending, language)
     undone = Undone(time=time.time(), reason=reason, trial=pending.trial, error=why_not)
+    register.tell(undone)  # before the record goes: who sees it gone finds out why
     register.remove()
-    register.tell(undone)
     return undone
 
 
@@ -193,8 +194,19 @@ def settle(site: Site, warnings: list[str]) -> Pending | None:
     return None
 
 
+def after_restart(site: Site, warnings: list[str]) -> None:
+    """Take note of changes that a restart of the machine ended: they weren't confirmed, so they are held off.
+
+    The restart took their rules away, and the last state that was confirmed is what comes back.
+    """
+    for register, pending in of_other_boots(site.owner, site.netns, namespace=namespace_of(site.netns)):
+        settled(register, pending, RESTARTED, language=_workshop(pending, site.netns).language)
+        warnings.append(f"the change of {at(pending.begun)} is held off: {RESTARTED}")
+
+
 def require_settled(site: Site, warnings: list[str]) -> None:
-    """As :func:`settle`; PendingError while a change waits still."""
+    """As :func:`settle` and :func:`after_restart`; PendingError while a change waits still."""
+    after_restart(site, warnings)
     pending = settle(site, warnings)
     if pending is not None:
         raise PendingError(

@@ -6,7 +6,6 @@ written to disk, and a guard that can put it back is ready. So whatever ends us 
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from typing import Final
@@ -19,7 +18,7 @@ from meshfw.errors import BackendError, MeshfwError, RolledBackError
 from meshfw.model import Ruleset
 from meshfw.probe import Probe
 from meshfw.safety.guard import arm
-from meshfw.safety.pending import Pending, Register, at, clock
+from meshfw.safety.pending import Pending, Register, at, clock, lasting
 from meshfw.safety.probing import failures, longest
 from meshfw.safety.settling import put_back, register_of, settled
 from meshfw.states import State, digest, format_state
@@ -119,7 +118,7 @@ class _Trial:
             token=secrets.token_hex(8),
             owner=site.owner,
             backend=self._backend.name,
-            netns=os.path.abspath(site.netns) if site.netns and "/" in site.netns else site.netns,
+            netns=lasting(site.netns),
             boot=self._register.boot,
             begun=now,
             until=now + seconds,
