@@ -1,9 +1,10 @@
 """The nft backend: native nf_tables through libnftables in process, both families in one transaction, no process.
 
-The generation of nf_tables, read over netlink in microseconds, is the fingerprint: while it stands nothing is read.
-After a commit of ours that nobody interleaved, the touched chains are listed as text and compared with what was
-written; whenever somebody else wrote, our own two tables are read as JSON and compared by meaning. Rules of
-foreign tables are never loaded: an older libnftables can crash on what a newer one wrote.
+While the generation of nf_tables stands, nobody wrote (4 µs over netlink); when it moved, digests of our own tables
+tell whether any of ours did (:mod:`meshfw.backends.nft_raw`), and only then is anything read. After a commit of ours
+that nobody interleaved, the touched chains are listed as text and compared with what was written; whenever somebody
+else changed ours, our own two tables are read as JSON and compared by meaning. Rules of foreign tables are never
+loaded: an older libnftables can crash on what a newer one wrote.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ from meshfw.backends.nft_listing import (
     prove,
 )
 from meshfw.backends.nft_neighbours import neighbour_findings, own_places_findings
+from meshfw.backends.nft_raw import OwnTables
 from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts, transaction_text
+from meshfw.backends.nft_watch import NftWatch, noted, own_tables
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
 from meshfw.kernel.netlink import TABLE_DORMANT, TABLE_OWNED, Nfnetlink
@@ -82,12 +85,14 @@ class NftBackend:
 
     def __init__(self, site: Site) -> None:
         self._owner = site.owner
+        self._netns = site.netns
         self._language = site.language
         self._isolated, self._adopt = (_option(site, name) for name in _OPTIONS)
         self.cache = Cache()
         with entered(site.netns):
             self._namespace = Namespace.current()
         self._netlink = Nfnetlink(site.netns)
+        self._own = OwnTables(self._netlink, site.owner, self._namespace)
         try:
             self._nft = Libnftables(site.netns)
         except BaseException:
@@ -97,6 +102,7 @@ class NftBackend:
         self._expected: dict[ListKey, Expected] = {}
         self._own_generation = -1
         self._paths: Known = {}
+        self._watch: NftWatch | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -104,30 +110,33 @@ class NftBackend:
         return Capabilities(atomicity=Atomicity.RULESET, foreign_accept_wins=False)
 
     def close(self) -> None:
-        """Close the socket and the library's context; the rules stay."""
+        """Close the sockets and the library's context; the rules stay."""
+        if self._watch is not None:
+            self._watch.close()
         self._netlink.close()
         self._nft.close()
 
-    def watch(self) -> Watch | None:
-        """No events yet: the generation is cheap enough to ask."""
-        return None
+    def watch(self) -> Watch:
+        """Commits by anybody, near where they touch our two tables; the first call begins to listen."""
+        if self._watch is None:
+            self._watch = NftWatch(own_tables(self._owner), self._netlink, namespace=self._netns)
+        return self._watch
 
     # --- reading ---
 
     def fingerprint(self) -> Fingerprint:
-        """The generation of nf_tables in this namespace and boot."""
-        return self._fingerprint(self._netlink.generation())
-
-    def _fingerprint(self, generation: int) -> Fingerprint:
-        return Fingerprint((generation, self._namespace))
+        """A number that moves whenever our tables' bytes are others than before, in this namespace and boot."""
+        return self._own.fingerprint()
 
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """Our tables as they are now; ``keys`` narrows the reading of rules and elements."""
+        self.cache.costs.reads += 1
         error: BackendError | None = None
         snapshot: Snapshot | None = None
         for _ in range(_READS):
             # Settled: a commit that is counted but not shown yet must not be taken for what is read here.
             before = self._netlink.settled()
+            fingerprint = self._own.at(before)
             try:
                 snapshot = self._read(keys, proven=before == self._own_generation)
             except KernelError as refused:
@@ -138,7 +147,7 @@ class NftBackend:
             if snapshot.rules > _TRIM:
                 self._nft.trim()
             if self._netlink.settled() == before:
-                return Observed(snapshot, self._fingerprint(before))
+                return Observed(snapshot, fingerprint)
         if snapshot is None and error is not None:
             raise error
         return Observed(snapshot or Snapshot(), None)
@@ -287,16 +296,18 @@ class NftBackend:
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
         """Run the transaction; the kernel takes all of it or nothing."""
         before = self._netlink.settled()
-        if based_on is not None and based_on != self._fingerprint(before):
+        if based_on is not None and based_on != self._own.at(before):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=NAME)
         self._own_generation = -1
-        for step in transaction.steps:
-            try:
-                self._nft.run(step.input, handles=False)
-            except BackendError as error:
-                if self._netlink.generation() != before:
-                    raise ConcurrentChangeError("somebody else wrote during the commit", backend=NAME) from None
-                raise _explained(error) from None
+        with noted(self._watch) as own:
+            for step in transaction.steps:
+                try:
+                    self._nft.run(step.input, handles=False)
+                except BackendError as error:
+                    if self._netlink.generation() != before:
+                        raise ConcurrentChangeError("somebody else wrote during the commit", backend=NAME) from None
+                    raise _explained(error) from None
+            own.made = len(transaction.steps)
         after = self._netlink.generation()
         exclusive = based_on is not None and after == before + len(transaction.steps)
         self._expected = {}
@@ -305,7 +316,7 @@ class NftBackend:
             self._expected = {
                 change.key: Expected(transaction.texts[change.key], change.rules) for change in transaction.plan.lists
             }
-        return Committed(self._fingerprint(after), exclusive)
+        return Committed(self._own.committed(after if exclusive else None, transaction.plan), exclusive)
 
     # --- what can't be said ---
 
