@@ -14,7 +14,7 @@ import msgspec
 from meshfw.errors import ConfigError
 from meshfw.plugins import AUTO
 from meshfw.probe import Probing, read_probing
-from meshfw.settings import AgentSettings, agent_settings
+from meshfw.settings import AgentSettings, HistorySettings, agent_settings, history_settings
 from meshfw.source import Settings, described, shown
 
 NEAR: Final = "meshfw.toml"
@@ -91,8 +91,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration.
 
     ``file`` is where it came from, empty for the defaults; ``options`` are the tables ``[backend.NAME]``; ``tables``
-    the configuration's own ``chain`` and ``set`` tables; ``agent`` how the agent works; ``safety`` what has to answer
-    after a change; ``warnings`` what its author should know.
+    the configuration's own ``chain`` and ``set`` tables; ``agent`` how the agent works, ``history`` what is kept of
+    the past, ``safety`` what has to answer after a change; ``warnings`` what its author should know.
     """
 
     file: str = ""
@@ -105,6 +105,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tables: Mapping[str, Any] = {}
     agent: AgentSettings = AgentSettings()
     safety: Probing = Probing()
+    history: HistorySettings = HistorySettings()
     warnings: tuple[str, ...] = ()
 
     def error(self, reason: str, *, key: str = "", expected: str = "") -> ConfigError:
@@ -174,6 +175,7 @@ def _config(settings: Settings) -> Config:
     tables = {name: value for name in ("chain", "set") if (value := settings.any(name)) is not None}
     agent = agent_settings(_table(settings, "agent"))
     safety = read_probing(_table(settings, "safety"))
+    history = history_settings(_table(settings, "history"))
     settings.finish()
     for name, value in tables.items():
         if not isinstance(value, list | dict):
@@ -191,6 +193,7 @@ def _config(settings: Settings) -> Config:
         tables=tables,
         agent=agent,
         safety=safety,
+        history=history,
         warnings=(warning,) if warning else (),
     )
 
@@ -234,7 +237,7 @@ def _plugins(settings: Settings) -> bool | tuple[str, ...]:
 
 
 def _table(settings: Settings, name: str) -> Settings:
-    """A table of the configuration; an empty one where it isn't given."""
+    """A table of the configuration that may be left out."""
     value = settings.any(name)
     if value is not None and not isinstance(value, dict):
         raise settings.error(f"{shown(value)} is {described(value)}", key=name, expected=f"a table [{name}]")

@@ -10,6 +10,7 @@ from meshfw.errors import ConcurrentChangeError, UnsupportedError, VerifyError
 from meshfw.expansion import expand
 from meshfw.model import Ruleset
 from meshfw.plan import Plan, diff
+from meshfw.snapshot import Snapshot
 
 ATTEMPTS: Final = 4
 """Tries before giving up on a kernel that keeps differing (another writer, or a defect)."""
@@ -24,18 +25,26 @@ def plan(backend: Backend, ruleset: Ruleset) -> Plan:
     Raises:
         UnsupportedError: the backend can't express the ruleset.
     """
+    return compared(backend, ruleset)[1]
+
+
+def compared(backend: Backend, ruleset: Ruleset) -> tuple[Snapshot, Plan]:
+    """What the kernel holds now, and what ``apply`` would change of it; as :func:`plan`."""
     wanted, _ = checked(backend, ruleset)
     observed, _ = _look(backend)
-    return _difference(backend, observed, wanted)
+    return observed.snapshot, _difference(backend, observed, wanted)
 
 
-def apply(
-    backend: Backend, ruleset: Ruleset, *, before: Callable[[Observed], None] | None = None, insist: bool = False
-) -> Report:
+Agree = Callable[[Snapshot, Plan], None]
+"""Raises where a plan must not be carried out on what the kernel holds."""
+
+
+def apply(backend: Backend, ruleset: Ruleset, *, agree: Agree | None = None, insist: bool = False) -> Report:
     """Make the kernel hold the ruleset, and prove it.
 
-    ``before`` is told what stands, once, before anything is written; nothing is if it raises. ``insist`` is for
-    a ruleset that stood there already: what the backend now has against it is a warning.
+    ``agree`` is asked before the first commit, and again where that one was put off since somebody wrote; nothing was
+    written when it raises. Nobody asks it where the last report still stands. ``insist`` is for a ruleset that stood
+    there before: what the backend has against it by now is a warning.
 
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
@@ -50,8 +59,8 @@ def apply(
     wanted, warnings = checked(backend, ruleset, insist=insist)
     observed, state = _look(backend)
     first = todo = _difference(backend, observed, wanted)
-    if todo and before is not None:
-        before(observed)
+    if agree is not None:
+        agree(observed.snapshot, todo)
     commits = refusals = 0
     notes: list[str] = []
     while todo:
@@ -67,6 +76,8 @@ def apply(
         commits += committed
         refusals += not committed
         todo = _difference(backend, observed, wanted)
+        if agree is not None and not commits:
+            agree(observed.snapshot, todo)
     if observed.fingerprint is None and backend.fingerprint() is not None:
         notes.append("others kept writing while the rules were read: what was read may be of several moments")
     _settle(backend, observed, wanted, declared=ruleset)

@@ -15,6 +15,9 @@ VERBS: Final = {
     "apply": "make the kernel hold the declared rules, and prove it",
     "confirm": "keep a change that is on trial, or with --undo undo it now",
     "check": "tell whether the kernel still holds the declared rules",
+    "history": "list the states that were applied, to which a rollback can go back",
+    "rollback": "make the kernel hold an earlier state again, the one before the last unless its number is given",
+    "restore": "make the kernel hold what was applied last, without reading any source, as at boot",
     "show": "print the rules of ours that the kernel holds, or with --wanted the declared ones",
     "clean": "take all rules of ours away",
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
@@ -22,7 +25,7 @@ VERBS: Final = {
     "agent": "keep the declared rules in place, woken by events, until it is told to stop",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
-WRITERS: Final = frozenset({"apply", "clean", "confirm"})
+WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean"})
 """The verbs that write to the kernel and leave it so."""
 COMMANDS: Final = ("iptables", "ip6tables")
 """What a whole command line to translate begins with."""
@@ -108,7 +111,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     made = {}
     for name, summary in VERBS.items():
-        tail = " [RULE ...]" if name == "translate" else ""
+        tail = _TAILS.get(name, "")
         usage = f"meshfw {name} [options]{tail}"
         verb = verbs.add_parser(name, usage=usage, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         _add_common(verb)
@@ -117,6 +120,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
     return parser, made
 
 
+_TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]"}
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6".split())
 _VALUED: Final = frozenset("--config --backend --netns -f --file --to --table --chain".split())
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
@@ -184,6 +188,37 @@ def _add_nothing(parser: ArgumentParser) -> None:
 
 def _add_plan(parser: ArgumentParser) -> None:
     parser.add_argument("--transaction", action="store_true", help="print exactly what would run, and nothing else")
+    parser.add_argument(
+        "--out", metavar="FILE", type=_name, help="keep the plan in a file as well, for 'meshfw apply FILE'"
+    )
+
+
+def _add_apply(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument(
+        "plan",
+        nargs="?",
+        metavar="PLAN",
+        type=_name,
+        help="a file of 'meshfw plan --out': make its changes, or none if anything has moved",
+    )
+    parser.add_argument(
+        "--confirm",
+        type=_duration,
+        metavar="DURATION",
+        help="undo what is changed unless it's confirmed within so long, such as 60s, 5m or 1h",
+    )
+
+
+def _add_rollback(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument("number", nargs="?", metavar="NUMBER", type=_state, help="a state of 'meshfw history'")
+
+
+def _state(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 31):
+        raise ArgumentTypeError(f"{text!r} is no number of a state: 'meshfw history' lists them")
+    return int(text)
 
 
 def _add_writer(parser: ArgumentParser) -> None:
@@ -193,16 +228,6 @@ def _add_writer(parser: ArgumentParser) -> None:
         default=LOCK_TIMEOUT,
         metavar="SECONDS",
         help="how long to wait for another meshfw that writes (default: %(default)g)",
-    )
-
-
-def _add_apply(parser: ArgumentParser) -> None:
-    _add_writer(parser)
-    parser.add_argument(
-        "--confirm",
-        type=_duration,
-        metavar="DURATION",
-        help="undo what is changed unless it's confirmed within so long, such as 60s, 5m or 1h",
     )
 
 
@@ -262,6 +287,8 @@ _OWN: Final = {
     "plan": _add_plan,
     "apply": _add_apply,
     "confirm": _add_confirm,
+    "rollback": _add_rollback,
+    "restore": _add_writer,
     "clean": _add_clean,
     "show": _add_show,
     "translate": _add_translate,

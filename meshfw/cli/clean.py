@@ -6,7 +6,8 @@ from argparse import Namespace
 from typing import Any
 
 from meshfw import reconcile
-from meshfw.backend import Report
+from meshfw.applying import CLEAN, noted, release
+from meshfw.backend import Backend, Report
 from meshfw.backends.instance import only_writer
 from meshfw.cli.apply import print_report, reported, told
 from meshfw.cli.output import UnfinishedError, print_json, warn
@@ -35,8 +36,16 @@ def run(arguments: Namespace) -> int:
             report = reconcile.apply(backend, Ruleset())
             shop.forget(backend.name)
             shop.warn_left(backend)
+            if shop.elsewhere(backend) is None:
+                _record(shop, backend, report)
     told(shop, report, arguments)
     return 0
+
+
+def _record(shop: Workshop, backend: Backend, report: Report) -> None:
+    """Record that nothing is wanted: not even what a rollback had the agent hold."""
+    noted(shop, backend, Ruleset(), report, reason=CLEAN)
+    release(shop)
 
 
 def _everywhere(shop: Workshop, arguments: Namespace) -> int:
@@ -93,4 +102,5 @@ def _clean_each(shop: Workshop, arguments: Namespace, reports: list[_Cleaned]) -
 def _cleaned(shop: Workshop, offer: BackendPlugin) -> _Cleaned:
     with shop.backend(offer) as backend:
         report = reconcile.apply(backend, Ruleset())
+        _record(shop, backend, report)
     return report, shop.plugins.reconciled(report)

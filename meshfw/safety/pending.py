@@ -20,6 +20,7 @@ from meshfw.backends.instance import Namespace, namespace_of
 from meshfw.backends.remembered import state_directory
 from meshfw.errors import StateError
 from meshfw.files.kept import OddFileError, opened_directory, read_kept, write_kept
+from meshfw.history import KEEP
 from meshfw.sealed import seal, unseal
 
 _VERSION: Final = 1
@@ -34,7 +35,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ``boot`` is the boot's random number and ``deadline`` the seconds of CLOCK_BOOTTIME, which count while the machine
     is suspended, at which it is undone; ``begun`` and ``until`` are the same for people, in seconds since the epoch.
     ``before`` and ``after`` are the documents of the state to go back to and of the one on trial; ``trial`` is the
-    digest of the latter. ``asked``: somebody has to confirm it, rather than probes.
+    digest of the latter. ``keep`` is how many states the history holds.
     """
 
     token: str
@@ -45,13 +46,13 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     begun: float
     until: float
     deadline: float
-    asked: bool
     trial: str
     before: str
     after: str
     plugins: bool | tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, Any]] = {}
+    keep: int = KEEP
 
     @property
     def overdue(self) -> bool:

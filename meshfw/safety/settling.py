@@ -113,10 +113,12 @@ def confirm(site: Site, warnings: list[str]) -> Pending:
 
 def _keep(pending: Pending, language: Language) -> None:
     """Have the state that was confirmed be the last good one, held off by nothing."""
-    history = History(pending.owner, pending.netns, language)
-    if not history.why_not:
-        history.record(parse_state(pending.after.encode(), language, owner=pending.owner))
-        history.release()
+    history = History(pending.owner, pending.netns, language, keep=pending.keep)
+    if history.why_not:
+        return
+    for document in (pending.before, pending.after) if history.newest() is None else (pending.after,):
+        history.record(parse_state(document.encode(), language, owner=pending.owner))
+    history.release()
 
 
 def undo(site: Site, warnings: list[str]) -> Pending:
@@ -157,7 +159,7 @@ def settled(register: Register, pending: Pending, reason: str, *, language: Lang
 
 def hold_off(pending: Pending, language: Language) -> str:
     """Have the old state kept for as long as the sources declare what was undone; why that couldn't be done, if so."""
-    history = History(pending.owner, pending.netns, language)
+    history = History(pending.owner, pending.netns, language, keep=pending.keep)
     if history.why_not:  # a passing namespace, in which no agent works
         return ""
     try:

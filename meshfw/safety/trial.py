@@ -13,14 +13,17 @@ from typing import Final
 import msgspec
 
 from meshfw import reconcile
-from meshfw.backend import Backend, Observed, Report
+from meshfw.backend import Backend, Report
 from meshfw.errors import BackendError, MeshfwError, RolledBackError
 from meshfw.model import Ruleset
+from meshfw.plan import Plan
 from meshfw.probe import Probe
+from meshfw.reconcile import Agree
 from meshfw.safety.guard import arm
 from meshfw.safety.pending import Pending, Register, at, clock, lasting
 from meshfw.safety.probing import failures, longest
 from meshfw.safety.settling import put_back, register_of, settled
+from meshfw.snapshot import Snapshot
 from meshfw.states import State, digest, format_state
 from meshfw.workshop import Workshop
 
@@ -44,6 +47,7 @@ def guarded_apply(
     *,
     declared: Ruleset | None = None,
     confirm: float | None = None,
+    agree: Agree | None = None,
 ) -> Tried:
     """As ``reconcile.apply``, and undone unless the configuration's probes succeed; the instance lock is the caller's.
 
@@ -57,10 +61,16 @@ def guarded_apply(
         MeshfwError: as ``reconcile.apply`` does; what it had done is undone.
     """
     if confirm is None and not shop.config.safety.probes:
-        return Tried(report=reconcile.apply(backend, ruleset))
+        return Tried(report=reconcile.apply(backend, ruleset, agree=agree))
     trial = _Trial(shop, backend, ruleset if declared is None else declared, confirm=confirm)
+
+    def begin(snapshot: Snapshot, plan: Plan) -> None:
+        if agree is not None:
+            agree(snapshot, plan)
+        trial.begin(snapshot, plan)
+
     try:
-        report = reconcile.apply(backend, ruleset, before=trial.begin)
+        report = reconcile.apply(backend, ruleset, agree=begin)
         trial.probe()
     except BaseException as error:
         trial.end_badly(error)
@@ -85,9 +95,11 @@ class _Trial:
         self._old = Ruleset()
         self._register: Register = register_of(shop.site)
 
-    def begin(self, observed: Observed) -> None:
-        """Make sure that what stands can come back."""
-        meaning = observed.snapshot.meaning()
+    def begin(self, snapshot: Snapshot, plan: Plan) -> None:
+        """Make sure that what stands can come back; asked again, that is what stood the first time."""
+        if not plan or self.pending is not None:
+            return
+        meaning = snapshot.meaning()
         self._old = meaning.ruleset
         self.warnings += [f"undoing this change would not bring back: {note}" for note in meaning.notes]
         self._probes = self._working()
@@ -123,13 +135,13 @@ class _Trial:
             begun=now,
             until=now + seconds,
             deadline=clock() + seconds,
-            asked=self._confirm is not None,
             trial=digest(self._declared),
             before=self._document(self._old, now, "stood before a change on trial"),
             after=self._document(self._declared, now, "confirmed"),
             plugins=config.plugins,
             sources=tuple(table.type for table in config.sources if table.type not in _BUILT_IN),
             options=config.options,
+            keep=config.history.keep,
         )
 
     def _document(self, ruleset: Ruleset, now: float, reason: str) -> str:
