@@ -10,7 +10,7 @@ from meshfw.cli.arguments import LOCK_TIMEOUT
 from meshfw.cli.confirm import asking
 from meshfw.cli.output import counted, print_edits, print_json, warn
 from meshfw.cli.plan import PENDING
-from meshfw.safety.settling import register_of, settle
+from meshfw.safety.settling import on_trial, settle
 from meshfw.workshop import Workshop
 
 
@@ -39,7 +39,7 @@ def run(arguments: Namespace) -> int:
 
 def _settle(shop: Workshop) -> None:
     """Warn of a change on trial; one whose time is over, and that nobody undid, is undone."""
-    if register_of(shop.site).stamp() is None:
+    if not on_trial(shop.site):
         return
     with only_writer(shop.site, timeout=LOCK_TIMEOUT):
         pending = settle(shop.site, shop.warnings)

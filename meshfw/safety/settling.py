@@ -43,6 +43,11 @@ def register_of(site: Site) -> Register:
     return Register(state_directory(), owner=site.owner, namespace=namespace_of(site.netns))
 
 
+def on_trial(site: Site) -> bool:
+    """Whether a change may be on trial: asked without the lock, and of the file system alone."""
+    return register_of(site).stamp() is not None
+
+
 class Undoing:
     """All that undoing one pending change takes, made ready beforehand; ``netns`` is how its namespace is called now.
 

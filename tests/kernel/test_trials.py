@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,19 @@ from typing import Final
 import msgspec
 import pytest
 
+from meshfw.cli import main
+from meshfw.testing.counting import ProcessCounter
 from meshfw.testing.netns import Netns
-from tests.kernel.trials import ENDS, LONG, NEW, OLD, OWNER, SHORT, Host, Terminal
+from tests.kernel.trials import AT_ONCE as KILLED
+from tests.kernel.trials import ENDS, LONG, NEW, OLD, OWNER, SHORT, Host, Terminal, overdue
 
 pytestmark = pytest.mark.kernel
 
 BACKENDS: Final = ("nft", "iptables-nft", "iptables-legacy")
 FULL: Final = os.environ.get("HYPOTHESIS_PROFILE") == "full"
-ROUNDS: Final = 50 if FULL else len(ENDS)
+ROUNDS: Final = {"nft": 50, "iptables-nft": 50, "iptables-legacy": 50} if FULL else {"nft": len(ENDS)}
+FEW: Final = 3
+"""Rounds on the other backends in a run that has to be short."""
 AT_ONCE: Final = 4
 LATE: Final = 30.0
 """Seconds after its time by which a change has to be undone, however busy the machine is."""
@@ -47,12 +53,13 @@ def test_old_rules_come_back_in_time_however_a_trial_ends(
     record_property: Callable[[str, object], None],
 ) -> None:
     requires("iptables-legacy-restore", "ip6tables-nft-restore", "nft")
+    rounds = ROUNDS.get(backend, FEW)
 
     def play(number: int) -> float:
         end = ENDS[number % len(ENDS)]
         with kernel_room() as room, opened(backend, room, tmp_path / f"{number}") as host:
             if number % 2 == 0:  # else nothing of ours stands before
-                assert host.meshfw("apply")[0] == 0
+                host.apply_old()
             before = host.dump()
             host.declare(NEW)
             end(host)
@@ -61,17 +68,34 @@ def test_old_rules_come_back_in_time_however_a_trial_ends(
             return late
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        late = list(pool.map(play, range(ROUNDS)))
+        late = list(pool.map(play, range(rounds)))
     record_property("seconds late", max(late))
-    assert len(late) == ROUNDS
+    assert len(late) == rounds
     assert max(late) < LATE
 
 
 @pytest.fixture
-def host(netns: Netns, tmp_path: Path, requires: Callable[..., None]) -> Iterator[Host]:
-    """A host with nft on which the old rules stand, and the new ones are declared."""
+def host(
+    netns: Netns,
+    tmp_path: Path,
+    requires: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Host]:
+    """A host with nft on which the old rules stand, and the new ones are declared; commands run in this process."""
     requires("iptables-nft-restore", "nft")
+
+    def call(words: Sequence[str]) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(words)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
     with opened("nft", netns, tmp_path) as made:
+        monkeypatch.chdir(tmp_path)
+        for name in ("STATE_DIRECTORY", "RUNTIME_DIRECTORY"):
+            monkeypatch.setenv(name, made.environment[name])
+        made.call = call
         assert made.meshfw("apply")[0] == 0
         made.declare(NEW)
         yield made
@@ -242,3 +266,93 @@ def test_who_asks_at_a_terminal_sees_what_another_one_decides(host: Host) -> Non
     assert host.meshfw("confirm")[0] == 0
     assert terminal.end() == 0
     assert "confirmed: the new rules stay" in terminal.said
+
+
+# --- probes ---
+
+PORT: Final = 7007
+GOING_DARK: Final = """
+[[chain]]
+name = "input"
+attach = { hook = "input" }
+rules = ["-i lo -p tcp --dport 7007 -j DROP"]
+"""
+
+
+@pytest.fixture
+def listener(host: Host) -> Iterator[socket.socket]:
+    """What a probe asks: somebody who takes connections in the host's namespace."""
+    with host.room.entered():
+        made = socket.create_server(("127.0.0.1", PORT))
+    with made:
+        yield made
+
+
+def probing(probe: str) -> str:
+    return f"[safety]\nprobe = {probe}\nattempts = 1\ntimeout = 0.5"
+
+
+def test_a_probe_that_fails_after_a_change_undoes_it(host: Host, listener: socket.socket) -> None:
+    before = host.dump()
+    host.declare(GOING_DARK, head=probing(f'["tcp 127.0.0.1:{PORT}", "ping ::1", ["/bin/true"]]'))
+    code, said = host.meshfw("apply", "--json")
+    assert code == 1
+    error = json.loads(said[: said.rindex("}") + 1])["error"]
+    assert error["type"] == "RolledBackError"
+    assert error["failures"] == [f"tcp 127.0.0.1:{PORT}: no answer within 0.5 s"]
+    assert "the change was undone and the old rules are back" in error["message"]
+    assert (host.dump(), host.register.stamp(), host.guards()) == (before, None, [])
+    undone = host.register.undone()
+    assert undone is not None
+    assert undone.reason == "a probe failed"
+    assert list(host.state.glob("*.states/hold"))
+
+
+def test_a_probe_that_fails_already_does_not_count(host: Host) -> None:
+    host.declare(GOING_DARK, head=probing(f'["tcp 127.0.0.1:{PORT}", "ping 127.0.0.1"]'))
+    code, said = host.meshfw("apply")
+    assert code == 0
+    assert f"since it fails before it already: tcp 127.0.0.1:{PORT}: Connection refused" in said
+    assert host.meshfw("check")[0] == 0
+
+
+def test_a_change_that_its_probes_like_waits_to_be_confirmed_all_the_same(host: Host, listener: socket.socket) -> None:
+    host.declare(NEW, head=probing('["/bin/sh", "-c", "exit 0"]'))
+    assert host.meshfw("apply", "--confirm", LONG)[0] == 0
+    assert host.meshfw("confirm")[0] == 0
+
+
+def test_an_idle_apply_asks_no_probe_and_spawns_nothing(host: Host, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    host.declare(NEW, head=probing(f'["/usr/bin/touch", "{told}"]'))
+    assert host.meshfw("apply")[0] == 0
+    assert told.exists()
+    told.unlink()
+    with ProcessCounter() as counter:
+        assert host.meshfw("apply", "--confirm", LONG) == (0, "nothing to do (nft)\n")
+        assert host.meshfw("apply") == (0, "nothing to do (nft)\n")
+        assert host.meshfw("check")[0] == 0
+    assert counter.count.forks == 0
+    assert not told.exists()
+
+
+def test_a_change_interrupted_while_it_is_probed_is_undone(host: Host, tmp_path: Path) -> None:
+    before = host.dump()
+    script = tmp_path / "slow"
+    script.write_text(f"#!/bin/sh\n[ -e {tmp_path}/once ] && kill -TERM $PPID && sleep 30\ntouch {tmp_path}/once\n")
+    script.chmod(0o755)
+    host.declare(NEW, head=f'[safety]\nprobe = ["{script}"]\nattempts = 1\ntimeout = 20')
+    host.call = None
+    code, said = host.meshfw("apply")
+    assert (code, said) == (143, "meshfw: ended by signal 15\n")
+    assert (host.dump(), host.register.stamp()) == (before, None)
+
+
+def test_who_is_killed_while_its_change_is_probed_leaves_it_to_the_next_one(host: Host) -> None:
+    before = host.dump()
+    host.declare(NEW, head=probing('["/bin/true"]'))
+    script = f"import meshfw.safety.trial as t\nt._SPARE = 0.1\ndef die(_):\n    {KILLED}\nt._Trial.probe = die"
+    assert host.meshfw("apply", script=script)[0] == -signal.SIGKILL
+    assert host.dump() != before
+    overdue(host)
+    assert host.dump() == before

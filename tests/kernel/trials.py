@@ -14,9 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from meshfw.kernel.command import run
+from meshfw.reconcile import apply
 from meshfw.safety.pending import Pending, Register
 from meshfw.testing.netns import Netns
+from meshfw.workshop import Workshop
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 OWNER: Final = "trial"
@@ -97,6 +101,14 @@ AT_ONCE: Final = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 """What kills a process from inside."""
 
 
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a workshop works."""
+
+    config: str | None
+    backend: str | None
+    netns: str | None
+
+
 class Host:
     """A namespace, a backend, and a configuration of each kind; commands are processes of their own."""
 
@@ -113,6 +125,7 @@ class Host:
             "RUNTIME_DIRECTORY": str(directory / "run"),
             "XTABLES_LOCKFILE": str(directory / "xtables.lock"),
         }
+        self.call: Callable[[Sequence[str]], tuple[int, str]] | None = None
         self._children: list[subprocess.Popen[str]] = []
         self.declare(OLD)
         variant = "legacy" if backend == "iptables-legacy" else "nft"
@@ -137,13 +150,23 @@ class Host:
             texts += [by_name(self.inside(f"{stem}-{variant}-save")) for stem in ("iptables", "ip6tables")]
         return "\n".join(_RUNS.sub("", text) for text in texts)
 
+    def apply_old(self) -> None:
+        """Have the old rules stand, without a process for it."""
+        shop = Workshop(Where(config=str(self.directory / "meshfw.toml"), backend=self.backend, netns=self.room.path))
+        with shop.backend() as backend:
+            apply(backend, shop.fitted(shop.rules(), backend))
+
     # --- commands ---
+
+    @property
+    def options(self) -> list[str]:
+        """What every command is told."""
+        return ["--backend", self.backend, "--netns", self.room.path]
 
     def command(self, *words: str, script: str = "") -> list[str]:
         """The command line of a verb; ``script`` is run before it, in the same process."""
         start = f"import sys\n{script}\nfrom meshfw.cli import main\nsys.exit(main(sys.argv[1:]))"
-        options = ["--backend", self.backend, "--netns", self.room.path]
-        return [sys.executable, "-c", start, *words, *options]
+        return [sys.executable, "-c", start, *words, *self.options]
 
     def start(self, *words: str, script: str = "") -> subprocess.Popen[str]:
         """A command begun, without a terminal."""
@@ -160,7 +183,9 @@ class Host:
         return made
 
     def meshfw(self, *words: str, script: str = "") -> tuple[int, str]:
-        """The exit code of a command, and all that it said."""
+        """The exit code of a command, and all that it said; in this process where ``call`` says how."""
+        if self.call is not None and not script:
+            return self.call([*words, *self.options])
         made = self.start(*words, script=script)
         said, _ = made.communicate(timeout=PATIENCE)
         return made.returncode, said
@@ -325,10 +350,10 @@ def overdue(host: Host) -> None:
 
 ENDS: Final[Sequence[Callable[[Host], None]]] = (
     not_confirmed,
+    killed_after_the_commit,
+    guard_killed,
     killed_before_the_commit,
     killed_before_its_guard_is_there,
-    killed_after_the_commit,
     killed_while_it_asks,
     terminal_lost,
-    guard_killed,
 )
