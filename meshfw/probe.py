@@ -19,6 +19,8 @@ ATTEMPTS: Final = 3
 """How often a probe is tried before it counts as failed."""
 TIMEOUT: Final = 2.0
 """Seconds that one try may take."""
+PAUSE: Final = 0.5
+"""Seconds between two tries: what refuses at once may be on its way up."""
 MOST_ATTEMPTS: Final = 100
 LONGEST: Final = 300.0
 """Seconds: the longest time limit that makes sense for one try."""
@@ -60,6 +62,11 @@ class Probing(msgspec.Struct, frozen=True, kw_only=True):
     probes: tuple[Probe, ...] = ()
     attempts: int = ATTEMPTS
     timeout: float = TIMEOUT
+
+    @property
+    def longest(self) -> float:
+        """Seconds that asking takes at most: the probes are asked side by side."""
+        return self.attempts * (self.timeout + PAUSE) if self.probes else 0.0
 
 
 def read_probing(settings: Settings) -> Probing:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from meshfw.applying import apply_declared, apply_planned
 from meshfw.backend import Outcome, Report
-from meshfw.cli.asking import ask
 from meshfw.cli.confirm import asking, outlined
 from meshfw.cli.output import counted, one_line, print_edits, print_json, warn
 from meshfw.safety.pending import Pending
@@ -31,6 +30,8 @@ def run(arguments: Namespace) -> int:
     if applied.pending is None or arguments.json:
         return 0
     if sys.stdin.isatty():
+        from meshfw.cli.asking import ask
+
         return ask(shop.site, applied.pending, arguments)
     print(asking(applied.pending))
     return 0

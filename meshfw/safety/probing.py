@@ -12,11 +12,9 @@ import msgspec
 
 from meshfw.backends.instance import entered, run
 from meshfw.errors import MeshfwError
-from meshfw.probe import Probe, ProbeKind, Probing
+from meshfw.probe import PAUSE, Probe, ProbeKind, Probing
 from meshfw.safety.ping import ping
 
-_PAUSE: Final = 0.5
-"""Seconds between two tries: what refuses at once may be on its way up."""
 _SAID: Final = 200
 """Characters of what a program said that a message shows."""
 
@@ -52,16 +50,11 @@ def failures(probing: Probing, probes: Sequence[Probe], netns: str | None) -> tu
     return tuple(Failure(probe, reasons[index]) for index, probe in enumerate(probes) if reasons[index])
 
 
-def longest(probing: Probing) -> float:
-    """Seconds that asking takes at most."""
-    return probing.attempts * (probing.timeout + _PAUSE) if probing.probes else 0.0
-
-
 def _tried(probing: Probing, probe: Probe, netns: str | None) -> str:
     reason = ""
     for attempt in range(probing.attempts):
         if attempt:
-            time.sleep(_PAUSE)
+            time.sleep(PAUSE)
         try:
             with entered(netns):
                 reason = _ASK[probe.kind](probe, probing.timeout)

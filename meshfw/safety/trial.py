@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -19,13 +19,14 @@ from meshfw.model import Ruleset
 from meshfw.plan import Plan
 from meshfw.probe import Probe
 from meshfw.reconcile import Agree
-from meshfw.safety.guard import arm
 from meshfw.safety.pending import Pending, Register, at, clock, lasting
-from meshfw.safety.probing import failures, longest
 from meshfw.safety.settling import put_back, register_of, settled
 from meshfw.snapshot import Snapshot
 from meshfw.states import State, digest, format_state
 from meshfw.workshop import Workshop
+
+if TYPE_CHECKING:
+    from meshfw.safety.probing import Failure
 
 _SPARE: Final = 30.0
 """Seconds beyond those of its probes after which a change that nobody has to confirm is overdue."""
@@ -109,6 +110,8 @@ class _Trial:
         self._register.write(pending)
         self.pending = pending
         if self._confirm is not None:
+            from meshfw.safety.guard import arm
+
             try:
                 arm(pending)
             except BaseException:
@@ -117,15 +120,21 @@ class _Trial:
 
     def _working(self) -> tuple[Probe, ...]:
         """The probes that succeed now: one that fails already says nothing about the change."""
-        probing = self._shop.config.safety
-        failed = failures(probing, probing.probes, self._shop.site.netns)
+        failed = self._failures(self._shop.config.safety.probes)
         self.warnings += [f"not asked after the change, since it fails before it already: {item}" for item in failed]
         bad = {item.probe for item in failed}
-        return tuple(probe for probe in probing.probes if probe not in bad)
+        return tuple(probe for probe in self._shop.config.safety.probes if probe not in bad)
+
+    def _failures(self, probes: tuple[Probe, ...]) -> tuple[Failure, ...]:
+        if not probes:
+            return ()
+        from meshfw.safety.probing import failures  # with sockets and threads, which an idle apply doesn't load
+
+        return failures(self._shop.config.safety, probes, self._shop.site.netns)
 
     def _record(self) -> Pending:
         site, config, now = self._shop.site, self._shop.config, time.time()
-        seconds = longest(config.safety) + (_SPARE if self._confirm is None else self._confirm)
+        seconds = config.safety.longest + (_SPARE if self._confirm is None else self._confirm)
         return Pending(
             token=secrets.token_hex(8),
             owner=site.owner,
@@ -153,7 +162,7 @@ class _Trial:
 
     def probe(self) -> None:
         """RolledBackError where a probe that worked before fails now."""
-        failed = failures(self._shop.config.safety, self._probes, self._shop.site.netns) if self.pending else ()
+        failed = self._failures(self._probes) if self.pending is not None else ()
         if failed:
             raise RolledBackError([str(item) for item in failed])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshfw.probe import Probe, ProbeKind, Probing
-from meshfw.safety.probing import failures, longest
+from meshfw.safety.probing import failures
 from meshfw.testing.netns import Netns
 
 pytestmark = pytest.mark.kernel
@@ -95,8 +95,8 @@ def test_a_probe_gets_its_attempts_side_by_side_with_others(netns: Netns, tmp_pa
     probing = Probing(attempts=3, timeout=20.0)
     assert reasons([command(str(script), name) for name in "abcd"], netns, probing) == []
     assert reasons([command(str(script), "e")], netns, Probing(attempts=2, timeout=20.0)) == ["exit code 1"]
-    assert longest(Probing(probes=(ping("::1"),), attempts=3, timeout=20.0)) == 61.5
-    assert longest(probing) == 0.0
+    assert Probing(probes=(ping("::1"),), attempts=3, timeout=20.0).longest == 61.5
+    assert probing.longest == 0.0
 
 
 def test_a_namespace_that_is_not_there_is_a_failure() -> None:

@@ -50,7 +50,6 @@ def test_old_rules_come_back_in_time_however_a_trial_ends(
     kernel_room: Callable[[], Netns],
     requires: Callable[..., None],
     tmp_path: Path,
-    record_property: Callable[[str, object], None],
 ) -> None:
     requires("iptables-legacy-restore", "ip6tables-nft-restore", "nft")
     rounds = ROUNDS.get(backend, FEW)
@@ -69,9 +68,8 @@ def test_old_rules_come_back_in_time_however_a_trial_ends(
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         late = list(pool.map(play, range(rounds)))
-    record_property("seconds late", max(late))
     assert len(late) == rounds
-    assert max(late) < LATE
+    assert max(late) < LATE, sorted(late)
 
 
 @pytest.fixture

@@ -301,12 +301,12 @@ def not_confirmed(host: Host) -> None:
 
 
 def killed_before_the_commit(host: Host) -> None:
-    script = f"import meshfw.safety.trial as t\narm = t.arm\ndef die(p):\n    arm(p)\n    {AT_ONCE}\nt.arm = die"
+    script = f"import meshfw.safety.guard as g\narm = g.arm\ndef die(p):\n    arm(p)\n    {AT_ONCE}\ng.arm = die"
     assert host.meshfw("apply", "--confirm", SHORT, script=script)[0] == -signal.SIGKILL
 
 
 def killed_before_its_guard_is_there(host: Host) -> None:
-    script = f"import meshfw.safety.trial as t\ndef die(p):\n    {AT_ONCE}\nt.arm = die"
+    script = f"import meshfw.safety.guard as g\ndef die(p):\n    {AT_ONCE}\ng.arm = die"
     assert host.meshfw("apply", "--confirm", SHORT, script=script)[0] == -signal.SIGKILL
     overdue(host)
 
