@@ -33,6 +33,9 @@ from meshfw.model import Ruleset
 from meshfw.plan import Plan
 from meshfw.planned import Planned, parse_planned
 from meshfw.reconcile import Agree
+from meshfw.safety.pending import Pending
+from meshfw.safety.settling import after_restart, require_settled
+from meshfw.safety.trial import guarded_apply
 from meshfw.snapshot import Snapshot
 from meshfw.states import State, digest, snapshot_digest
 from meshfw.workshop import Workshop
@@ -47,10 +50,14 @@ _LARGEST: Final = 1 << 28
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done, and the number of the state in the history; 0 where it isn't in it."""
+    """What was done, and the number of the state in the history; 0 where it isn't in it.
+
+    ``pending`` is the change that waits to be confirmed: it isn't in the history before it is.
+    """
 
     report: Report
     number: int = 0
+    pending: Pending | None = None
 
 
 @contextmanager
@@ -59,24 +66,41 @@ def writing(shop: Workshop, *, timeout: float) -> Iterator[Backend]:
 
     Raises:
         LockError: another meshfw keeps writing.
+        PendingError: a change waits to be confirmed.
         BackendError: rules of ours stand in another backend, or may.
     """
-    with only_writer(shop.site, timeout=timeout), shop.backend() as backend:
-        refusal = shop.elsewhere(backend)
-        if refusal is not None:
-            raise refusal
-        shop.warn_unread(backend)
-        yield backend
+    with only_writer(shop.site, timeout=timeout):
+        require_settled(shop.site, shop.warnings)
+        with shop.backend() as backend:
+            refusal = shop.elsewhere(backend)
+            if refusal is not None:
+                raise refusal
+            shop.warn_unread(backend)
+            yield backend
 
 
-def put(shop: Workshop, backend: Backend, declared: Ruleset, *, reason: str, agree: Agree | None = None) -> Applied:
+def put(
+    shop: Workshop,
+    backend: Backend,
+    declared: Ruleset,
+    *,
+    reason: str,
+    agree: Agree | None = None,
+    confirm: float | None = None,
+) -> Applied:
     """Make the kernel hold what fits it of a ruleset, remember the backend, and record the state; within ``writing``.
 
+    With ``confirm`` it's recorded when it's confirmed, within so many seconds, or else undone.
+
     Raises:
-        MeshfwError: as ``shop.fitted`` and :func:`meshfw.reconcile.apply`; nothing was recorded.
+        MeshfwError: as ``shop.fitted`` and :func:`meshfw.safety.trial.guarded_apply`; nothing was recorded.
     """
-    report = reconcile.apply(backend, shop.fitted(declared, backend), agree=agree)
-    return Applied(report=report, number=noted(shop, backend, declared, report, reason=reason))
+    fitted = shop.fitted(declared, backend)
+    tried = guarded_apply(shop, backend, fitted, declared=declared, agree=agree, confirm=confirm)
+    if tried.pending is not None:
+        shop.remember(backend)
+        return Applied(report=tried.report, pending=tried.pending)
+    return Applied(report=tried.report, number=noted(shop, backend, declared, tried.report, reason=reason))
 
 
 def noted(shop: Workshop, backend: Backend, declared: Ruleset, report: Report, *, reason: str) -> int:
@@ -134,16 +158,17 @@ def _state(shop: Workshop, backend: Backend, ruleset: Ruleset, reason: str) -> S
 # --- the verbs ---------------------------------------------------------------------------------------------
 
 
-def apply_declared(shop: Workshop, *, timeout: float) -> Applied:
-    """Make the kernel hold what the sources declare; a rollback's hold is over.
+def apply_declared(shop: Workshop, *, timeout: float, confirm: float | None = None) -> Applied:
+    """Make the kernel hold what the sources declare; a rollback's hold is over, with ``confirm`` when it's confirmed.
 
     Raises:
         MeshfwError: as :func:`writing`, :func:`put`, or a source.
     """
     wanted = shop.rules()
     with writing(shop, timeout=timeout) as backend:
-        applied = put(shop, backend, wanted, reason=APPLY)
-        release(shop)
+        applied = put(shop, backend, wanted, reason=APPLY, confirm=confirm)
+        if applied.pending is None:
+            release(shop)
     return applied
 
 
@@ -219,6 +244,8 @@ def restore(shop: Workshop, *, timeout: float) -> Applied | None:
     Raises:
         MeshfwError: as :func:`writing` and :func:`put`.
     """
+    with only_writer(shop.site, timeout=timeout):
+        after_restart(shop.site, shop.warnings)
     state = to_restore(shop.history)
     if state is None:
         return None
@@ -280,7 +307,7 @@ def read_planned(path: str) -> Planned:
         raise StateError(error.reason, source=path) from None
 
 
-def apply_planned(shop: Workshop, path: str, *, timeout: float) -> Applied:
+def apply_planned(shop: Workshop, path: str, *, timeout: float, confirm: float | None = None) -> Applied:
     """Carry out the plan of a file, exactly that one; else as :func:`apply_declared`.
 
     Raises:
@@ -295,6 +322,7 @@ def apply_planned(shop: Workshop, path: str, *, timeout: float) -> Applied:
             if moved:
                 raise StateError(moved, source=path, remedy="nothing was changed; plan again, and review that")
 
-        applied = put(shop, backend, wanted, reason=APPLY, agree=agree)
-        release(shop)
+        applied = put(shop, backend, wanted, reason=APPLY, agree=agree, confirm=confirm)
+        if applied.pending is None:
+            release(shop)
     return applied

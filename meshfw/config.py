@@ -13,6 +13,7 @@ import msgspec
 
 from meshfw.errors import ConfigError
 from meshfw.plugins import AUTO
+from meshfw.probe import Probing, read_probing
 from meshfw.settings import AgentSettings, HistorySettings, agent_settings, history_settings
 from meshfw.source import Settings, described, shown
 
@@ -91,7 +92,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     ``file`` is where it came from, empty for the defaults; ``options`` are the tables ``[backend.NAME]``; ``tables``
     the configuration's own ``chain`` and ``set`` tables; ``agent`` how the agent works, ``history`` what is kept of
-    the past; ``warnings`` what its author should know.
+    the past, ``safety`` what has to answer after a change; ``warnings`` what its author should know.
     """
 
     file: str = ""
@@ -103,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     options: Mapping[str, Mapping[str, Any]] = {}
     tables: Mapping[str, Any] = {}
     agent: AgentSettings = AgentSettings()
+    safety: Probing = Probing()
     history: HistorySettings = HistorySettings()
     warnings: tuple[str, ...] = ()
 
@@ -172,6 +174,7 @@ def _config(settings: Settings) -> Config:
     sources = tuple(_source(table) for table in settings.tables("source"))
     tables = {name: value for name in ("chain", "set") if (value := settings.any(name)) is not None}
     agent = agent_settings(_table(settings, "agent"))
+    safety = read_probing(_table(settings, "safety"))
     history = history_settings(_table(settings, "history"))
     settings.finish()
     for name, value in tables.items():
@@ -189,6 +192,7 @@ def _config(settings: Settings) -> Config:
         options=options,
         tables=tables,
         agent=agent,
+        safety=safety,
         history=history,
         warnings=(warning,) if warning else (),
     )

@@ -39,11 +39,12 @@ Agree = Callable[[Snapshot, Plan], None]
 """Raises where a plan must not be carried out on what the kernel holds."""
 
 
-def apply(backend: Backend, ruleset: Ruleset, *, agree: Agree | None = None) -> Report:
+def apply(backend: Backend, ruleset: Ruleset, *, agree: Agree | None = None, insist: bool = False) -> Report:
     """Make the kernel hold the ruleset, and prove it.
 
     ``agree`` is asked before the first commit, and again where that one was put off since somebody wrote; nothing was
-    written when it raises. Nobody asks it where the last report still stands.
+    written when it raises. Nobody asks it where the last report still stands. ``insist`` is for a ruleset that stood
+    there before: what the backend has against it by now is a warning.
 
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
@@ -55,7 +56,7 @@ def apply(backend: Backend, ruleset: Ruleset, *, agree: Agree | None = None) -> 
     if report is not None:
         return report
     cache = backend.cache
-    wanted, warnings = checked(backend, ruleset)
+    wanted, warnings = checked(backend, ruleset, insist=insist)
     observed, state = _look(backend)
     first = todo = _difference(backend, observed, wanted)
     if agree is not None:
@@ -103,14 +104,14 @@ def idle(backend: Backend, ruleset: Ruleset) -> Report | None:
     return cache.report if fingerprint is not None and fingerprint == cache.fingerprint else None
 
 
-def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...]]:
+def checked(backend: Backend, ruleset: Ruleset, *, insist: bool = False) -> tuple[Ruleset, tuple[str, ...]]:
     """The ruleset as the backend is to hold it, without sets where it has none, and the backend's warnings about it.
 
     The backend is asked about what it will get, so its findings count rules as the plan does; what can't be expanded is
     named by the declared rule. Nothing is read or written.
 
     Raises:
-        UnsupportedError: the backend can't express the ruleset.
+        UnsupportedError: the backend can't express the ruleset, and nobody insists.
     """
     if not backend.capabilities.native_sets:
         expansion = backend.cache.expansion = expand(ruleset, backend.cache.expansion)
@@ -119,7 +120,7 @@ def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...
         ruleset = expansion.ruleset
     findings = backend.check(ruleset)
     refused = [finding for finding in findings if finding.refuses]
-    if refused:
+    if refused and not insist:
         raise UnsupportedError(backend.name, refused)
     return ruleset, tuple(str(finding) for finding in findings)
 

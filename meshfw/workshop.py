@@ -46,19 +46,25 @@ class Where(Protocol):
         ...
 
 
+def _configuration(where: Where, *, needed: bool) -> Config:
+    path = find_config(where.config)
+    if path is None and needed:
+        raise ConfigError("there is no configuration", expected=_NO_CONFIG)
+    return Config() if path is None else load_config(path)
+
+
 class Workshop:
     """A configuration with its plugins, and what they make: the language, the wanted rules, the backend.
 
     ``warnings`` collects what a person should know, ``notes`` what one who asks for more detail may want to. Without
     ``needed`` a missing configuration means its defaults; without ``sources`` the configuration's rule sources are left
-    alone, whatever state they are in.
+    alone, whatever state they are in. ``config`` is a configuration to work with rather than any file.
     """
 
-    def __init__(self, where: Where, *, needed: bool = True, sources: bool = True) -> None:
-        path = find_config(where.config)
-        if path is None and needed:
-            raise ConfigError("there is no configuration", expected=_NO_CONFIG)
-        self.config: Config = Config() if path is None else load_config(path)
+    def __init__(
+        self, where: Where, *, needed: bool = True, sources: bool = True, config: Config | None = None
+    ) -> None:
+        self.config: Config = _configuration(where, needed=needed) if config is None else config
         self.warnings: list[str] = list(self.config.warnings)
         self.notes: list[str] = []
         self._doubt = self._preferred = ""

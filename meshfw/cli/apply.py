@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
 from meshfw.applying import apply_declared, apply_planned
 from meshfw.backend import Outcome, Report
+from meshfw.cli.confirm import asking, outlined
 from meshfw.cli.output import counted, one_line, print_edits, print_json, warn
+from meshfw.safety.pending import Pending
 from meshfw.workshop import Workshop
 
 SHOWN: Final = 50
@@ -16,22 +19,30 @@ SHOWN: Final = 50
 
 
 def run(arguments: Namespace) -> int:
-    """0 when the kernel holds the declared rules."""
+    """0 when the kernel holds the declared rules, and nobody had anything against them who was asked."""
     shop = Workshop(arguments)
-    timeout = arguments.lock_timeout
+    timeout, confirm = arguments.lock_timeout, arguments.confirm
     if arguments.plan is None:
-        applied = apply_declared(shop, timeout=timeout)
+        applied = apply_declared(shop, timeout=timeout, confirm=confirm)
     else:
-        applied = apply_planned(shop, arguments.plan, timeout=timeout)
-    told(shop, applied.report, arguments)
+        applied = apply_planned(shop, arguments.plan, timeout=timeout, confirm=confirm)
+    told(shop, applied.report, arguments, pending=applied.pending)
+    if applied.pending is None or arguments.json:
+        return 0
+    if sys.stdin.isatty():
+        from meshfw.cli.asking import ask
+
+        return ask(shop.site, applied.pending, arguments)
+    print(asking(applied.pending))
     return 0
 
 
-def told(shop: Workshop, report: Report, arguments: Namespace) -> None:
+def told(shop: Workshop, report: Report, arguments: Namespace, *, pending: Pending | None = None) -> None:
     """Tell the plugins what was done, and a person or a program as well."""
     warnings = [*shop.warnings, *shop.history.notes, *report.warnings, *shop.plugins.reconciled(report)]
     if arguments.json:
-        print_json(reported(shop, report, warnings))
+        trial = {"pending": outlined(pending)} if pending is not None else {}
+        print_json({**reported(shop, report, warnings), **trial})
         return
     warn(warnings)
     print_report(shop, report, verbose=arguments.verbose)

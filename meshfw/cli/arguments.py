@@ -13,6 +13,7 @@ from meshfw.errors import MeshfwError
 VERBS: Final = {
     "plan": "show what apply would change, and change nothing",
     "apply": "make the kernel hold the declared rules, and prove it",
+    "confirm": "keep a change that is on trial, or with --undo undo it now",
     "check": "tell whether the kernel still holds the declared rules",
     "history": "list the states that were applied, to which a rollback can go back",
     "rollback": "make the kernel hold an earlier state again, the one before the last unless its number is given",
@@ -27,7 +28,7 @@ VERBS: Final = {
     "graph": "draw the way of packets: hooks, dispatchers, chains and jumps, for Graphviz or as a picture",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
-WRITERS: Final = frozenset({"apply", "rollback", "restore", "clean"})
+WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean"})
 """The verbs that write to the kernel and leave it so."""
 COMMANDS: Final = ("iptables", "ip6tables")
 """What a whole command line to translate begins with."""
@@ -205,6 +206,12 @@ def _add_apply(parser: ArgumentParser) -> None:
         type=_name,
         help="a file of 'meshfw plan --out': make its changes, or none if anything has moved",
     )
+    parser.add_argument(
+        "--confirm",
+        type=_duration,
+        metavar="DURATION",
+        help="undo what is changed unless it's confirmed within so long, such as 60s, 5m or 1h",
+    )
 
 
 def _add_rollback(parser: ArgumentParser) -> None:
@@ -228,6 +235,11 @@ def _add_writer(parser: ArgumentParser) -> None:
     )
 
 
+def _add_confirm(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument("--undo", action="store_true", help="undo the change now")
+
+
 def _add_clean(parser: ArgumentParser) -> None:
     _add_writer(parser)
     parser.add_argument("--all-backends", action="store_true", help="out of every backend in which any of ours stand")
@@ -241,6 +253,18 @@ def _seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise ArgumentTypeError(f"{text!r} is no time to wait: seconds, 0 or more")
     return value
+
+
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DAY: Final = 86400.0
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= _DAY:
+        raise ArgumentTypeError(f"{text!r} is no duration: seconds, or a number with s, m or h, at most 24h")
+    return seconds
 
 
 def _add_show(parser: ArgumentParser) -> None:
@@ -294,6 +318,7 @@ def _add_graph(parser: ArgumentParser) -> None:
 _OWN: Final = {
     "plan": _add_plan,
     "apply": _add_apply,
+    "confirm": _add_confirm,
     "rollback": _add_rollback,
     "restore": _add_writer,
     "clean": _add_clean,

@@ -15,6 +15,7 @@ from meshfw.errors import BackendError, ConfigError
 from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Ruleset
 from meshfw.plugins import unavailable
+from meshfw.safety.settling import require_settled
 from meshfw.workshop import Workshop
 
 
@@ -26,15 +27,17 @@ def run(arguments: Namespace) -> int:
     shop = Workshop(arguments, needed=False, sources=False)
     if arguments.all_backends:
         return _everywhere(shop, arguments)
-    with only_writer(shop.site, timeout=arguments.lock_timeout), shop.backend() as backend:
-        refusal = shop.undecided()
-        if refusal is not None:
-            raise refusal
-        report = reconcile.apply(backend, Ruleset())
-        shop.forget(backend.name)
-        shop.warn_left(backend)
-        if shop.elsewhere(backend) is None:
-            _record(shop, backend, report)
+    with only_writer(shop.site, timeout=arguments.lock_timeout):
+        require_settled(shop.site, shop.warnings)
+        with shop.backend() as backend:
+            refusal = shop.undecided()
+            if refusal is not None:
+                raise refusal
+            report = reconcile.apply(backend, Ruleset())
+            shop.forget(backend.name)
+            shop.warn_left(backend)
+            if shop.elsewhere(backend) is None:
+                _record(shop, backend, report)
     told(shop, report, arguments)
     return 0
 
@@ -80,6 +83,7 @@ def _clean_each(shop: Workshop, arguments: Namespace, reports: list[_Cleaned]) -
         BackendError: rules of ours are left, or may be: in which backend, and why.
     """
     with only_writer(shop.site, timeout=arguments.lock_timeout):
+        require_settled(shop.site, shop.warnings)
         left = list(shop.unread())
         for offer, own in shop.standing():
             reason = unavailable(offer)
