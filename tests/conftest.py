@@ -33,6 +33,7 @@ PACKAGES = {
     "nft": "nftables",
     "nsenter": "util-linux",
     "strace": "strace",
+    "systemd-analyze": "systemd",
     "unshare": "util-linux",
 }
 

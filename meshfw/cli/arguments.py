@@ -19,6 +19,7 @@ VERBS: Final = {
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
     "agent": "keep the declared rules in place, woken by events, until it is told to stop",
+    "service": "print the systemd units of the agent and of the restore at boot, or with --install put them in place",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
 WRITERS: Final = frozenset({"apply", "clean"})
@@ -117,7 +118,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
 
 
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6".split())
-_VALUED: Final = frozenset("--config --backend --netns -f --file --to --table --chain".split())
+_VALUED: Final = frozenset("--config --backend --netns --root -f --file --to --table --chain".split())
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
@@ -210,6 +211,14 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _add_service(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--install", action="store_true", help="write them to /etc/systemd/system, and say what is next"
+    )
+    parser.add_argument("--root", metavar="DIR", type=_name, default="/", help="below this directory, such as an image")
+    parser.add_argument("--force", action="store_true", help="in place of units that somebody changed, too")
+
+
 def _add_show(parser: ArgumentParser) -> None:
     parser.add_argument("--wanted", action="store_true", help="the declared rules; asks no kernel")
     parser.add_argument("--nft", action="store_true", help="in nft's language")
@@ -234,6 +243,7 @@ _OWN: Final = {
     "plan": _add_plan,
     "apply": _add_writer,
     "clean": _add_clean,
+    "service": _add_service,
     "show": _add_show,
     "translate": _add_translate,
 }
