@@ -99,6 +99,7 @@ class Watchman:
         begun = time.perf_counter()
         try:
             if keeper.idle(ruleset):
+                self._voice.idle()
                 self._fine()
                 return True
             return self._keep(keeper, ruleset)

@@ -33,8 +33,10 @@ from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, 
 from meshfw.backends.iptables_text import changes_of, tables_of, undo_text
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker, table_of
+from meshfw.backends.lock_watch import LockWatch, lock_watch, own_opening
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import dormant_findings, overruling_findings
+from meshfw.backends.nft_watch import NftWatch, noted, own_chains
 from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
 from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
@@ -87,6 +89,9 @@ class IptablesBackend:
         self._paths: Known = {}
         self._fresh = False
         self._unproven: tuple[Plan, Mapping[Family, str]] | None = None
+        self._netns = site.netns
+        self._events: NftWatch | None = None
+        self._hints: LockWatch | None = None
 
     @property
     def name(self) -> str:
@@ -108,12 +113,21 @@ class IptablesBackend:
 
     def close(self) -> None:
         """Close the sockets and let the namespace go; the rules stay."""
+        for watch in (self._events, self._hints):
+            if watch is not None:
+                watch.close()
         self._reader.close()
         self._home.close()
 
     def watch(self) -> Watch | None:
-        """No events yet: the fingerprint is cheap enough to ask."""
-        return None
+        """Commits by anybody; for legacy tables hints that somebody may have written, None where there can't be any."""
+        if self._netlink is None:
+            self._hints = self._hints or lock_watch()
+            return self._hints
+        if self._events is None:
+            scope, started = own_chains(self._owner), self._tool.started
+            self._events = NftWatch(scope, self._netlink, namespace=self._netns, started=started)
+        return self._events
 
     # --- reading ---
 
@@ -214,7 +228,7 @@ class IptablesBackend:
         """
         plan = transaction.plan
         check_steps(transaction.steps, self._tool)
-        with self._alone() as lock:
+        with self._alone() as lock, noted(self._events) as own:
             before = self._before(based_on, plan)
             printed: dict[Family, str] = {}
             tidied = 0
@@ -230,6 +244,7 @@ class IptablesBackend:
                 self._texts.forget()
                 self._put_back(plan, before, error, lock)
                 raise
+            own.made = len(tables_of(plan)) + tidied
             undisturbed = not self._variant.legacy or lock is not None
             exclusive = based_on is not None and undisturbed
             return self._committed(plan, before, printed, exclusive=exclusive, tidied=tidied)
@@ -241,7 +256,8 @@ class IptablesBackend:
         Gives what programs need that are started inside, None where nothing is locked.
         """
         if self._variant.legacy and self._tool.takes_lock_file:
-            with xtables_lock(timeout=self._options.wait) as lock:
+            with own_opening(self._hints) as taken, xtables_lock(timeout=self._options.wait) as lock:
+                taken()
                 yield lock
         else:
             yield None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -21,6 +22,7 @@ from meshfw.model import Family
 
 _SECONDS: Final = 120.0
 """How long one process may take beside waiting for the lock: 100,000 rules on a busy host."""
+_REMEMBERED: Final = 16
 _ELF: Final = b"\x7fELF"
 _BUSY: Final = 4  # iptables, xshared.h: RESOURCE_PROBLEM
 _UNREADABLE: Final = "Parsing nftables rule failed"
@@ -69,6 +71,8 @@ class Tool:
         self.variant = variant
         self._home = home
         self._wait = wait
+        self.started: deque[int] = deque(maxlen=_REMEMBERED)
+        """The numbers of the last processes."""
 
     def command(self, family: Family) -> tuple[str, ...]:
         """The argument list that leaves alone what the input doesn't name."""
@@ -127,7 +131,7 @@ class Tool:
     def _run(self, family: Family, text: str, lock: XtablesLock | None) -> Completed:
         data = text.encode(errors="surrogateescape")
         with self._home.entered():
-            return run(
+            done = run(
                 self.command(family),
                 timeout=_SECONDS + self._wait,
                 input=data,
@@ -135,6 +139,8 @@ class Tool:
                 inherit=(lock.descriptor,) if lock is not None else (),
                 check=False,
             )
+        self.started.append(done.pid)
+        return done
 
     def _failure(self, family: Family, done: Completed, text: str) -> CommandError:
         """The error of a failed process; it shows the line that was refused, since the legacy tools only count it."""

@@ -7,6 +7,7 @@ since each opens the file for itself.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -196,6 +197,22 @@ class XtablesLock(NamedTuple):
     descriptor: int
 
 
+def xtables_lock_file() -> str:
+    """The path of that lock's file, for us and for the tools that we start."""
+    return os.environ.get(XTABLES_VARIABLE) or XTABLES_LOCK
+
+
+def _open_lock(path: str) -> int:
+    """The lock's file, open for writing where that is allowed: who listens to it tells us from the tools by that."""
+    for mode in (os.O_RDWR, os.O_RDONLY):
+        try:
+            return os.open(path, mode | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if mode == os.O_RDONLY or error.errno not in {errno.EACCES, errno.EROFS}:
+                raise
+    raise AssertionError("unreachable")
+
+
 @contextmanager
 def xtables_lock(*, timeout: float) -> Iterator[XtablesLock]:
     """A block in which no iptables-legacy writes but those started with what it gives.
@@ -205,9 +222,9 @@ def xtables_lock(*, timeout: float) -> Iterator[XtablesLock]:
     wait for us; and it inherits the lock, so that the next writer waits for it even if we are killed meanwhile. Waits
     at most ``timeout`` seconds, then raises LockError, with the holder where the system tells.
     """
-    path = os.environ.get(XTABLES_VARIABLE) or XTABLES_LOCK
+    path = xtables_lock_file()
     try:
-        held = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        held = _open_lock(path)
     except OSError as error:
         raise refused(error, f"open the lock file {path}", remedy=f"{XTABLES_VARIABLE} names another one") from error
     try:
@@ -238,12 +255,21 @@ def _flock(descriptor: int, path: str, timeout: float) -> None:
 
 def _flock_holder(descriptor: int) -> int | None:
     """The process that holds a flock on the file, as /proc/locks has it; None where it doesn't tell."""
-    status = os.fstat(descriptor)
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
-        with open("/proc/locks", encoding="ascii") as file:
-            fields = [line.split() for line in file]
+        with open(LOCKS, "rb") as file:
+            return flock_holder(file.read(), os.fstat(descriptor))
     except OSError:
         return None
-    holders = [int(words[4]) for words in fields if len(words) > 5 and words[1] == "FLOCK" and words[5] == place]
+
+
+LOCKS: Final = "/proc/locks"
+
+
+def flock_holder(locks: bytes, file: os.stat_result) -> int | None:
+    """The process that holds a flock on a file, by the text of /proc/locks (proc(5)); None where it has none."""
+    place = b"%02x:%02x:%d" % (os.major(file.st_dev), os.minor(file.st_dev), file.st_ino)
+    if place not in locks:
+        return None
+    fields = [line.split() for line in locks.splitlines()]
+    holders = [int(words[4]) for words in fields if len(words) > 5 and words[1] == b"FLOCK" and words[5] == place]
     return next((holder for holder in holders if holder > 0), None)

@@ -124,7 +124,8 @@ class RunningAgent:
         """How many rules of ours stand in the IPv4 chain, the marker of iptables' chains aside; -1 without a chain."""
         if self.backend == "nft":
             with self.room.entered():
-                done = subprocess.run(("nft", "list", "table", "ip", "edge"), capture_output=True, text=True, check=False)
+                argv: tuple[str, ...] = ("nft", "list", "table", "ip", "edge")
+                done = subprocess.run(argv, capture_output=True, text=True, check=False)
             return done.stdout.count("counter") - 1 if done.returncode == 0 else -1
         with self.room.entered():
             argv = (self.backend, "-S", "edge-input")

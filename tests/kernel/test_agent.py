@@ -1,4 +1,4 @@
-"""Laws of the agent on real kernels: what others change is repaired at once and by name, and nothing locks anybody out."""
+"""Laws of the agent on real kernels: what others change is repaired at once, and they are named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.testing.netns import Netns
-from tests.kernel.agents import RULES, config, running
+from tests.kernel.agents import RULES, RunningAgent, config, running
 
 pytestmark = pytest.mark.kernel
 
@@ -118,16 +118,16 @@ def dump(number: int) -> str:
     return DUMP.format(rules="".join(f"-A INPUT -s 10.0.0.{n} -j DROP\n" for n in range(1, number + 1)))
 
 
-def drops(agent: object) -> int:
+def drops(agent: RunningAgent) -> int:
     """The DROP rules of ours."""
-    return int(agent.tool("nft", "list", "table", "ip", "edge").count(" drop"))  # type: ignore[attr-defined]  # any agent
+    return agent.tool("nft", "list", "table", "ip", "edge").count(" drop")
 
 
-def until_drops(agent: object, number: int) -> None:
+def until_drops(agent: RunningAgent, number: int) -> None:
     """Wait until so many stand."""
     end = time.monotonic() + 30
     while drops(agent) != number:
-        assert time.monotonic() < end, (drops(agent), agent.logged)  # type: ignore[attr-defined]  # any agent
+        assert time.monotonic() < end, (drops(agent), agent.logged)
         time.sleep(0.02)
 
 
