@@ -9,30 +9,40 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 SYSTEMD = "/lib/systemd/systemd"
 TARGET = "meshfw-test.target"
+_CHECKOUT = str(Path(__file__).resolve().parents[2])
 _PATIENCE = 60.0  # seconds, generous: the machine may be busy
 
-# $1 is an empty directory, $2 one whose files go over the root's, $3 the control group of all that runs there.
+# $1 is an empty directory, $2 one whose files go over the root's, $3 the control group of all that runs there; the rest
+# must be seen there too, mounts or not. What is shared with this host can't be written: sysctls, the kernel's log.
 _BOOT = f"""
+room=$1 over=$2
+shift 3
 mount --make-rprivate /
-mount -t tmpfs -o mode=755 tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-cd "$1/root"
+mount -t tmpfs -o mode=755 tmpfs "$room"
+mkdir "$room/upper" "$room/work" "$room/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$room/upper,workdir=$room/work" "$room/root"
+cd "$room/root"
+for place; do
+    test -e "./$place" || {{ mkdir -p "./$place" && mount --rbind "$place" "./$place"; }}
+done
 mount -t proc proc proc
-mount -t sysfs sysfs sys
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --rbind /dev dev
+mount --bind /dev/null dev/kmsg
 mount -t tmpfs -o mode=755 tmpfs run
-rm -rf etc/systemd/system etc/meshfw var/lib/meshfw lib/systemd/system/sysinit.target.wants
-mkdir -p etc/systemd/system
-cp -r "$2/." .
-mkdir -p old
+rm -rf etc/systemd/system etc/meshfw var/lib/meshfw var/log/journal lib/systemd/system/sysinit.target.wants
+mkdir -p etc/systemd/system old
+cp -r "$over/." .
 pivot_root . old
 umount -l /old
 exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin {SYSTEMD} --system --unit={TARGET} --show-status=no
@@ -64,7 +74,8 @@ class Booted:
             target = over / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
-        argv = ("sh", "-ec", _ENTER, "sh", str(root), str(over), str(self._group))
+        seen = (_CHECKOUT, sys.prefix, sys.base_prefix)
+        argv = ("sh", "-ec", _ENTER, "sh", str(root), str(over), str(self._group), *seen)
         log = (self._room / "log").open("w+", encoding="utf-8")
         self._outer = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True)
         log.close()
