@@ -131,6 +131,12 @@ class Booted:
         """Put a file there."""
         Path(f"/proc/{self.pid}/root{path}").write_text(text, encoding="utf-8")
 
+    def files(self, directory: str) -> dict[str, str]:
+        """The text of each file below a directory there, by its path."""
+        root = f"/proc/{self.pid}/root"
+        found = [path for path in Path(f"{root}{directory}").rglob("*") if path.is_file()]
+        return {str(path).removeprefix(root): path.read_text(encoding="utf-8") for path in found}
+
     def until(self, holds: Callable[[], object], what: str) -> None:
         """Wait for something; AssertionError with the journal if it takes too long."""
         end = time.monotonic() + _PATIENCE

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from meshfw.service.units import AGENT, DIRECTORY, Start, units
-from tests.kernel.booted import SYSTEMD, Booted
+from meshfw.cli.arguments import VERBS
+from meshfw.service.units import AGENT, DIRECTORY, RESTORE, Start, units
+from tests.kernel.booted import SYSTEMD, TARGET, Booted
 
 pytestmark = pytest.mark.kernel
 
@@ -146,3 +147,50 @@ def test_no_capability_is_given_that_nothing_needs(boot: Boot) -> None:
     host.done("systemctl", "start", AGENT)
     assert not holds(host, "nft", 22)
     assert "CAP_NET_ADMIN" in host.journal()
+
+
+FLUSHES = (
+    "[Unit]\nDefaultDependencies=no\nBefore=network-pre.target\n[Service]\nType=oneshot\nExecStart=nft flush ruleset\n"
+)
+NETWORK = f"""[Unit]
+After=network-pre.target
+[Service]
+Type=oneshot
+ExecStart=sh -c '{" ; ".join(LISTED.values())}'
+StandardOutput=file:/run/before-the-network
+"""
+
+
+@pytest.mark.skipif("restore" not in VERBS, reason="this meshfw has no verb restore")
+@pytest.mark.parametrize("backend", BACKENDS if FULL else ("nft", "iptables-legacy"))
+def test_the_last_good_rules_are_back_before_the_network(boot: Boot, backend: str) -> None:
+    first = boot({CONFIG: config(backend, 22)})
+    first.run("systemctl", "start", AGENT)
+    assert holds(first, backend, 22)
+    kept = first.files("/var/lib/meshfw")
+    assert kept
+    first.close()
+
+    files = {
+        CONFIG: config(backend, 22),
+        f"{DIRECTORY}/sysinit.target.d/test.conf": f"[Unit]\nWants=nftables.service {RESTORE}\n",
+        f"{DIRECTORY}/nftables.service": FLUSHES,
+        f"{DIRECTORY}/network.service": NETWORK,
+        f"{DIRECTORY}/{TARGET}.d/test.conf": "[Unit]\nWants=network.service\nAfter=network.service\n",
+    }
+    second = boot({**files, **kept})
+    assert second.show(RESTORE, "ActiveState") == "active", second.journal()
+    assert "dport 22 " in second.run("cat", "/run/before-the-network"), second.journal()
+    second.run("systemctl", "start", AGENT)
+    assert holds(second, backend, 22)
+    said = second.run("journalctl", "--no-pager", "--output=cat", f"--unit={AGENT}")
+    assert "applied" not in said  # it took over what stood
+    second.run("systemctl", "stop", RESTORE)  # as at a shutdown
+    assert holds(second, backend, 22)
+
+
+@pytest.mark.skipif("restore" not in VERBS, reason="this meshfw has no verb restore")
+def test_a_host_that_never_had_rules_starts_all_the_same(boot: Boot) -> None:
+    host = boot({f"{DIRECTORY}/sysinit.target.d/test.conf": f"[Unit]\nWants={RESTORE}\n"})
+    host.until(lambda: host.show(RESTORE, "ActiveState") == "active", "it has nothing to do")
+    assert host.run("nft", "list", "ruleset") == ""
