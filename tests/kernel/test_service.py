@@ -149,9 +149,13 @@ def test_no_capability_is_given_that_nothing_needs(boot: Boot) -> None:
     assert "CAP_NET_ADMIN" in host.journal()
 
 
-FLUSHES = (
-    "[Unit]\nDefaultDependencies=no\nBefore=network-pre.target\n[Service]\nType=oneshot\nExecStart=nft flush ruleset\n"
-)
+FLUSHES = """[Unit]
+DefaultDependencies=no
+Before=network-pre.target
+[Service]
+Type=oneshot
+ExecStart=sh -c 'sleep 1; nft flush ruleset; iptables-legacy -F'
+"""
 NETWORK = f"""[Unit]
 After=network-pre.target
 [Service]
