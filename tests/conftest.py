@@ -19,6 +19,7 @@ IN_CI = os.environ.get("CI") == "true"
 # The Debian package of each tool, or file that is no tool of PATH, that a test may ask for.
 PACKAGES = {
     "/etc/alternatives/iptables": "iptables",
+    "/lib/systemd/systemd": "systemd",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "/usr/lib/cni/firewall": "containernetworking-plugins",
     "/usr/lib/cni/host-local": "containernetworking-plugins",
@@ -35,6 +36,7 @@ PACKAGES = {
     "nft": "nftables",
     "nsenter": "util-linux",
     "strace": "strace",
+    "systemd-analyze": "systemd",
     "unshare": "util-linux",
 }
 

@@ -35,7 +35,7 @@ def only_writer(site: Site, *, timeout: float) -> Iterator[None]:
     """
     with (
         HeldNamespace(site.netns) as namespace,
-        instance_lock(site.owner, namespace.identity, timeout=timeout),
+        instance_lock(site.owner, namespace.identity, timeout=timeout, spare=namespace.path),
     ):
         yield
 

@@ -26,6 +26,7 @@ VERBS: Final = {
     "status": "ask the agent how it is: whether the rules stand, what it repaired, and who had changed them",
     "top": "watch which rules of ours count packets, and how fast",
     "graph": "draw the way of packets: hooks, dispatchers, chains and jumps, for Graphviz or as a picture",
+    "service": "print the systemd units of the agent and of the restore at boot, or with --install put them in place",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
 WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean"})
@@ -126,7 +127,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
 
 _TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]"}
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6".split())
-_VALUED: Final = frozenset("--config --backend --netns -f --file --to --table --chain --interval --sort".split())
+_VALUED: Final = frozenset("--config --backend --netns --root -f --file --to --table --chain --interval --sort".split())
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
@@ -267,6 +268,14 @@ def _duration(text: str) -> float:
     return seconds
 
 
+def _add_service(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--install", action="store_true", help="write them to /etc/systemd/system, and say what is next"
+    )
+    parser.add_argument("--root", metavar="DIR", type=_name, default="/", help="below this directory, such as an image")
+    parser.add_argument("--force", action="store_true", help="in place of units that somebody changed, too")
+
+
 def _add_show(parser: ArgumentParser) -> None:
     parser.add_argument("--wanted", action="store_true", help="the declared rules; asks no kernel")
     parser.add_argument("--nft", action="store_true", help="in nft's language")
@@ -322,6 +331,7 @@ _OWN: Final = {
     "rollback": _add_rollback,
     "restore": _add_writer,
     "clean": _add_clean,
+    "service": _add_service,
     "show": _add_show,
     "translate": _add_translate,
     "status": _add_status,
