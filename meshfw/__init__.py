@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from meshfw.backends.memory import MemoryBackend
     from meshfw.backends.memory_kernel import MemoryKernel
-    from meshfw.config import Config, load_config, load_rules, parse_config
+    from meshfw.config import Config, load_config, parse_config
     from meshfw.errors import (
         BackendError,
         CommandError,
@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
     from meshfw.source import Changes, Declaration, RuleSource, Settings, merge
     from meshfw.sources.hosts import host_tables
+    from meshfw.wanted import load_rules
 
 __version__: Final = "0.1.0"
 
@@ -100,7 +101,7 @@ _ROOMS: Final = {
     ),
     "meshfw.backends.memory": "MemoryBackend",
     "meshfw.backends.memory_kernel": "MemoryKernel",
-    "meshfw.config": "Config load_config load_rules parse_config",
+    "meshfw.config": "Config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FamilyError FamilyParseError "
         "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PluginError "
@@ -122,6 +123,7 @@ _ROOMS: Final = {
     "meshfw.snapshot": "ListKey ObservedList ObservedRule Snapshot",
     "meshfw.source": "Changes Declaration RuleSource Settings merge",
     "meshfw.sources.hosts": "host_tables",
+    "meshfw.wanted": "load_rules",
 }
 _HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
 
-from meshfw.errors import ConfigError, PluginError
-from meshfw.extensions.language import Language
-from meshfw.model import Chain, Family, Policy, Ruleset
-from meshfw.plugins import AUTO, Plugins
-from meshfw.source import Declaration, Settings, described, merge, shown
+from meshfw.errors import ConfigError
+from meshfw.plugins import AUTO
+from meshfw.settings import AgentSettings, agent_settings
+from meshfw.source import Settings, described, shown
 
 NEAR: Final = "meshfw.toml"
 """The configuration of the current directory, which is looked for first."""
@@ -91,7 +90,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration.
 
     ``file`` is where it came from, empty for the defaults; ``options`` are the tables ``[backend.NAME]``; ``tables``
-    the configuration's own ``chain`` and ``set`` tables; ``warnings`` what its author should know.
+    the configuration's own ``chain`` and ``set`` tables; ``agent`` how the agent works; ``warnings`` what its author
+    should know.
     """
 
     file: str = ""
@@ -102,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[SourceTable, ...] = ()
     options: Mapping[str, Mapping[str, Any]] = {}
     tables: Mapping[str, Any] = {}
+    agent: AgentSettings = AgentSettings()
     warnings: tuple[str, ...] = ()
 
     def error(self, reason: str, *, key: str = "", expected: str = "") -> ConfigError:
@@ -169,6 +170,7 @@ def _config(settings: Settings) -> Config:
     plugins = _plugins(settings)
     sources = tuple(_source(table) for table in settings.tables("source"))
     tables = {name: value for name in ("chain", "set") if (value := settings.any(name)) is not None}
+    agent = _agent(settings)
     settings.finish()
     for name, value in tables.items():
         if not isinstance(value, list | dict):
@@ -184,6 +186,7 @@ def _config(settings: Settings) -> Config:
         sources=sources,
         options=options,
         tables=tables,
+        agent=agent,
         warnings=(warning,) if warning else (),
     )
 
@@ -226,92 +229,13 @@ def _plugins(settings: Settings) -> bool | tuple[str, ...]:
     return Settings({"plugins": value} if value is not None else {}, file=settings.file).strings("plugins")
 
 
+def _agent(settings: Settings) -> AgentSettings:
+    value = settings.any("agent")
+    if value is not None and not isinstance(value, dict):
+        raise settings.error(f"{shown(value)} is {described(value)}", key="agent", expected="a table [agent]")
+    return agent_settings(Settings(value or {}, file=settings.file, path=settings.key("agent")))
+
+
 def _source(table: Settings) -> SourceTable:
     kind = table.required("type", expected='"rules", "iptables-save" or a plugin\'s')
     return SourceTable(kind, table.path, dict(table.rest()))
-
-
-# --- the rules that a configuration asks for ---------------------------------------------------------------
-
-
-def load_rules(config: Config, *, plugins: Plugins, language: Language) -> Ruleset:
-    """The ruleset of all sources, merged.
-
-    Raises:
-        ConfigError: no source is declared (nothing wanted is said by cleaning up, never by silence), or two of them
-            contradict each other. Whatever a source raises, ConfigError and ParseError among it.
-    """
-    if not config.sources:
-        raise config.error(
-            "it declares no rules", expected="[[chain]] tables or a [[source]]; 'meshfw clean' takes ours away"
-        )
-    with config.naming_file():
-        ruleset = merge([_load_source(config, table, plugins, language) for table in config.sources])
-    decides = any(chain.rules for chain in ruleset.chains) or any(
-        attachment.policy is not Policy.RETURN for attachment in ruleset.attachments
-    )
-    if not decides:
-        raise config.error(
-            "its sources yield no rule and no policy, so everything of ours would go",
-            expected="at least one rule; 'meshfw clean' takes ours away",
-        )
-    return ruleset
-
-
-def _load_source(config: Config, table: SourceTable, plugins: Plugins, language: Language) -> tuple[str, Ruleset]:
-    offer = plugins.source(table.type, key=f"{table.path}.type")
-    declaration = Declaration(
-        options=table.options, language=language, file=config.file, path=table.path, tables=config.tables
-    )
-    source = plugins.open_source(offer, declaration)
-    try:
-        with plugins.blaming(offer):
-            name, ruleset = source.name, source.load()
-    finally:
-        source.close()
-    if not isinstance(ruleset, Ruleset):
-        raise PluginError(f"source {offer.name} gave {ruleset!r}, which is no ruleset", plugin=offer.name)
-    return f"{table.path} ({name})", ruleset
-
-
-def fit_families(ruleset: Ruleset, available: Collection[Family], *, ipv6: Ipv6) -> tuple[Ruleset, tuple[str, ...]]:
-    """The part of a ruleset that a host can hold, and a warning about the part left out.
-
-    Raises:
-        ConfigError: the host lacks a family that must not be left out.
-    """
-    missing = [family for family in Family if family in ruleset.families and family not in available]
-    warnings = []
-    for family in missing:
-        chains = [chain for chain in ruleset.chains if chain.family is family]
-        if not _matters(ruleset, chains, family):
-            continue
-        rules = sum(len(chain.rules) for chain in chains)
-        reason = f"this host or backend has no {_LABELS[family]}, and {rules} rules are for it"
-        if family is Family.IPV4 or ipv6 is Ipv6.REQUIRE:
-            remedy = 'a kernel with IPv6, or ipv6 = "auto" or "off"' if family is Family.IPV6 else "a kernel with IPv4"
-            raise ConfigError(reason, key="ipv6" if family is Family.IPV6 else "", expected=remedy)
-        if ipv6 is Ipv6.AUTO:
-            warnings.append(f"{reason}: they are left out")
-    left_out = {*missing, *([Family.IPV6] if ipv6 is Ipv6.OFF else [])}
-    if not left_out & ruleset.families:
-        return ruleset, ()
-    return without_families(ruleset, left_out), tuple(warnings)
-
-
-_LABELS: Final = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
-
-
-def _matters(ruleset: Ruleset, chains: Collection[Chain], family: Family) -> bool:
-    """Whether a family's part does anything to a packet: it holds a rule, or a policy."""
-    policies = (item.policy for item in ruleset.attachments if item.family is family)
-    return any(chain.rules for chain in chains) or any(policy is not Policy.RETURN for policy in policies)
-
-
-def without_families(ruleset: Ruleset, families: Collection[Family]) -> Ruleset:
-    """The ruleset without all that is of some families."""
-    return Ruleset(
-        chains=tuple(chain for chain in ruleset.chains if chain.family not in families),
-        sets=tuple(entry for entry in ruleset.sets if entry.family not in families),
-        attachments=tuple(item for item in ruleset.attachments if item.family not in families),
-    )

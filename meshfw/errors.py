@@ -96,6 +96,20 @@ class ConfigError(MeshfwError):
         return f"{place}: {self.reason}{tail}" if place else f"{self.reason}{tail}"
 
 
+class StateError(MeshfwError):
+    """A kept state or plan that can't be used, or can't be kept: which file, and why."""
+
+    def __init__(self, reason: str, *, source: str = "", remedy: str = "") -> None:
+        super().__init__(reason, source, remedy)
+        self.reason = reason
+        self.source = source
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        head = f"{self.source}: " if self.source else ""
+        return f"{head}{self.reason}" + (f" ({self.remedy})" if self.remedy else "")
+
+
 class PluginError(MeshfwError):
     """A plugin that can't be used: its name, the distribution it came from, and why."""
 
@@ -219,3 +233,15 @@ class LockError(MeshfwError):
     def __str__(self) -> str:
         who = f" by process {self.holder}" if self.holder else ""
         return f"{self.path} is held{who} for more than {self.waited:g} s; try again, or end that process"
+
+
+class AgentError(MeshfwError):
+    """An agent that isn't there, doesn't answer, or refuses what it was asked: why, and what to do."""
+
+    def __init__(self, reason: str, *, remedy: str = "") -> None:
+        super().__init__(reason, remedy)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.reason + (f" ({self.remedy})" if self.remedy else "")

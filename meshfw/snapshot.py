@@ -7,17 +7,22 @@ from typing import Any
 
 import msgspec
 
+from meshfw.errors import ModelError
 from meshfw.model import (
+    Attachment,
     Chain,
     ChainKey,
     Dispatcher,
     DispatcherKey,
     Family,
+    Goto,
+    Jump,
     Policy,
     Rule,
     Ruleset,
     Set,
     SetKey,
+    set_references,
 )
 
 ListKey = ChainKey | DispatcherKey
@@ -55,6 +60,13 @@ class ObservedList(msgspec.Struct, frozen=True, gc=False):
     backing: Any = None
 
 
+class Meaning(msgspec.Struct, frozen=True):
+    """The ruleset that a snapshot means; ``notes`` name what stands there and no ruleset can say."""
+
+    ruleset: Ruleset
+    notes: tuple[str, ...] = ()
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything of one owner that a kernel holds.
 
@@ -75,6 +87,18 @@ class Snapshot(msgspec.Struct, frozen=True):
     def rules(self) -> int:
         """How many rules stand in chains, dispatchers left out."""
         return sum(len(held.rules) for key, held in self.lists.items() if isinstance(key, ChainKey))
+
+    def ruleset(self) -> Ruleset:
+        """The ruleset that it means: the one to which no change leads, where nothing is broken or strange."""
+        return self.meaning().ruleset
+
+    def meaning(self) -> Meaning:
+        """The ruleset that it means, and what of it no ruleset can say.
+
+        Each rule of a dispatcher becomes an attachment, ranked by its position. A policy that the backend can't tell
+        from ``return`` is read as that one.
+        """
+        return _Reading(self).meaning()
 
     def updated(self, part: Snapshot, keys: Iterable[ListKey | SetKey]) -> Snapshot:
         """This snapshot with the named lists and sets as ``part`` saw them; one that ``part`` lacks is gone."""
@@ -114,3 +138,96 @@ def _replace(held: dict[Any, Any], key: Any, value: Any) -> None:
         held.pop(key, None)
     else:
         held[key] = value
+
+
+# --- the ruleset of a snapshot -----------------------------------------------------------------------------
+
+
+class _Reading:
+    """A snapshot being read as a ruleset; what can't be part of one is left out and noted."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._notes = [f"the {family} tables are broken: {reason}" for family, reason in snapshot.broken.items()]
+
+    def meaning(self) -> Meaning:
+        held = self._snapshot.lists.values()
+        chains = tuple(self._chain(item.key, item) for item in held if isinstance(item.key, ChainKey))
+        attachments = tuple(
+            attachment
+            for item in held
+            if isinstance(item.key, DispatcherKey)
+            for attachment in self._attachments(item.key, item)
+        )
+        for item in held:
+            self._notes += [f"{item.key}: {fault}" for fault in item.faults]
+        try:
+            ruleset = Ruleset(chains=chains, sets=tuple(self._snapshot.sets.values()), attachments=attachments)
+        except ModelError as error:  # no kernel takes such a thing from anybody; but then, no ruleset either
+            return Meaning(Ruleset(), (*self._notes, f"what stands there makes no ruleset: {error}"))
+        return Meaning(ruleset, tuple(self._notes))
+
+    def _chain(self, key: ChainKey, held: ObservedList) -> Chain:
+        rules = []
+        for index, entry in enumerate(held.rules, 1):
+            rule = self._typed(key, index, entry)
+            if rule is None:
+                continue
+            try:
+                Chain(family=key.family, table=key.table, name=key.name, rules=(rule,))
+            except ModelError as error:
+                self._leave_out(key, index, error.reason)
+            else:
+                rules.append(rule)
+        return Chain(family=key.family, table=key.table, name=key.name, rules=tuple(rules))
+
+    def _attachments(self, key: DispatcherKey, held: ObservedList) -> list[Attachment]:
+        policy = Policy.RETURN if len(held.policies) != 1 else next(iter(held.policies))
+        found = []
+        for index, entry in enumerate(held.rules, 1):
+            rule = self._typed(key, index, entry)
+            if rule is None:
+                continue
+            if not isinstance(rule.target, Jump):
+                self._leave_out(key, index, "it leads into no chain")
+                continue
+            when = msgspec.structs.replace(rule, target=None)
+            try:
+                attachment = Attachment(
+                    family=key.family,
+                    table=key.table,
+                    hook=key.hook,
+                    place=key.place,
+                    chain=rule.target.chain,
+                    rank=index,
+                    policy=policy if when == Rule() else Policy.RETURN,
+                    when=when,
+                )
+            except ModelError as error:
+                self._leave_out(key, index, error.reason)
+            else:
+                found.append(attachment)
+        if policy is not Policy.RETURN and all(item.policy is Policy.RETURN for item in found):
+            self._notes.append(f"{key}: nothing that leads into a chain for every packet states its policy {policy}")
+        return found
+
+    def _typed(self, key: ListKey, index: int, entry: ObservedRule) -> Rule | None:
+        """The rule, where it is one and all that it names is there."""
+        rule = entry.rule
+        if rule is None:
+            self._leave_out(key, index, f"it is no rule of meshfw: {entry.text}")
+            return None
+        target = rule.target
+        if isinstance(target, Jump | Goto):
+            chain = ChainKey(key.family, key.table, target.chain)
+            if chain not in self._snapshot.lists:
+                self._leave_out(key, index, f"{target.label}: there is no such chain of ours")
+                return None
+        for reference, _ in set_references(rule):
+            if (key.family, reference.name) not in self._snapshot.sets:
+                self._leave_out(key, index, f"there is no set {reference.name}")
+                return None
+        return rule
+
+    def _leave_out(self, key: ListKey, index: int, reason: str) -> None:
+        self._notes.append(f"{key}, rule {index} is left out: {reason}")

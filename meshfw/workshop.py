@@ -12,7 +12,7 @@ import msgspec
 
 from meshfw.backend import Backend, Site
 from meshfw.backends.remembered import forget, recall, remember
-from meshfw.config import Config, Ipv6, find_config, fit_families, load_config, load_rules
+from meshfw.config import Config, Ipv6, find_config, load_config
 from meshfw.errors import BackendError, ConfigError
 from meshfw.extensions.language import Language
 from meshfw.hookspecs import BackendPlugin, nothing
@@ -21,6 +21,7 @@ from meshfw.model import Family, Rule, Ruleset
 from meshfw.plan import Formatter
 from meshfw.plugins import AUTO, Plugins, Sighting, standing, unread, untold
 from meshfw.sources.hosts import host_tables
+from meshfw.wanted import fit_families, load_rules
 
 _NO_CONFIG = "meshfw.toml here, /etc/meshfw/meshfw.toml, or --config FILE"
 

@@ -31,8 +31,9 @@ from meshfw import (
     parse_config,
 )
 from meshfw import config as room
-from meshfw.config import Ipv6, SourceTable, find_config, fit_families
+from meshfw.config import Ipv6, SourceTable, find_config
 from meshfw.extensions.language import Language
+from meshfw.wanted import fit_families
 
 LANGUAGE = Language.of(builtin_extensions())
 V4, V6 = Family.IPV4, Family.IPV6

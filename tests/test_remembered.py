@@ -159,8 +159,8 @@ def test_the_directory_is_systemd_s_first_or_our_own(
     monkeypatch: pytest.MonkeyPatch, value: str, directory: str
 ) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", value)
-    assert remembered._directory() == directory
+    assert remembered.state_directory() == directory
 
 
 def test_no_test_leaves_anything_for_this_host_s_next_time() -> None:
-    assert remembered._directory() != remembered.DIRECTORY
+    assert remembered.state_directory() != remembered.DIRECTORY

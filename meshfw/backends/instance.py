@@ -10,8 +10,16 @@ from typing import Final
 
 from meshfw.backend import Site
 from meshfw.errors import BackendError, KernelError
-from meshfw.kernel.lock import instance_lock
-from meshfw.kernel.netns import NET_ADMIN_REMEDY, HeldNamespace, entered, has_net_admin, ipv6_available
+from meshfw.kernel.lock import instance_lock, place_name, runtime_directory
+from meshfw.kernel.netns import (
+    NET_ADMIN_REMEDY,
+    HeldNamespace,
+    Namespace,
+    entered,
+    has_net_admin,
+    ipv6_available,
+    namespace_path,
+)
 from meshfw.model import Family
 
 
@@ -26,6 +34,16 @@ def only_writer(site: Site, *, timeout: float) -> Iterator[None]:
         instance_lock(site.owner, namespace.identity, timeout=timeout),
     ):
         yield
+
+
+def runtime_file(owner: str, netns: str | None, kind: str) -> str:
+    """The path of a file by which running processes of an owner find each other in a network namespace.
+
+    ``kind`` ends its name. Its directory is made when it's missing. BackendError when there is no such namespace, or no
+    directory that this user can write.
+    """
+    with HeldNamespace(netns) as namespace:
+        return os.path.join(runtime_directory(), f"{place_name(owner, namespace.identity)}.{kind}")
 
 
 def host_families(netns: str | None = None) -> frozenset[Family]:
@@ -50,6 +68,14 @@ _EVERYBODY: Final = ["0", "0", str(2**32 - 1)]
 def require_namespace(netns: str | None) -> None:
     """Refuse a network namespace that isn't there, or that can't be entered: BackendError."""
     HeldNamespace(netns).close()
+
+
+def namespace_identity(netns: str | None) -> object:
+    """What tells a network namespace from every other one of this boot; None where there is no such namespace."""
+    try:
+        return Namespace.of(namespace_path(netns))
+    except BackendError:
+        return None
 
 
 def nft_unavailable() -> str | None:

@@ -1,9 +1,10 @@
 """The nft backend: native nf_tables through libnftables in process, both families in one transaction, no process.
 
-The generation of nf_tables, read over netlink in microseconds, is the fingerprint: while it stands nothing is read.
-After a commit of ours that nobody interleaved, the touched chains are listed as text and compared with what was
-written; whenever somebody else wrote, our own two tables are read as JSON and compared by meaning. Rules of
-foreign tables are never loaded: an older libnftables can crash on what a newer one wrote.
+While the generation of nf_tables stands, nobody wrote (4 µs over netlink); when it moved, digests of our own tables
+tell whether any of ours did (:mod:`meshfw.backends.nft_raw`), and only then is anything read. After a commit of ours
+that nobody interleaved, the touched chains are listed as text and compared with what was written; whenever somebody
+else changed ours, our own two tables are read as JSON and compared by meaning. Rules of foreign tables are never
+loaded: an older libnftables can crash on what a newer one wrote.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from meshfw.backends.nft_listing import (
     prove,
 )
 from meshfw.backends.nft_neighbours import neighbour_findings, own_places_findings
+from meshfw.backends.nft_raw import OwnTables
 from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts, transaction_text
 from meshfw.backends.nft_watch import NftWatch, noted, own_tables
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
@@ -90,6 +92,7 @@ class NftBackend:
         with entered(site.netns):
             self._namespace = Namespace.current()
         self._netlink = Nfnetlink(site.netns)
+        self._own = OwnTables(self._netlink, site.owner, self._namespace)
         try:
             self._nft = Libnftables(site.netns)
         except BaseException:
@@ -122,19 +125,18 @@ class NftBackend:
     # --- reading ---
 
     def fingerprint(self) -> Fingerprint:
-        """The generation of nf_tables in this namespace and boot."""
-        return self._fingerprint(self._netlink.generation())
-
-    def _fingerprint(self, generation: int) -> Fingerprint:
-        return Fingerprint((generation, self._namespace))
+        """A number that moves whenever our tables' bytes are others than before, in this namespace and boot."""
+        return self._own.fingerprint()
 
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """Our tables as they are now; ``keys`` narrows the reading of rules and elements."""
+        self.cache.costs.reads += 1
         error: BackendError | None = None
         snapshot: Snapshot | None = None
         for _ in range(_READS):
             # Settled: a commit that is counted but not shown yet must not be taken for what is read here.
             before = self._netlink.settled()
+            fingerprint = self._own.at(before)
             try:
                 snapshot = self._read(keys, proven=before == self._own_generation)
             except KernelError as refused:
@@ -145,7 +147,7 @@ class NftBackend:
             if snapshot.rules > _TRIM:
                 self._nft.trim()
             if self._netlink.settled() == before:
-                return Observed(snapshot, self._fingerprint(before))
+                return Observed(snapshot, fingerprint)
         if snapshot is None and error is not None:
             raise error
         return Observed(snapshot or Snapshot(), None)
@@ -294,7 +296,7 @@ class NftBackend:
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
         """Run the transaction; the kernel takes all of it or nothing."""
         before = self._netlink.settled()
-        if based_on is not None and based_on != self._fingerprint(before):
+        if based_on is not None and based_on != self._own.at(before):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=NAME)
         self._own_generation = -1
         with noted(self._watch) as own:
@@ -314,7 +316,7 @@ class NftBackend:
             self._expected = {
                 change.key: Expected(transaction.texts[change.key], change.rules) for change in transaction.plan.lists
             }
-        return Committed(self._fingerprint(after), exclusive)
+        return Committed(self._own.committed(after if exclusive else None, transaction.plan), exclusive)
 
     # --- what can't be said ---
 

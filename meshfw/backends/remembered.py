@@ -37,9 +37,9 @@ class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def recall(owner: str, netns: str | None) -> tuple[str, str]:
     """The backend that auto took last time, and a warning; either may be empty."""
     name = _file_name(owner, netns)
-    if name is None:
+    if not name:
         return "", ""
-    path = os.path.join(_directory(), name)
+    path = os.path.join(state_directory(), name)
     try:
         return _read(name), ""
     except OSError as error:
@@ -53,51 +53,61 @@ def recall(owner: str, netns: str | None) -> tuple[str, str]:
 def remember(owner: str, netns: str | None, backend: str) -> str:
     """Keep a choice for the next time; why that couldn't be done, empty when it was."""
     name = _file_name(owner, netns)
-    if name is None:
-        return f"{netns or 'this'} is no lasting name of a network namespace"
+    if not name:
+        return no_lasting_name(netns)
     if recall(owner, netns)[0] == backend:
         return ""
     try:
-        write_kept(_directory(), name, msgspec.json.encode(Remembered(backend)) + b"\n")
+        write_kept(state_directory(), name, msgspec.json.encode(Remembered(backend)) + b"\n")
     except OSError as error:
-        return f"{_directory()}: {error.strerror or error}"
+        return f"{state_directory()}: {error.strerror or error}"
     except OddFileError as error:
-        return f"{_directory()}: {error}"
+        return f"{state_directory()}: {error}"
     return ""
 
 
 def forget(owner: str, netns: str | None) -> str:
     """Keep no choice any more; why that couldn't be done, empty when none is left."""
     name = _file_name(owner, netns)
-    if name is None:
+    if not name:
         return ""
     try:
-        with opened_directory(_directory()) as folder:
+        with opened_directory(state_directory()) as folder:
             os.unlink(name, dir_fd=folder)
     except OSError as error:
-        return "" if error.errno in _ABSENT else f"{os.path.join(_directory(), name)}: {error.strerror or error}"
+        return "" if error.errno in _ABSENT else f"{os.path.join(state_directory(), name)}: {error.strerror or error}"
     except OddFileError as error:
-        return f"{_directory()}: {error}"
+        return f"{state_directory()}: {error}"
     return ""
 
 
-def _directory() -> str:
-    """The first directory of $STATE_DIRECTORY, which may name several, or the default one."""
+def state_directory() -> str:
+    """Where meshfw keeps what outlasts a reboot: the first of $STATE_DIRECTORY, or the default directory."""
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return named if os.path.isabs(named) else DIRECTORY
 
 
-def _file_name(owner: str, netns: str | None) -> str | None:
-    """The name of the file for an owner and a namespace as the user named it; None where such a name soon lapses."""
+def no_lasting_name(netns: str | None) -> str:
+    """Why nothing is kept for a namespace that :func:`lasting_name` has no name for."""
+    return f"{netns or 'this'} is no lasting name of a network namespace"
+
+
+def _file_name(owner: str, netns: str | None) -> str:
+    name = lasting_name(owner, netns)
+    return f"{name}.json" if name is not None else ""
+
+
+def lasting_name(owner: str, netns: str | None) -> str | None:
+    """The file name for an owner and a namespace as the user named it; None where such a name soon lapses."""
     if netns is None:
-        return f"{owner}.json" if _is_the_hosts() else None
+        return owner if _is_the_hosts() else None
     place = os.path.abspath(netns) if "/" in netns else netns
     if place.startswith(_PASSING):
         return None
     for directory in _NAMED:
         place = place.removeprefix(directory)
     escaped = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in os.fsencode(place))
-    return f"{owner}@{escaped}.json"
+    return f"{owner}@{escaped}"
 
 
 def _is_the_hosts() -> bool:
@@ -112,7 +122,7 @@ def _is_the_hosts() -> bool:
 
 
 def _read(name: str) -> str:
-    content = read_kept(_directory(), name, most=_LONGEST)
+    content = read_kept(state_directory(), name, most=_LONGEST)
     try:
         backend = msgspec.json.decode(content, type=Remembered).backend
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

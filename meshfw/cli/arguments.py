@@ -18,6 +18,7 @@ VERBS: Final = {
     "clean": "take all rules of ours away",
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
+    "agent": "keep the declared rules in place, woken by events, until it is told to stop",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
 WRITERS: Final = frozenset({"apply", "clean"})

@@ -13,7 +13,7 @@ from meshfw.cli.demo_client import rule_by_rule
 from meshfw.cli.demo_story import Story
 from meshfw.cli.demo_tell import Step, Teller, comparison, totals
 from meshfw.cli.output import counted, print_json
-from meshfw.config import Ipv6, fit_families, load_rules, parse_config
+from meshfw.config import Ipv6, parse_config
 from meshfw.errors import BackendError
 from meshfw.extensions.language import Language
 from meshfw.hookspecs import BackendPlugin
@@ -22,6 +22,7 @@ from meshfw.testing import netns
 from meshfw.testing.breakage import TOOLS
 from meshfw.testing.gateway import FILE, gateway_toml
 from meshfw.testing.rootless import own_xtables_lock, run_inside
+from meshfw.wanted import fit_families, load_rules
 
 OWNER: Final = "meshfw"
 Told = dict[str, Sequence[Step]]

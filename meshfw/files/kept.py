@@ -60,6 +60,14 @@ def write_kept(directory: str, name: str, content: bytes) -> None:
             raise
 
 
+def make_kept(directory: str, name: str) -> str:
+    """A directory of our own in one, made unless it is there; OSError, OddFileError as for reading."""
+    _make(directory)
+    with opened_directory(directory) as folder, suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=folder)
+    return os.path.join(directory, name)
+
+
 def _write_all(descriptor: int, content: bytes) -> None:
     left = memoryview(content)
     while left:  # a full file system takes what has room, and refuses the rest the next time

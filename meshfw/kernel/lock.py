@@ -35,9 +35,7 @@ def instance_lock(owner: str, namespace: Namespace, *, timeout: float, directory
     unprivileged user namespace) $XDG_RUNTIME_DIR/meshfw, or a directory of this user alone under the
     temporary one. BackendError or KernelError when no lock file can be made.
     """
-    name = f"{owner}-{namespace.device}-{namespace.inode}.lock"
-    if "/" in name or "\0" in name:
-        raise BackendError(f"{owner!r} can't be an owner")
+    name = f"{place_name(owner, namespace)}.lock"
     place, folder = _lock_directory(directory)
     path = os.path.join(place, name)
     try:
@@ -48,6 +46,21 @@ def instance_lock(owner: str, namespace: Namespace, *, timeout: float, directory
             _release(descriptor, folder, name)
     finally:
         os.close(folder)
+
+
+def place_name(owner: str, namespace: Namespace) -> str:
+    """How the files of one owner in one network namespace begin, for as long as that namespace lives."""
+    if "/" in owner or "\0" in owner:
+        raise BackendError(f"{owner!r} can't be an owner")
+    return f"{owner}-{namespace.device}-{namespace.inode}"
+
+
+def runtime_directory() -> str:
+    """Where running processes of one owner find each other: $RUNTIME_DIRECTORY (systemd.exec(5)), else as for locks."""
+    named = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    place, folder = _lock_directory(named if os.path.isabs(named) else None)
+    os.close(folder)
+    return place
 
 
 def _acquire(folder: int, name: str, path: str, timeout: float) -> int:

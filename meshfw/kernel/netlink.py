@@ -82,6 +82,7 @@ class Nfnetlink:
         self._receive_size = _RECEIVE_SIZE
         self._question = bytearray(REQUEST.pack(REQUEST.size, GETGEN, NLM_F_REQUEST, 0, 0, 0, 0, 0))
         self._answer = bytearray(4096)
+        self._part = bytearray()
 
     def __enter__(self) -> Nfnetlink:
         return self
@@ -141,6 +142,24 @@ class Nfnetlink:
         unless ``chain`` is given.
         """
         return self._whole(rules_dump(table, chain), family_number(family))
+
+    def datagrams(self, ask: int, attributes: bytes, *, family: str, take: Callable[[bytearray, int], bool]) -> bool:
+        """Hand the answer to a dump over as it comes: each datagram's buffer and size, until ``take`` says it was all.
+
+        ``take`` may write into the buffer, which is used again. Nothing is checked here but that it's all there, False
+        where it isn't; what is read is of one moment where ``settled`` gives the same number before and after.
+        """
+        with self._lock:
+            try:
+                return self._stream(ask, attributes, family_number(family), take)
+            except OSError as error:
+                self._drain()
+                if error.errno in {errno.ENOBUFS, errno.EBUSY}:
+                    return False
+                raise _refusal(error, "read from nf_tables") from error
+            except BaseException:
+                self._drain()
+                raise
 
     def remove_unused(self, family: str, name: str) -> bool:
         """Take away a table of iptables in which nothing stands; whether it was there, unused, and is gone.
@@ -296,6 +315,22 @@ class Nfnetlink:
                         raise_code(data, offset)
                         return found if whole else None
                 offset += length + 3 & ~3
+
+    def _stream(self, ask: int, attributes: bytes, family: int, take: Callable[[bytearray, int], bool]) -> bool:
+        self._sequence = sequence = self._sequence + 1 & 0xFFFFFFFF
+        size, flags = REQUEST.size + len(attributes), NLM_F_REQUEST | NLM_F_DUMP
+        self._socket.send(REQUEST.pack(size, ask, flags, sequence, 0, family, 0, 0) + attributes)
+        if len(self._part) < self._receive_size:
+            self._part = bytearray(self._receive_size)
+        part, receive, number = self._part, self._socket.recv_into, _SEQUENCE.unpack_from
+        while True:
+            size = receive(part, 0, socket.MSG_TRUNC)
+            if size > len(part):  # with MSG_TRUNC the size is the datagram's, though the rest is lost
+                self._receive_size = size
+                self._drain()
+                return False
+            if number(part, _SEQUENCE_OFFSET)[0] == sequence and take(part, size):
+                return True
 
     def _drain(self) -> None:
         """Read an abandoned dump to its end, since the kernel takes no other one before."""

@@ -18,7 +18,7 @@ import pytest
 import meshfw
 from meshfw.cli import demo, demo_story
 from meshfw.cli.demo_tell import Step, comparison
-from meshfw.config import load_rules, parse_config
+from meshfw.config import parse_config
 from meshfw.errors import BackendError, ConfigError, KernelError
 from meshfw.kernel.xtables import Xtables
 from meshfw.model import Family
@@ -26,6 +26,7 @@ from meshfw.plugins import Plugins
 from meshfw.testing import netns
 from meshfw.testing.breakage import TOOLS
 from meshfw.testing.gateway import gateway_toml, journeys
+from meshfw.wanted import load_rules
 
 pytestmark = pytest.mark.kernel
 

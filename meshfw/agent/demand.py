@@ -1,0 +1,104 @@
+"""What is wanted: what the sources say, or while they can't or mustn't be heard, the last good or the held rules."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from meshfw.agent.past import Past
+from meshfw.errors import MeshfwError
+from meshfw.model import Ruleset
+from meshfw.settings import AgentSettings
+from meshfw.source import Changes
+from meshfw.wanted import Sources
+from meshfw.workshop import Workshop
+
+SOURCES: Final = "sources"
+LAST_GOOD: Final = "last good"
+HELD: Final = "held"
+_FEW: Final = 10
+"""So many rules may go whatever their share is: a share of a few means little."""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """The declared rules to keep, where they come from, and what's the matter with the sources; None: nothing known."""
+
+    ruleset: Ruleset | None
+    origin: str = SOURCES
+    problem: str = ""
+
+
+class Demand:
+    """The open sources of a configuration, and what to keep in their place."""
+
+    def __init__(self, shop: Workshop, past: Past, settings: AgentSettings) -> None:
+        self._shop = shop
+        self._past = past
+        self._settings = settings
+        self._sources: Sources | None = None
+        self._declared: Ruleset | None = None
+        self.changes: tuple[Changes, ...] = ()
+        """Word of changes, of the sources that are open and give it."""
+
+    def close(self) -> None:
+        """Close the sources."""
+        if self._sources is not None:
+            self._sources.close()
+            self._sources, self.changes = None, ()
+
+    def load(self, *, kept: Ruleset | None) -> Wanted:
+        """What is wanted now; ``kept`` is what was kept until now, None at the beginning.
+
+        Where the sources fail, or say less than may go at once, that is a problem and what was kept stays.
+        """
+        try:
+            declared = self._load()
+        except MeshfwError as error:
+            return self._without_sources(kept, str(error))
+        except OSError as error:
+            return self._without_sources(kept, f"{error.filename or 'a source'}: {error.strerror or error}")
+        if self._declared is not None and declared == self._declared:
+            declared = self._declared  # the very object, which the backend's cache knows
+        held = self._past.held(declared)
+        if held is not None:
+            return Wanted(held, HELD, "the declared rules were rolled back, and wait for a change or 'meshfw apply'")
+        before = kept if kept is not None else self._past.last()
+        refusal = self._shrinks(before, declared)
+        if refusal:
+            return Wanted(kept if kept is not None else before, LAST_GOOD, refusal)
+        self._declared = declared
+        return Wanted(declared)
+
+    def _load(self) -> Ruleset:
+        if self._sources is None:
+            self._sources = Sources(self._shop.config, plugins=self._shop.plugins, language=self._shop.language)
+            self.changes = self._sources.changes()
+        return self._sources.load()
+
+    def _without_sources(self, kept: Ruleset | None, problem: str) -> Wanted:
+        if kept is not None:
+            return Wanted(kept, LAST_GOOD, problem)
+        held = self._past.held(None)
+        if held is not None:
+            return Wanted(held, HELD, problem)
+        last = self._past.last() if self._settings.last_good else None
+        return Wanted(last, LAST_GOOD if last is not None else SOURCES, problem)
+
+    def _shrinks(self, before: Ruleset | None, declared: Ruleset) -> str:
+        """Why the declared rules are too few to be believed; empty where they're believed."""
+        if before is None or self._settings.shrink >= 1:
+            return ""
+        old, new = rule_count(before), rule_count(declared)
+        if old - new <= max(_FEW, old * self._settings.shrink) or self._past.approved(declared):
+            return ""
+        share = f"{self._settings.shrink:.0%}"
+        return (
+            f"the sources say {new} rules in place of {old}, and more than {share} may not go at once: "
+            "if that's meant, say 'meshfw apply'"
+        )
+
+
+def rule_count(ruleset: Ruleset) -> int:
+    """The rules of a ruleset, both families', and the elements of its sets."""
+    return sum(len(chain.rules) for chain in ruleset.chains) + sum(len(entry.elements) for entry in ruleset.sets)

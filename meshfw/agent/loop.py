@@ -1,0 +1,393 @@
+"""The agent's one thread: it waits, hears, looks and repairs, and decides when each is next due.
+
+Everything that shall happen stands in one table of moments, so the loop is: wait for the first of them or for an event,
+then do what is due. The clock is CLOCK_BOOTTIME (clock_gettime(2)), which goes on while the machine sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from random import random
+from typing import Final, Protocol
+
+from meshfw import __version__
+from meshfw.agent.demand import Demand, Wanted, rule_count
+from meshfw.agent.ears import Ears, Readable, signals
+from meshfw.agent.keeper import Keeper
+from meshfw.agent.past import Past
+from meshfw.agent.status import Phase, Status
+from meshfw.agent.voice import Voice
+from meshfw.agent.watchman import Watchman
+from meshfw.errors import AgentError, ConfigError, LockError, MeshfwError, VerifyError
+from meshfw.model import Ruleset
+from meshfw.settings import AgentSettings, OnStop
+from meshfw.source import Changes
+from meshfw.workshop import Where, Workshop
+
+RELOAD: Final = "reload"
+LOOK: Final = "look"
+STOP: Final = "stop"
+_OPEN, _LOAD, _CHECK, _CALM, _KERNEL, _CONFIG, _SOURCE = "open", "load", "check", "calm", "kernel", "config", "source"
+_ORDER: Final = (RELOAD, _OPEN, _LOAD, _CALM, LOOK, _CHECK)
+"""What is due at one moment is done in this order."""
+
+_LONGEST_WAIT: Final = 60.0
+_SETTLE: Final = 0.2
+"""Seconds after the change of a file before it's read: an editor may be writing still."""
+_RETRY_FIRST, _RETRY_LONGEST = 1.0, 60.0
+_LOCKED_PAUSE: Final = 1.0
+
+_WORDS: Final[Mapping[int, str]] = {signal.SIGHUP: RELOAD, signal.SIGTERM: STOP, signal.SIGINT: STOP}
+
+
+class Closable(Protocol):
+    """Something open."""
+
+    def close(self) -> None:
+        """Close it; a second call does nothing."""
+        ...
+
+
+def _shut() -> Closable:
+    return ExitStack()
+
+
+class Agent:
+    """Keeps the rules of one configuration in place until it's told to stop.
+
+    ``shop`` is what the configuration made, and ``where`` how to make it again; ``past`` knows what was applied before;
+    ``watched`` are files whose change asks for a reload. ``door`` opens what others ask the agent by, in the namespace
+    of now, and ``pulse`` hears within how many seconds the loop is back at the latest.
+    """
+
+    def __init__(
+        self,
+        shop: Workshop,
+        where: Where,
+        *,
+        voice: Voice,
+        past: Past,
+        watched: Callable[[Workshop], Changes | None] = lambda _: None,
+        door: Callable[[Agent], Closable | None] = lambda _: None,
+        pulse: Callable[[float], None] = lambda _: None,
+        clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        chance: Callable[[], float] = random,
+    ) -> None:
+        self._shop = shop
+        self._where = where
+        self._voice = voice
+        self._past = past
+        self._watched = watched
+        self._door, self._opened = door, _shut()
+        self._pulse = pulse
+        self._clock = clock
+        self._chance = chance
+        self.ears = Ears()
+        self._due: dict[str, float] = {}
+        self._keeper: Keeper | None = None
+        self._demand = Demand(shop, past, self._settings)
+        self._watchman = self._new_watchman()
+        self._config_changes = watched(shop)
+        self._wanted = Wanted(None)
+        self._fitted: Ruleset | None = None
+        self._retry = _RETRY_FIRST
+        self._stopped = False
+
+    @property
+    def _settings(self) -> AgentSettings:
+        return self._shop.config.agent
+
+    def _new_watchman(self) -> Watchman:
+        return Watchman(
+            self._settings,
+            voice=self._voice,
+            past=self._past,
+            formatter=self._shop.formatter,
+            clock=self._clock,
+            chance=self._chance,
+        )
+
+    @property
+    def status(self) -> Status:
+        """What it says of itself; from any thread."""
+        return self._voice.status
+
+    @property
+    def owner(self) -> str:
+        """Whose rules it keeps."""
+        return self._shop.config.owner
+
+    @property
+    def netns(self) -> str | None:
+        """In which network namespace, as the user named it; None: its own."""
+        return self._shop.site.netns
+
+    # --- the loop ---
+
+    def run(self) -> None:
+        """Work until a signal or a word says stop."""
+        try:
+            with signals(self.ears, _WORDS):
+                self._begin()
+                while not self._stopped:
+                    self.step()
+                self._end()
+        finally:
+            self.close()
+
+    def _begin(self) -> None:
+        self._voice.note(
+            pid=os.getpid(),
+            version=__version__,
+            owner=self.owner,
+            netns=self.netns,
+            config=self._shop.config.file,
+            started=time.time(),
+        )
+        self._listen()
+        self._at(_OPEN, self._clock())
+        self._do_due()
+        self._voice.notifier.ready(self._voice.status.phase)
+        self._voice.info(f"keeping the rules of {self.owner}", backend=self._voice.status.backend)
+        if self._settings.full_check:
+            self._at(_CHECK, self._clock() + self._settings.full_check)
+
+    def step(self) -> None:
+        """Wait for what comes first, and do what is then due."""
+        now = self._clock()
+        limit = self._voice.notifier.watchdog_interval or _LONGEST_WAIT
+        self._pulse(limit)
+        woken = self.ears.wait(min([limit, *(when - now for when in self._due.values())]))
+        self._voice.notifier.watchdog()
+        self._hear(woken)
+        self._do_due()
+
+    def _do_due(self) -> None:
+        for name in _ORDER:
+            if name in self._due and self._due[name] <= self._clock():
+                del self._due[name]
+                self._actions[name](self)
+
+    def _at(self, name: str, when: float) -> None:
+        """Do something at a moment, unless it's due before that already."""
+        self._due[name] = min(when, self._due.get(name, when))
+
+    def close(self) -> None:
+        """Give everything back; the rules stay."""
+        self._opened.close()
+        self._demand.close()
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+        self.ears.close()
+
+    def _end(self) -> None:
+        self._voice.note(phase=Phase.STOPPING, reason="told to stop")
+        self._voice.notifier.stopping()
+        if self._settings.on_stop is OnStop.CLEAN and self._keeper is not None:
+            try:
+                with self._keeper.alone():
+                    self._keeper.repair(Ruleset())
+            except MeshfwError as error:
+                self._voice.error(f"the rules could not be taken away: {error}")
+                return
+            self._voice.info("stopped, and took the rules away")
+        else:
+            self._voice.info("stopped; the rules stay in place")
+
+    # --- hearing ---
+
+    def _listen(self) -> None:
+        named: dict[str, Readable] = {}
+        if self._keeper is not None and self._keeper.watch is not None:
+            named[_KERNEL] = self._keeper.watch
+        if self._config_changes is not None:
+            named[_CONFIG] = self._config_changes
+        named.update({f"{_SOURCE} {number}": changes for number, changes in enumerate(self._demand.changes)})
+        self.ears.listen(named)
+
+    def _hear(self, woken: frozenset[str]) -> None:
+        now = self._clock()
+        for word in woken:
+            if word == _KERNEL:
+                self._hear_kernel()
+            elif word == _CONFIG and self._config_changes is not None:
+                if self._config_changes.drain():
+                    self._at(RELOAD, now + _SETTLE)
+            elif word.startswith(_SOURCE):
+                if self._demand.changes[int(word.split()[1])].drain():
+                    self._at(_LOAD, now + _SETTLE)
+            elif word == STOP:
+                self._stopped = True
+            elif word in (RELOAD, LOOK):
+                self._watchman.forgive()
+                self._at(word, now)
+
+    def _hear_kernel(self) -> None:
+        if self._keeper is None or self._keeper.watch is None:
+            return
+        for event in self._keeper.watch.events():
+            due = None if event.own else self._watchman.heard(event)
+            if due is not None:
+                self._at(LOOK, due)
+
+    # --- configuration and sources ---
+
+    def _reload(self) -> None:
+        """Take the configuration anew; a bad one is told of, and the old one stays."""
+        self._voice.notifier.reloading("reading the configuration")
+        try:
+            shop = Workshop(self._where)
+            _check_alike(self._shop, shop)
+            shop.rules()
+        except (MeshfwError, OSError) as error:
+            self._voice.once("configuration", f"the configuration is not taken, and the old one stays: {error}")
+            self._voice.note(warnings=(str(error),))
+        else:
+            self._voice.once("configuration", "")
+            self._take(shop)
+        self._voice.notifier.ready(self._voice.status.phase)
+
+    def _take(self, shop: Workshop) -> None:
+        """Work with a new configuration from now on."""
+        self._shop = shop
+        self._demand.close()
+        self._demand = Demand(shop, self._past, self._settings)
+        self._watchman = self._new_watchman()
+        self._voice.note(warnings=tuple(shop.warnings))
+        self._voice.info("the configuration was read anew")
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+        self._open()
+
+    def _open(self) -> None:
+        """Open the backend; where it can't be, try again later."""
+        try:
+            self._keeper = Keeper(self._shop)
+        except ConfigError:
+            raise
+        except (MeshfwError, OSError) as error:
+            self._failed(error, _OPEN)
+            return
+        self._voice.note(backend=self._keeper.backend.name)
+        self._voice.once("namespace", "")
+        self._watchman.begin()
+        self._open_door()
+        self._fitted = None
+        self._listen()
+        self._at(_LOAD, self._clock())
+
+    def _open_door(self) -> None:
+        """Let others ask, at a place that goes by the namespace; that nobody can ask is no reason not to work."""
+        self._opened.close()
+        try:
+            self._opened = self._door(self) or _shut()
+            self._voice.once("door", "")
+        except AgentError:
+            if not self._voice.status.reconciled:
+                raise  # another agent is at work
+            self._voice.once("door", "another agent answers for this owner here")
+        except (MeshfwError, OSError) as error:
+            self._voice.once("door", f"nobody can ask this agent: {error}")
+
+    def _load(self) -> None:
+        """Ask the sources, and look whether the kernel holds what they say."""
+        if self._keeper is None:
+            return
+        before = self._wanted.ruleset
+        self._wanted = self._demand.load(kept=before)
+        self._voice.once("sources", self._wanted.problem)
+        self._listen()
+        ruleset = self._wanted.ruleset
+        self._voice.note(source=self._wanted.origin)
+        if ruleset is None or self._wanted.problem:
+            self._at(_LOAD, self._clock() + min(self._settings.resync, _RETRY_LONGEST))
+        if ruleset is None:
+            self._voice.note(phase=Phase.FAILING, healthy=False, reason=self._wanted.problem)
+            return
+        if ruleset is not before or self._fitted is None:
+            try:
+                self._fitted = self._keeper.fitted(ruleset)
+            except MeshfwError as error:
+                self._failed(error, _LOAD)
+                return
+            self._voice.note(rules=rule_count(self._fitted), chains=len(self._fitted.chains))
+        self._at(LOOK, self._clock())
+
+    # --- looking and repairing ---
+
+    def _look(self) -> None:
+        """Ask whether the rules stand, repair them where not, and say when to ask again."""
+        keeper, ruleset = self._keeper, self._fitted
+        if keeper is None or ruleset is None:
+            return
+        try:
+            if keeper.moved():
+                self._lose(keeper)
+                return
+            if self._watchman.look(keeper, ruleset):
+                self._retry = _RETRY_FIRST
+            else:
+                self._at(RELOAD, self._clock())
+        except (MeshfwError, OSError) as error:
+            self._failed(error, LOOK)
+        self._at(LOOK, self._watchman.next_look)
+        if self._watchman.calm_at is not None:
+            self._at(_CALM, self._watchman.calm_at)
+
+    def _calm(self) -> None:
+        self._watchman.calm()
+        if self._watchman.calm_at is not None:
+            self._at(_CALM, self._watchman.calm_at)
+
+    def _check(self) -> None:
+        self._at(_CHECK, self._clock() + self._settings.full_check)
+        if self._keeper is None or self._fitted is None:
+            return
+        if self._watchman.check(self._keeper, self._fitted):
+            self._at(LOOK, self._clock())
+
+    def _lose(self, keeper: Keeper) -> None:
+        """The namespace went away, or another one has its name."""
+        keeper.close()
+        self._keeper = None
+        self._listen()
+        self._voice.once("namespace", f"the network namespace {self.netns} went away")
+        self._voice.note(phase=Phase.FAILING, healthy=False, reason="the network namespace went away")
+        self._at(_OPEN, self._clock())
+
+    def _failed(self, error: Exception, again: str) -> None:
+        """Say what went wrong, and try again after a pause that grows."""
+        pause = _LOCKED_PAUSE if isinstance(error, LockError) else self._retry * (1 + self._chance() / 2)
+        self._retry = min(_RETRY_LONGEST, self._retry * 2)
+        self._voice.failed(error, str(error), retry=time.time() + pause)
+        if isinstance(error, VerifyError):
+            self._watchman.unproven(error)
+        self._due.pop(again, None)
+        self._at(again, self._clock() + pause)
+
+    _actions: Final[Mapping[str, Callable[[Agent], None]]] = {
+        RELOAD: _reload,
+        _OPEN: _open,
+        _LOAD: _load,
+        _CALM: _calm,
+        LOOK: _look,
+        _CHECK: _check,
+    }
+
+
+def _check_alike(old: Workshop, new: Workshop) -> None:
+    """Refuse a configuration that a running agent can't go over to: ConfigError."""
+    pairs = {
+        "owner": (old.config.owner, new.config.owner),
+        "backend": (old.offer.name, new.offer.name),
+    }
+    for key, (was, now) in pairs.items():
+        if was != now:
+            expected = f"{was}, or 'meshfw clean' and a new start of the agent"
+            raise new.config.error(f"a running agent can't go over to {now}", key=key, expected=expected)

@@ -1,0 +1,193 @@
+"""What the agent tells the world: its log, its status, its service manager, and whoever counts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from meshfw.agent.notify import Notifier
+from meshfw.agent.status import Culprit, Drift, Phase, Status
+from meshfw.backend import Costs, Event, Outcome, Report
+from meshfw.plan import Plan
+
+_DRIFTS: Final = 20
+"""Repairs that the status remembers."""
+_LINES: Final = 20
+"""Lines of a plan that are told of each."""
+
+
+class Counters(Protocol):
+    """Whoever counts what happens, such as the metrics."""
+
+    def reconciled(self, report: Report, seconds: float) -> None:
+        """A reconcile ended well."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """A reconcile or a loading of the sources failed."""
+        ...
+
+    def drifted(self, plan: Plan, culprits: Sequence[Culprit]) -> None:
+        """What others had changed was repaired."""
+        ...
+
+    def watched(self, event: Event) -> None:
+        """A write was heard of."""
+        ...
+
+    def contended(self, name: str) -> None:
+        """A rival keeps undoing the rules; an empty name: no more."""
+        ...
+
+    def defect(self) -> None:
+        """Two readers of one kernel disagreed."""
+        ...
+
+    def costs(self, costs: Costs) -> None:
+        """What the backend has spent."""
+        ...
+
+    def status(self, status: Status) -> None:
+        """What the agent says of itself now."""
+        ...
+
+
+class Voice:
+    """Says each thing where it belongs: once in the log, and as the latest status.
+
+    ``status`` is a frozen value that other threads may read at any moment.
+    """
+
+    def __init__(self, status: Status, *, notifier: Notifier, counters: Sequence[Counters] = ()) -> None:
+        self.status = status
+        self.notifier = notifier
+        self.counters = counters
+        self._log = logging.getLogger("meshfw.agent")
+        self._said: dict[str, str] = {}
+
+    def doubt(self) -> str:
+        """Why the kernel may not hold what is wanted; empty where it's known to."""
+        status = self.status
+        return "" if status.healthy else status.reason or f"it is {status.phase}"
+
+    def note(self, **changes: Any) -> None:
+        """Change some of the status."""
+        before, self.status = self.status, msgspec.structs.replace(self.status, **changes)
+        if (before.phase, before.reason) != (self.status.phase, self.status.reason):
+            self.notifier.status(
+                f"{self.status.phase}: {self.status.reason}" if self.status.reason else self.status.phase
+            )
+        for counter in self.counters:
+            counter.status(self.status)
+
+    def info(self, message: str, **fields: object) -> None:
+        """Something happened that is as it should be."""
+        self._log.info(message, extra=fields)
+
+    def warning(self, message: str, **fields: object) -> None:
+        """Something that an operator should know."""
+        self._log.warning(message, extra=fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        """Something that an operator should mend."""
+        self._log.error(message, extra=fields)
+
+    def once(self, topic: str, message: str, **fields: object) -> None:
+        """A warning that is said again only when it changes; an empty message: no longer the matter."""
+        before = self._said.get(topic, "")
+        if message == before:
+            return
+        self._said[topic] = message
+        if message:
+            self._log.warning(message, extra=fields)
+        else:
+            self._log.info("over: %s", before, extra=fields)
+
+    def heard(self, event: Event) -> None:
+        """A write of somebody else's."""
+        self.note(events=self.status.events + 1)
+        for counter in self.counters:
+            counter.watched(event)
+
+    def idle(self) -> None:
+        """A look found by the fingerprint alone that all is as it was."""
+        self.note(outcomes=self._counted(Outcome.IDLE), reconciled=time.time())
+
+    def _counted(self, outcome: str) -> dict[str, int]:
+        return {**self.status.outcomes, outcome: self.status.outcomes.get(outcome, 0) + 1}
+
+    def reconciled(self, report: Report, seconds: float, *, costs: Costs) -> None:
+        """A reconcile ended well."""
+        self.note(outcomes=self._counted(report.outcome), reconciled=time.time(), processes=costs.processes)
+        for counter in self.counters:
+            counter.reconciled(report, seconds)
+            counter.costs(costs)
+
+    def applied(self, report: Report, lines: Sequence[str]) -> None:
+        """What is newly wanted was put in place."""
+        self.note(changed=time.time())
+        self.info(f"applied {_counted(len(lines), 'change')} ({report.backend})", changes=list(lines[:_LINES]))
+
+    def drifted(self, report: Report, lines: Sequence[str], culprits: Sequence[Culprit]) -> None:
+        """What others had changed was repaired."""
+        drift = Drift(time=time.time(), culprits=tuple(culprits), changes=len(lines), lines=tuple(lines[:_LINES]))
+        self.note(drifts=(drift, *self.status.drifts[: _DRIFTS - 1]), changed=drift.time)
+        self._log.warning(
+            "drift: %s changed our rules; repaired by %s in %s",
+            named(culprits),
+            _counted(len(lines), "change"),
+            _counted(report.commits, "transaction"),
+            extra={"culprits": [str(culprit) for culprit in culprits], "changes": list(drift.lines)},
+        )
+        for counter in self.counters:
+            counter.drifted(report.plan, culprits)
+
+    def failed(self, error: Exception, message: str, *, retry: float) -> None:
+        """A reconcile failed, and is tried again at a moment (seconds since the epoch)."""
+        counted = self._counted("failed")
+        self.note(phase=Phase.FAILING, healthy=False, reason=message, next_try=retry, outcomes=counted)
+        self.once("failure", message, error=type(error).__name__)
+        for counter in self.counters:
+            counter.failed(error)
+
+    def contended(self, name: str) -> None:
+        """A rival keeps undoing the rules, or none does any more."""
+        if name:
+            self._log.error(
+                "contended with %s: it keeps undoing our rules; repairs now wait longer each time",
+                name,
+                extra={"rival": name},
+            )
+        else:
+            self._log.info("%s lets our rules be", self.status.contended)
+        self.note(contended=name)
+        for counter in self.counters:
+            counter.contended(name)
+
+    def defect(self, lines: Sequence[str]) -> None:
+        """A second reader found what the first one had missed."""
+        self._log.error(
+            "a defect of meshfw: read anew through the tools, the kernel's rules differ although nothing had changed; "
+            "please report it: %s",
+            "; ".join(lines[:_LINES]),
+            extra={"differences": list(lines[:_LINES])},
+        )
+        for counter in self.counters:
+            counter.defect()
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def named(culprits: Iterable[Culprit]) -> str:
+    """Those who wrote, in words, each command once."""
+    names = list(dict.fromkeys(str(culprit) for culprit in culprits))
+    if not names:
+        return str(Culprit())
+    shown = names[:3] + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

@@ -1,0 +1,199 @@
+"""Looking and repairing: what one look finds, who is to blame, whether a repair is made, and when to look again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from meshfw.agent.keeper import Keeper, Repair, changed
+from meshfw.agent.past import Past
+from meshfw.agent.rivals import Convergence, Rivalry
+from meshfw.agent.status import Culprit, Phase
+from meshfw.agent.voice import Voice
+from meshfw.backend import Event
+from meshfw.errors import MeshfwError, VerifyError
+from meshfw.model import Ruleset
+from meshfw.plan import Formatter, Plan
+from meshfw.settings import AgentSettings
+
+_HEARTBEAT: Final = 10.0
+"""Seconds between two looks that nothing has asked for, at least."""
+_SHARE: Final = 1000
+"""Such looks take at most a thousandth of the time."""
+_HEARD_SHARE: Final = 20
+"""Looks that events ask for take at most a twentieth of the time."""
+_CULPRITS: Final = 16
+
+
+class Watchman:
+    """Keeps a kernel to a ruleset, look by look; times are those of ``clock``, in seconds.
+
+    ``next_look`` is when to look again at the latest.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        voice: Voice,
+        past: Past,
+        formatter: Formatter,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._voice = voice
+        self._past = past
+        self._formatter = formatter
+        self._clock = clock
+        self._rivalry = Rivalry(settings, chance=chance)
+        self._convergence = Convergence(settings.patience)
+        self._kept: Ruleset | None = None
+        self._stuck: tuple[str, ...] | None = None
+        self._culprits: list[Culprit] = []
+        self._cost = 0.0
+        self._looked = 0.0
+        self.next_look = 0.0
+
+    # --- hearing ---
+
+    def heard(self, event: Event) -> float | None:
+        """When to look because of a write of somebody else's; None where it needs no look."""
+        self._voice.heard(event)
+        if not event.near:
+            return None
+        if len(self._culprits) < _CULPRITS:
+            self._culprits.append(Culprit(event.pid, event.command))
+        return max(self._clock() + self._settings.debounce, self._looked + _HEARD_SHARE * self._cost)
+
+    def begin(self) -> None:
+        """Know of no repair yet: what a backend that was just opened finds amiss is nobody's doing."""
+        self._kept = None
+        self._culprits = []
+
+    def forgive(self) -> None:
+        """Begin anew, since somebody in charge has spoken: no rival is known, and nothing has been tried in vain."""
+        self._rivalry.forgive()
+        self._convergence.held()
+        self._stuck = None
+
+    @property
+    def calm_at(self) -> float | None:
+        """When a rival would be none any more; None while there is none."""
+        return self._rivalry.next_change
+
+    def calm(self) -> None:
+        """Say so when a rival is none any more."""
+        if self._rivalry.calmed(self._clock()):
+            self._voice.contended("")
+
+    # --- looking ---
+
+    def look(self, keeper: Keeper, ruleset: Ruleset) -> bool:
+        """Look, and repair what differs; False where somebody else has applied meanwhile, and must be heard first.
+
+        Raises:
+            MeshfwError: as :func:`meshfw.reconcile.apply`, and LockError.
+        """
+        begun = time.perf_counter()
+        try:
+            if keeper.idle(ruleset):
+                self._voice.idle()
+                self._fine()
+                return True
+            return self._keep(keeper, ruleset)
+        finally:
+            self._looked = self._clock()
+            self._cost = time.perf_counter() - begun
+            spacing = min(self._settings.resync, max(_HEARTBEAT, _SHARE * self._cost))
+            self.next_look = self._looked + spacing
+            if self._voice.status.phase is Phase.BACKING_OFF:
+                self.next_look = self._rivalry.not_before
+
+    def _keep(self, keeper: Keeper, ruleset: Ruleset) -> bool:
+        drifted = ruleset is self._kept
+        if drifted and self._clock() < self._rivalry.not_before:
+            self._wait()
+            return True
+        if self._stuck is not None and self._lines(keeper.plan(ruleset)) == self._stuck:
+            return True
+        self._stuck = None
+        with keeper.alone():
+            if self._past.moved():
+                return False
+            repair = keeper.repair(ruleset)
+            self._kept = ruleset
+            if not drifted:
+                self._past.applied(ruleset, keeper.backend, netns=keeper.shop.site.netns)
+        self._repaired(keeper, repair, drifted=drifted)
+        return True
+
+    def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
+        report = repair.report
+        self._voice.reconciled(report, repair.seconds, costs=keeper.backend.cache.costs)
+        for warning in (*report.warnings, *keeper.shop.plugins.reconciled(report)):
+            self._voice.once(warning, warning)
+        culprits = tuple(self._culprits)
+        self._fine()
+        if not changed(report):
+            return
+        lines = self._lines(report.plan)
+        if not drifted:
+            self._voice.applied(report, lines)
+            return
+        self._voice.drifted(report, lines, culprits)
+        if self._convergence.made(lines, explained=bool(culprits) or keeper.watch is None):
+            self._give_up(lines)
+            return
+        rival = self._rivalry.repaired(self._clock(), culprits)
+        if rival:
+            self._voice.contended(rival)
+
+    def _fine(self) -> None:
+        """The kernel holds what is wanted."""
+        self._culprits = []
+        self._voice.once("failure", "")
+        status = self._voice.status
+        if not status.healthy or status.phase is not Phase.WATCHING or status.next_try:
+            self._voice.note(phase=Phase.WATCHING, healthy=True, reason="", next_try=0.0)
+
+    def _wait(self) -> None:
+        """Leave the rules as they are until the rival's pause is over."""
+        if self._voice.status.phase is not Phase.BACKING_OFF:
+            due = time.time() + self._rivalry.not_before - self._clock()
+            reason = f"contended with {self._rivalry.name}"
+            self._voice.note(phase=Phase.BACKING_OFF, healthy=False, reason=reason, next_try=due)
+
+    # --- what never holds ---
+
+    def unproven(self, error: VerifyError) -> None:
+        """A commit that the kernel doesn't hold: the same one again and again is given up."""
+        if self._convergence.made(error.differences, explained=False):
+            self._give_up(error.differences)
+
+    def _give_up(self, lines: tuple[str, ...]) -> None:
+        """Stop making a change that never holds, until something else is wanted or there."""
+        self._stuck = lines
+        reason = f"the same change was made {self._settings.patience} times and never held: {'; '.join(lines[:3])}"
+        self._voice.error(reason, changes=list(lines))
+        self._voice.note(phase=Phase.STUCK, healthy=False, reason=reason)
+
+    def check(self, keeper: Keeper, ruleset: Ruleset) -> bool:
+        """Read everything again through the tools; what differs although nothing had changed is a defect of ours."""
+        if self._voice.status.phase is not Phase.WATCHING:
+            return False
+        try:
+            found = keeper.cross_check(ruleset, lines=self._lines)
+        except (MeshfwError, OSError) as error:
+            self._voice.once("full check", f"the full check failed: {error}")
+            return False
+        self._voice.once("full check", "")
+        if found:
+            self._voice.defect(found)
+            keeper.backend.cache.drop("a full check found differences")
+        return bool(found)
+
+    def _lines(self, plan: Plan) -> tuple[str, ...]:
+        """The lines of a change."""
+        return tuple(str(edit) for edit in plan.edits(self._formatter))
