@@ -57,21 +57,20 @@ class OwnCommit:
 
 
 class NftWatch:
-    """The commits to nf_tables in one network namespace, as far as they are of use to a backend.
+    """The commits to nf_tables in a socket's network namespace, as far as they are of use to a backend.
 
     ``started`` are the processes that the backend has started, in which its commits are made; None where this one
     makes them itself. To be asked by the thread that commits. Listening costs this process nothing until it reads,
     then 0.8 µs for each rule that others wrote.
     """
 
-    def __init__(
-        self, scope: Scope, netlink: Nfnetlink, *, namespace: str | None, started: Collection[int] | None = None
-    ) -> None:
+    def __init__(self, scope: Scope, netlink: Nfnetlink, *, started: Collection[int] | None = None) -> None:
         self._netlink = netlink
         self._started = started
         self._commits: deque[OwnCommit] = deque(maxlen=_REMEMBERED)
         self._ports = {netlink.port}
-        self._events = NfEvents(scope, namespace)
+        with netlink.entered():
+            self._events = NfEvents(scope)
         self._learn()
 
     def fileno(self) -> int:

@@ -349,6 +349,16 @@ def test_a_watch_outlives_the_name_of_its_namespace(name: str, kernel_room: Call
     backend.close()
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_watch_listens_where_the_backend_was_made(name: str, netns: Netns, nft: Libnftables) -> None:
+    with netns.entered():
+        backend = MAKERS[name](Site(owner="meshfw", language=LANGUAGE))
+    watch = watching(backend)
+    nft.run("add table ip strangers")
+    assert len(watch.events()) == 1
+    backend.close()
+
+
 INSIDE = """
 import os
 from meshfw.backend import Site
