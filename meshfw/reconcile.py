@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from meshfw.backend import Backend, Observed, Outcome, Report, Unsupported
@@ -9,6 +10,7 @@ from meshfw.errors import ConcurrentChangeError, UnsupportedError, VerifyError
 from meshfw.expansion import expand
 from meshfw.model import Ruleset
 from meshfw.plan import Plan, diff
+from meshfw.snapshot import Snapshot
 
 ATTEMPTS: Final = 4
 """Tries before giving up on a kernel that keeps differing (another writer, or a defect)."""
@@ -23,13 +25,26 @@ def plan(backend: Backend, ruleset: Ruleset) -> Plan:
     Raises:
         UnsupportedError: the backend can't express the ruleset.
     """
+    return compared(backend, ruleset)[1]
+
+
+def compared(backend: Backend, ruleset: Ruleset) -> tuple[Snapshot, Plan]:
+    """What the kernel holds now, and what ``apply`` would change of it; as :func:`plan`."""
     wanted, _ = checked(backend, ruleset)
     observed, _ = _look(backend)
-    return _difference(backend, observed, wanted)
+    return observed.snapshot, _difference(backend, observed, wanted)
 
 
-def apply(backend: Backend, ruleset: Ruleset) -> Report:
+Agree = Callable[[Snapshot, Plan], None]
+"""Raises where a plan must not be carried out on what the kernel holds."""
+
+
+def apply(backend: Backend, ruleset: Ruleset, *, agree: Agree | None = None, insist: bool = False) -> Report:
     """Make the kernel hold the ruleset, and prove it.
+
+    ``agree`` is asked before the first commit, and again where that one was put off since somebody wrote; nothing was
+    written when it raises. Nobody asks it where the last report still stands. ``insist`` is for a ruleset that stood
+    there before: what the backend has against it by now is a warning.
 
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
@@ -41,9 +56,11 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
     if report is not None:
         return report
     cache = backend.cache
-    wanted, warnings = checked(backend, ruleset)
+    wanted, warnings = checked(backend, ruleset, insist=insist)
     observed, state = _look(backend)
     first = todo = _difference(backend, observed, wanted)
+    if agree is not None:
+        agree(observed.snapshot, todo)
     commits = refusals = 0
     notes: list[str] = []
     while todo:
@@ -53,12 +70,15 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
                 raise ConcurrentChangeError("somebody else keeps writing; nothing was changed", backend=backend.name)
             raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
         fresh = commits == refusals == 0
+        insist = refusals >= PATIENCE and agree is None  # nobody has agreed to what such a commit meets
         observed, committed = _commit(
-            backend, observed, todo, wanted, cached=fresh and state == "hit", insist=refusals >= PATIENCE, notes=notes
+            backend, observed, todo, wanted, cached=fresh and state == "hit", insist=insist, notes=notes
         )
         commits += committed
         refusals += not committed
         todo = _difference(backend, observed, wanted)
+        if agree is not None and not commits:
+            agree(observed.snapshot, todo)
     if observed.fingerprint is None and backend.fingerprint() is not None:
         notes.append("others kept writing while the rules were read: what was read may be of several moments")
     _settle(backend, observed, wanted, declared=ruleset)
@@ -84,14 +104,14 @@ def idle(backend: Backend, ruleset: Ruleset) -> Report | None:
     return cache.report if fingerprint is not None and fingerprint == cache.fingerprint else None
 
 
-def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...]]:
+def checked(backend: Backend, ruleset: Ruleset, *, insist: bool = False) -> tuple[Ruleset, tuple[str, ...]]:
     """The ruleset as the backend is to hold it, without sets where it has none, and the backend's warnings about it.
 
     The backend is asked about what it will get, so its findings count rules as the plan does; what can't be expanded is
     named by the declared rule. Nothing is read or written.
 
     Raises:
-        UnsupportedError: the backend can't express the ruleset.
+        UnsupportedError: the backend can't express the ruleset, and nobody insists.
     """
     if not backend.capabilities.native_sets:
         expansion = backend.cache.expansion = expand(ruleset, backend.cache.expansion)
@@ -100,7 +120,7 @@ def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...
         ruleset = expansion.ruleset
     findings = backend.check(ruleset)
     refused = [finding for finding in findings if finding.refuses]
-    if refused:
+    if refused and not insist:
         raise UnsupportedError(backend.name, refused)
     return ruleset, tuple(str(finding) for finding in findings)
 

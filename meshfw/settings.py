@@ -1,4 +1,4 @@
-"""What the configuration's ``[agent]`` table says: how the agent works, each number with its unit and its bounds."""
+"""What the tables ``[agent]`` and ``[history]`` say, each number with its unit and its bounds."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     resync: float = 300.0
     """At least this often it looks, whatever was heard: the safety net under the events."""
-    debounce: float = 0.05
+    debounce: float = 0.02
     """How long it waits for more after an event, so that a burst of writes is one repair."""
     full_check: float = 3600.0
     """How often it reads everything again through the tools, past all that it remembers; 0: never."""
@@ -86,6 +86,20 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         return (f"agent.listen: whoever reaches {self.listen} can read the names of chains and of who changed them",)
 
 
+class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The ``[history]`` table."""
+
+    keep: int = 10
+    """How many applied states are kept, so that a rollback can go back to them."""
+
+
+def history_settings(table: Settings) -> HistorySettings:
+    """The settings of the history that a table says; ConfigError as for :func:`agent_settings`."""
+    found = HistorySettings(keep=_count(table, "keep", HistorySettings().keep))
+    table.finish()
+    return found
+
+
 _DAY: Final = 86400.0
 _BOUNDS: Final = {
     "resync": (1.0, _DAY),
@@ -97,6 +111,7 @@ _BOUNDS: Final = {
     "back_off_longest": (0.05, _DAY),
 }
 _COUNTS: Final = {"rival_limit": (1, 1000), "patience": (2, 1000)}
+_LEAST_MOST: Final = {**_COUNTS, "keep": (2, 1000)}  # of one state alone there is nothing to go back to
 
 
 def agent_settings(table: Settings) -> AgentSettings:
@@ -145,7 +160,7 @@ def _number(table: Settings, name: str, default: float) -> float:
 
 
 def _count(table: Settings, name: str, default: int) -> int:
-    least, most = _COUNTS[name]
+    least, most = _LEAST_MOST[name]
     value = table.take(name, int, default, expected=f"a whole number from {least} to {most}")
     if not least <= value <= most:
         raise table.error(f"{value} is out of range", key=name, expected=f"a whole number from {least} to {most}")
