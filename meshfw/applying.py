@@ -120,7 +120,9 @@ def noted(shop: Workshop, backend: Backend, declared: Ruleset, report: Report, *
     try:
         return _recorded(shop, backend, declared, report, reason=reason)
     except StateError as error:
-        _tell(shop.warnings, f"not kept for a rollback: {error}")
+        # Whoever can't write there works without, and has heard of it when something changed.
+        changed = report.outcome is Outcome.CHANGED
+        _tell(shop.warnings if changed else shop.notes, f"not kept for a rollback: {error}")
         return 0
 
 

@@ -56,7 +56,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     resync: float = 300.0
     """At least this often it looks, whatever was heard: the safety net under the events."""
-    debounce: float = 0.05
+    debounce: float = 0.02
     """How long it waits for more after an event, so that a burst of writes is one repair."""
     full_check: float = 3600.0
     """How often it reads everything again through the tools, past all that it remembers; 0: never."""

@@ -36,6 +36,7 @@ class Keeper:
 
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
+        self.commits = 0
         self._stack = ExitStack()
         self._identity = namespace_identity(shop.site.netns)
         self.backend: Backend = self._stack.enter_context(shop.backend())
@@ -78,6 +79,7 @@ class Keeper:
         """Make the kernel hold the ruleset; to be called in a block of :meth:`alone`."""
         begun = perf_counter()
         report = reconcile.apply(self.backend, ruleset)
+        self.commits += report.commits
         if ruleset != Ruleset():
             self.shop.remember(self.backend)
         return Repair(report, perf_counter() - begun)

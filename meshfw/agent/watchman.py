@@ -96,7 +96,7 @@ class Watchman:
         Raises:
             MeshfwError: as :func:`meshfw.reconcile.apply`, and LockError.
         """
-        begun = time.perf_counter()
+        begun, commits = time.perf_counter(), keeper.commits
         try:
             if keeper.idle(ruleset):
                 self._voice.idle()
@@ -105,7 +105,8 @@ class Watchman:
             return self._keep(keeper, ruleset)
         finally:
             self._looked = self._clock()
-            self._cost = time.perf_counter() - begun
+            if keeper.commits == commits:  # a repair is worth what it takes
+                self._cost = time.perf_counter() - begun
             spacing = min(self._settings.resync, max(_HEARTBEAT, _SHARE * self._cost))
             self.next_look = self._looked + spacing
             if self._voice.status.phase is Phase.BACKING_OFF:
