@@ -18,6 +18,7 @@ from meshfw import __version__
 from meshfw.agent.demand import Demand, Wanted, rule_count
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper
+from meshfw.agent.orphans import bury_orphans
 from meshfw.agent.past import Past
 from meshfw.agent.status import Phase, Status
 from meshfw.agent.voice import Voice
@@ -163,6 +164,7 @@ class Agent:
         self._pulse(limit)
         woken = self.ears.wait(min([limit, *(when - now for when in self._due.values())]))
         self._voice.notifier.watchdog()
+        bury_orphans()
         self._hear(woken)
         self._do_due()
 

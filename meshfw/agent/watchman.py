@@ -127,6 +127,8 @@ class Watchman:
             self._kept = ruleset
             if not drifted:
                 self._past.applied(ruleset, keeper.backend, netns=keeper.shop.site.netns)
+        for note in self._past.notes:
+            self._voice.once(note, note)
         self._repaired(keeper, repair, drifted=drifted)
         return True
 

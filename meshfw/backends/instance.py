@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from meshfw.backend import Site
-from meshfw.errors import BackendError, KernelError
+from meshfw.errors import BackendError, CommandError, KernelError
 from meshfw.kernel.command import Completed, detach, run
 from meshfw.kernel.lock import instance_lock, place_name, runtime_directory
 from meshfw.kernel.netns import (
@@ -35,7 +35,7 @@ def only_writer(site: Site, *, timeout: float) -> Iterator[None]:
     """
     with (
         HeldNamespace(site.netns) as namespace,
-        instance_lock(site.owner, namespace.identity, timeout=timeout),
+        instance_lock(site.owner, namespace.identity, timeout=timeout, spare=namespace.path),
     ):
         yield
 
@@ -48,6 +48,25 @@ def runtime_file(owner: str, netns: str | None, kind: str) -> str:
     """
     with HeldNamespace(netns) as namespace:
         return os.path.join(runtime_directory(), f"{place_name(owner, namespace.identity)}.{kind}")
+
+
+def drawn(text: str) -> str:
+    """The picture (SVG) that Graphviz draws of a graph in its language.
+
+    Raises:
+        BackendError: Graphviz isn't installed, or couldn't draw it.
+    """
+    from meshfw.kernel.command import run
+
+    try:
+        return run(["dot", "-Tsvg"], timeout=_DRAWING, input=text.encode()).stdout
+    except CommandError as error:
+        error.add_remedy("without --svg there is the text, for another of Graphviz's programs, such as sfdp")
+        raise
+
+
+_DRAWING: Final = 120.0
+"""Seconds for a picture: some thousand chains take most of a minute."""
 
 
 def host_families(netns: str | None = None) -> frozenset[Family]:

@@ -23,6 +23,10 @@ VERBS: Final = {
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
     "agent": "keep the declared rules in place, woken by events, until it is told to stop",
+    "status": "ask the agent how it is: whether the rules stand, what it repaired, and who had changed them",
+    "top": "watch which rules of ours count packets, and how fast",
+    "graph": "draw the way of packets: hooks, dispatchers, chains and jumps, for Graphviz or as a picture",
+    "service": "print the systemd units of the agent and of the restore at boot, or with --install put them in place",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
 WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean"})
@@ -32,6 +36,7 @@ COMMANDS: Final = ("iptables", "ip6tables")
 CODES: Final = """\
 exit codes:
   plan, check     0 nothing to do, 2 changes pending, 1 error
+  status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
   everything else 0 done, 1 error
   any             130 interrupted, 141 nobody reads the output
 
@@ -122,7 +127,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
 
 _TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]"}
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6".split())
-_VALUED: Final = frozenset("--config --backend --netns -f --file --to --table --chain".split())
+_VALUED: Final = frozenset("--config --backend --netns --root -f --file --to --table --chain --interval --sort".split())
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
@@ -263,6 +268,14 @@ def _duration(text: str) -> float:
     return seconds
 
 
+def _add_service(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--install", action="store_true", help="write them to /etc/systemd/system, and say what is next"
+    )
+    parser.add_argument("--root", metavar="DIR", type=_name, default="/", help="below this directory, such as an image")
+    parser.add_argument("--force", action="store_true", help="in place of units that somebody changed, too")
+
+
 def _add_show(parser: ArgumentParser) -> None:
     parser.add_argument("--wanted", action="store_true", help="the declared rules; asks no kernel")
     parser.add_argument("--nft", action="store_true", help="in nft's language")
@@ -283,6 +296,34 @@ def _add_translate(parser: ArgumentParser) -> None:
     parser.add_argument("--chain", help="the rule's chain, for the whole nft command")
 
 
+def _add_status(parser: ArgumentParser) -> None:
+    parser.add_argument("--dashboard", action="store_true", help="print a dashboard for Grafana instead; asks no agent")
+
+
+def _add_top(parser: ArgumentParser) -> None:
+    parser.add_argument("--once", action="store_true", help="print one table, of the time between two looks, and end")
+    parser.add_argument(
+        "--interval",
+        type=_interval,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between two looks (default: %(default)g)",
+    )
+    parser.add_argument("--sort", choices=("packets", "bytes"), default="packets", help="(default: %(default)s)")
+
+
+def _interval(text: str) -> float:
+    value = _seconds(text)
+    if not 0.1 <= value <= 3600:
+        raise ArgumentTypeError(f"{text!r} is no time between two looks: seconds from 0.1 to 3600")
+    return value
+
+
+def _add_graph(parser: ArgumentParser) -> None:
+    parser.add_argument("--wanted", action="store_true", help="the declared rules; asks no kernel")
+    parser.add_argument("--svg", action="store_true", help="a picture, drawn by Graphviz's dot, instead of its text")
+
+
 _OWN: Final = {
     "plan": _add_plan,
     "apply": _add_apply,
@@ -290,6 +331,10 @@ _OWN: Final = {
     "rollback": _add_rollback,
     "restore": _add_writer,
     "clean": _add_clean,
+    "service": _add_service,
     "show": _add_show,
     "translate": _add_translate,
+    "status": _add_status,
+    "top": _add_top,
+    "graph": _add_graph,
 }

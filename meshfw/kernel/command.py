@@ -35,6 +35,7 @@ _DEBIAN_PACKAGES = (
     ("ipset", "ipset"),
     ("unshare", "util-linux"),
     ("wg", "wireguard-tools"),
+    ("dot", "graphviz"),
 )
 
 
