@@ -152,7 +152,7 @@ class Agent:
         self._listen()
         self._at(_OPEN, self._clock())
         self._do_due()
-        self._voice.notifier.ready(self._voice.status.phase)
+        self._voice.notifier.ready(self._voice.headline)
         self._voice.info(f"keeping the rules of {self.owner}", backend=self._voice.status.backend)
         if self._settings.full_check:
             self._at(_CHECK, self._clock() + self._settings.full_check)
@@ -252,7 +252,7 @@ class Agent:
         else:
             self._voice.once("configuration", "")
             self._take(shop)
-        self._voice.notifier.ready(self._voice.status.phase)
+        self._voice.notifier.ready(self._voice.headline)
 
     def _take(self, shop: Workshop) -> None:
         """Work with a new configuration from now on."""
