@@ -33,9 +33,15 @@ cat > /run/meshfw.toml
 cd /
 sh -c "$less" 2> /dev/null || :
 cd /run
+if test "$verbs" = agent; then
+    "$@" agent --config /run/meshfw.toml &
+    until nft list ruleset | grep -q dport; do sleep 0.05; done
+    kill $!
+    wait $! && echo "agent: done"
+    verbs="clean apply apply clean"
+fi
 for verb in $verbs; do
-    case $verb in agent) limit="timeout --preserve-status 2" ;; *) limit= ;; esac
-    $limit "$@" "$verb" --config /run/meshfw.toml && echo "$verb: done" || echo "$verb: $?"
+    "$@" "$verb" --config /run/meshfw.toml && echo "$verb: done" || echo "$verb: $?"
 done
 nft list ruleset
 """
@@ -45,7 +51,7 @@ nft list ruleset
 def test_rules_are_applied_where_nothing_can_be_kept(requires: Callable[..., None], kind: str) -> None:
     requires("unshare", "mount", "nft")
     meshfw = ("env", "-u", "STATE_DIRECTORY", "-u", "RUNTIME_DIRECTORY", f"PYTHONPATH={CHECKOUT}", sys.executable)
-    verbs = ("apply", "check", "clean") if kind != "full" else ("agent", "clean", "apply", "apply", "clean")
+    verbs = ("apply", "check", "clean") if kind != "full" else ("agent",)
     argv = (
         "unshare",
         "--mount",
@@ -62,7 +68,8 @@ def test_rules_are_applied_where_nothing_can_be_kept(requires: Callable[..., Non
     )
     done = subprocess.run(argv, input=RULES, capture_output=True, text=True, check=False, timeout=120)
     outcomes = [line for line in done.stdout.splitlines() if line.endswith(": done")]
-    assert outcomes == [f"{verb}: done" for verb in verbs], done
+    whole = verbs if kind != "full" else ("agent", "clean", "apply", "apply", "clean")
+    assert outcomes == [f"{verb}: done" for verb in whole], done
     assert ("nothing to do (nft)" if "check" not in verbs else "in place (nft)") in done.stdout
     assert "table ip" not in done.stdout
     assert "Traceback" not in done.stderr
