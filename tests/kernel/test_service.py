@@ -22,6 +22,8 @@ CONFIG = "/etc/meshfw/meshfw.toml"
 BACKENDS = ("nft", "iptables-nft", "iptables-legacy")
 LISTED = {"nft": "nft list ruleset", "iptables-nft": "iptables-nft-save", "iptables-legacy": "iptables-legacy-save"}
 DROP_IN = f"[Service]\nEnvironment=PYTHONPATH={CHECKOUT}\nRestartSec=0\n"
+if any(place.startswith(("/tmp/", "/var/tmp/")) for place in (str(CHECKOUT), sys.prefix, sys.base_prefix)):
+    DROP_IN += "PrivateTmp=no\n"  # it would hide what is to be tried
 FULL = os.environ.get("HYPOTHESIS_PROFILE") == "full"
 CAP_NET_ADMIN, CAP_NET_RAW = 1 << 12, 1 << 13  # linux/capability.h
 
