@@ -152,7 +152,7 @@ class Agent:
         self._listen()
         self._schedule.soon(_OPEN)
         self._do_due()
-        self._voice.notifier.ready(self._voice.status.phase)
+        self._voice.notifier.ready(self._voice.headline)
         self._voice.info(f"keeping the rules of {self.owner}", backend=self._voice.status.backend)
         if self._settings.full_check:
             self._schedule.soon(_CHECK, self._settings.full_check)
@@ -244,7 +244,7 @@ class Agent:
         else:
             self._voice.once("configuration", "")
             self._take(shop)
-        self._voice.notifier.ready(self._voice.status.phase)
+        self._voice.notifier.ready(self._voice.headline)
 
     def _take(self, shop: Workshop) -> None:
         """Work with a new configuration from now on."""

@@ -40,7 +40,7 @@ exec setpriv --bounding-set=-all,+net_admin,+net_raw --inh-caps=-all env -i PATH
     "PYTHONPATH=$3" "$4" -m meshfw agent --config /run/meshfw.toml
 """
 ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount", "--net", "sh", "-ec", CONTAINER, "sh")
-PLACES = ("/run", "/var/lib/meshfw", "/tmp")
+PLACES = ("/run", "/var/lib/meshfw")
 
 
 def config(backend: str) -> str:
