@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +49,7 @@ Boot = Callable[..., Booted]
 @pytest.fixture
 def boot(tmp_path: Path, requires: Callable[..., None]) -> Iterator[Boot]:
     """The maker of a booted host with both units and these files; ends the test where no systemd can be booted."""
-    requires(SYSTEMD, "unshare", "nsenter", "nft", "iptables-nft-restore", "iptables-legacy-restore")
+    requires(SYSTEMD, "unshare", "nsenter", "setpriv", "ip", "nft", "iptables-nft-restore", "iptables-legacy-restore")
     with ExitStack() as stack:
 
         def booted(more: Mapping[str, str], *, drop_in: str = "", netns: str | None = None) -> Booted:
@@ -210,3 +211,10 @@ def test_a_host_that_never_had_rules_starts_all_the_same(boot: Boot) -> None:
     host = boot({f"{DIRECTORY}/sysinit.target.d/test.conf": f"[Unit]\nWants={RESTORE}\n"})
     host.until(lambda: host.show(RESTORE, "ActiveState") == "active", "it has nothing to do")
     assert host.run("nft", "list", "ruleset") == ""
+
+
+def test_a_probe_may_give_up_its_capabilities(boot: Boot) -> None:
+    # As ping(8) does before anything else, and it ends where it can't.
+    probe = f"ExecStart=\nExecStart={shutil.which('setpriv')} --inh-caps=-all true\n"
+    host = boot({}, drop_in=probe)
+    host.run("systemctl", "start", RESTORE)
