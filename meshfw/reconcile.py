@@ -39,12 +39,19 @@ Agree = Callable[[Snapshot, Plan], None]
 """Raises where a plan must not be carried out on what the kernel holds."""
 
 
-def apply(backend: Backend, ruleset: Ruleset, *, agree: Agree | None = None, insist: bool = False) -> Report:
+def apply(
+    backend: Backend,
+    ruleset: Ruleset,
+    *,
+    agree: Agree | None = None,
+    before: Callable[[Snapshot], None] | None = None,
+    stood: bool = False,
+) -> Report:
     """Make the kernel hold the ruleset, and prove it.
 
-    ``agree`` is asked before the first commit, and again where that one was put off since somebody wrote; nothing was
-    written when it raises. Nobody asks it where the last report still stands. ``insist`` is for a ruleset that stood
-    there before: what the backend has against it by now is a warning.
+    ``agree`` is asked before each commit until one is made; nothing was written when it raises. Nobody asks it where
+    the last report still stands. ``before`` is told what the kernel holds, once and before anything is written; nothing
+    is if it raises. ``stood`` says of a ruleset that it stood there: what the backend now has against it is a warning.
 
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
@@ -56,11 +63,13 @@ def apply(backend: Backend, ruleset: Ruleset, *, agree: Agree | None = None, ins
     if report is not None:
         return report
     cache = backend.cache
-    wanted, warnings = checked(backend, ruleset, insist=insist)
+    wanted, warnings = checked(backend, ruleset, stood=stood)
     observed, state = _look(backend)
     first = todo = _difference(backend, observed, wanted)
     if agree is not None:
         agree(observed.snapshot, todo)
+    if todo and before is not None:
+        before(observed.snapshot)
     commits = refusals = 0
     notes: list[str] = []
     while todo:
@@ -104,14 +113,14 @@ def idle(backend: Backend, ruleset: Ruleset) -> Report | None:
     return cache.report if fingerprint is not None and fingerprint == cache.fingerprint else None
 
 
-def checked(backend: Backend, ruleset: Ruleset, *, insist: bool = False) -> tuple[Ruleset, tuple[str, ...]]:
+def checked(backend: Backend, ruleset: Ruleset, *, stood: bool = False) -> tuple[Ruleset, tuple[str, ...]]:
     """The ruleset as the backend is to hold it, without sets where it has none, and the backend's warnings about it.
 
     The backend is asked about what it will get, so its findings count rules as the plan does; what can't be expanded is
     named by the declared rule. Nothing is read or written.
 
     Raises:
-        UnsupportedError: the backend can't express the ruleset, and nobody insists.
+        UnsupportedError: the backend can't express the ruleset, and it isn't said to have stood there.
     """
     if not backend.capabilities.native_sets:
         expansion = backend.cache.expansion = expand(ruleset, backend.cache.expansion)
@@ -120,7 +129,7 @@ def checked(backend: Backend, ruleset: Ruleset, *, insist: bool = False) -> tupl
         ruleset = expansion.ruleset
     findings = backend.check(ruleset)
     refused = [finding for finding in findings if finding.refuses]
-    if refused and not insist:
+    if refused and not stood:
         raise UnsupportedError(backend.name, refused)
     return ruleset, tuple(str(finding) for finding in findings)
 

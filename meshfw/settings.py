@@ -60,6 +60,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long it waits for more after an event, so that a burst of writes is one repair."""
     full_check: float = 3600.0
     """How often it reads everything again through the tools, past all that it remembers; 0: never."""
+    follow: bool = True
+    """Whether a change of the configuration's file is taken as soon as it's seen, rather than when it's asked for."""
     listen: Address | None = None
     """Where it answers over HTTP; None: nowhere."""
     log: LogFormat = LogFormat.TEXT
@@ -129,6 +131,7 @@ def agent_settings(table: Settings) -> AgentSettings:
         log=table.choice("log", LogFormat, usual.log),
         level=table.choice("level", LogLevel, usual.level),
         on_stop=table.choice("on_stop", OnStop, usual.on_stop),
+        follow=table.take("follow", bool, usual.follow),
         last_good=table.take("last_good", bool, usual.last_good),
     )
     table.finish()

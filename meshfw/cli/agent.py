@@ -28,7 +28,7 @@ def run(arguments: Namespace) -> int:
     shop = Workshop(arguments)
     settings = shop.config.agent
     log_to(sys.stderr, form=settings.log, level=settings.level)
-    past = Past(shop.history, keep=settings.last_good)
+    past = Past(shop.history)
     with ExitStack() as stack:
         counters: list[Counters] = []
         pulse = _no_pulse

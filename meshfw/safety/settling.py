@@ -69,7 +69,7 @@ class Undoing:
     def rehearse(self) -> None:
         """Do all of it but the writing, so that what would fail does so now, and all code is loaded."""
         with self._shop.backend() as backend:
-            reconcile.checked(backend, self._ruleset, insist=True)
+            reconcile.checked(backend, self._ruleset, stood=True)
             backend.observe()
 
     def carry_out(self, reason: str) -> Undone:
@@ -96,7 +96,7 @@ def _workshop(pending: Pending, netns: str | None) -> Workshop:
 
 def put_back(backend: Backend, ruleset: Ruleset) -> Report:
     """A ruleset that stood there before, applied again, whatever the backend has against it by now."""
-    return reconcile.apply(backend, ruleset, insist=True)
+    return reconcile.apply(backend, ruleset, stood=True)
 
 
 def confirm(site: Site, warnings: list[str]) -> Pending:

@@ -16,7 +16,6 @@ from meshfw import reconcile
 from meshfw.backend import Backend, Report
 from meshfw.errors import BackendError, MeshfwError, RolledBackError
 from meshfw.model import Ruleset
-from meshfw.plan import Plan
 from meshfw.probe import Probe
 from meshfw.reconcile import Agree
 from meshfw.safety.pending import Pending, Register, at, clock, lasting
@@ -65,13 +64,8 @@ def guarded_apply(
         return Tried(report=reconcile.apply(backend, ruleset, agree=agree))
     trial = _Trial(shop, backend, ruleset if declared is None else declared, confirm=confirm)
 
-    def begin(snapshot: Snapshot, plan: Plan) -> None:
-        if agree is not None:
-            agree(snapshot, plan)
-        trial.begin(snapshot, plan)
-
     try:
-        report = reconcile.apply(backend, ruleset, agree=begin)
+        report = reconcile.apply(backend, ruleset, agree=agree, before=trial.begin)
         trial.probe()
     except BaseException as error:
         trial.end_badly(error)
@@ -96,10 +90,8 @@ class _Trial:
         self._old = Ruleset()
         self._register: Register = register_of(shop.site)
 
-    def begin(self, snapshot: Snapshot, plan: Plan) -> None:
-        """Make sure that what stands can come back; asked again, that is what stood the first time."""
-        if not plan or self.pending is not None:
-            return
+    def begin(self, snapshot: Snapshot) -> None:
+        """Make sure that what stands can come back."""
         meaning = snapshot.meaning()
         self._old = meaning.ruleset
         self.warnings += [f"undoing this change would not bring back: {note}" for note in meaning.notes]

@@ -73,9 +73,9 @@ def test_a_program_says_by_its_exit_code(netns: Netns, tmp_path: Path) -> None:
     script.write_text("#!/bin/sh\necho no peers >&2\nexit 3\n", encoding="utf-8")
     script.chmod(0o755)
     assert reasons([command("/bin/true")], netns) == []
-    assert reasons([command(str(script)), command("/no/such/check")], netns) == [
+    assert reasons([command(str(script)), command("/usr/no-such-check")], netns) == [
         "exit code 3: no peers",
-        "/no/such/check is not installed",
+        "/usr/no-such-check is not installed",
     ]
     there = f"[ $(readlink /proc/self/ns/net) = 'net:[{netns.identity.inode}]' ]"
     assert reasons([command("/bin/sh", "-c", there)], netns) == []

@@ -19,7 +19,7 @@ from meshfw.cli import main
 from meshfw.testing.counting import ProcessCounter
 from meshfw.testing.netns import Netns
 from tests.kernel.trials import AT_ONCE as KILLED
-from tests.kernel.trials import ENDS, LONG, NEW, OLD, OWNER, SHORT, Host, Terminal, overdue
+from tests.kernel.trials import ENDS, LONG, NEW, OLD, OWNER, SHORT, Host, Terminal, by_name_nft, overdue
 
 pytestmark = pytest.mark.kernel
 
@@ -180,6 +180,27 @@ def test_a_guard_that_is_told_to_end_undoes_at_once(host: Host) -> None:
     os.kill(guard, signal.SIGTERM)
     host.late()
     assert host.dump() == before
+
+
+def test_what_a_backend_has_against_the_old_rules_by_now_does_not_keep_them_away(host: Host) -> None:
+    host.inside("nft", "flush", "ruleset")
+    dropping = NEW.replace('hook = "input"', 'hook = "input", place = "last"')
+    host.declare(dropping)
+    assert host.meshfw("apply")[0] == 0
+    before = host.dump()
+    host.declare(OLD)
+    assert host.meshfw("apply", "--confirm", LONG)[0] == 0
+    theirs = "table ip theirs { chain input { type filter hook input priority 0 ; }; }"
+    host.inside("nft", theirs)
+    assert host.meshfw("confirm", "--undo")[0] == 0
+    assert host.dump() == theirs_listed(host) + before
+    host.declare(dropping)
+    code, said = host.meshfw("apply")
+    assert (code, "refuses this ruleset" in said) == (1, True), "or this test shows nothing"
+
+
+def theirs_listed(host: Host) -> str:
+    return by_name_nft(host.inside("nft", "list", "table", "ip", "theirs"))
 
 
 def test_without_a_guard_nothing_is_changed(host: Host) -> None:
