@@ -216,7 +216,7 @@ class Agent:
             if event.generation:
                 self._voice.note(generation=event.generation)
             due = None if event.own else self._watchman.heard(event)
-            if due is not None:
+            if due is not None and self._voice.status.phase is not Phase.FAILING:  # which has a pause of its own
                 self._schedule.at(LOOK, due)
 
     # --- configuration and sources ---
@@ -321,6 +321,7 @@ class Agent:
                 self._demand.kept = self._watchman.declared or self._demand.kept
             else:
                 self._schedule.soon(RELOAD)
+            self._schedule.at(LOOK, self._watchman.next_look)
         except RolledBackError as error:
             self._voice.error(f"undone: {error}")
             self._demand.reject()
@@ -330,7 +331,6 @@ class Agent:
             self._failed(error, LOOK)
         for warning in self._shop.warnings:
             self._voice.once(warning, warning)
-        self._schedule.at(LOOK, self._watchman.next_look)
         if self._watchman.calm_at is not None:
             self._schedule.at(_CALM, self._watchman.calm_at)
 
