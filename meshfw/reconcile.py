@@ -9,6 +9,7 @@ from meshfw.errors import ConcurrentChangeError, UnsupportedError, VerifyError
 from meshfw.expansion import expand
 from meshfw.model import Ruleset
 from meshfw.plan import Plan, diff
+from meshfw.proofs import Proofs
 
 ATTEMPTS: Final = 4
 """Tries before giving up on a kernel that keeps differing (another writer, or a defect)."""
@@ -17,19 +18,26 @@ PATIENCE: Final = 4
 writes rules of his own; such a commit is never exclusive, so all of ours is read behind it."""
 
 
-def plan(backend: Backend, ruleset: Ruleset) -> Plan:
-    """What ``apply`` would change now; reads the kernel and writes nothing.
+def plan(backend: Backend, ruleset: Ruleset, *, proofs: Proofs | None = None) -> Plan:
+    """What ``apply`` would change now; reads the kernel and writes nothing there.
+
+    With ``proofs`` nothing is read where an earlier process proved that there is nothing to change.
 
     Raises:
         UnsupportedError: the backend can't express the ruleset.
     """
     wanted, _ = checked(backend, ruleset)
+    if proofs is not None and backend.cache.snapshot is None and proofs.find(backend, wanted) is not None:
+        return Plan(desired=wanted)
     observed, _ = _look(backend)
-    return _difference(backend, observed, wanted)
+    found = _difference(backend, observed, wanted)
+    if proofs is not None and not found:
+        proofs.keep(backend, wanted, observed.fingerprint)
+    return found
 
 
-def apply(backend: Backend, ruleset: Ruleset) -> Report:
-    """Make the kernel hold the ruleset, and prove it.
+def apply(backend: Backend, ruleset: Ruleset, *, proofs: Proofs | None = None) -> Report:
+    """Make the kernel hold the ruleset, and prove it; with ``proofs`` for later processes too, and by earlier ones'.
 
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
@@ -42,6 +50,8 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
         return report
     cache = backend.cache
     wanted, warnings = checked(backend, ruleset)
+    if proofs is not None and cache.snapshot is None and _is_proven(backend, wanted, proofs, declared=ruleset):
+        return Report(outcome=Outcome.IDLE, backend=backend.name, cache="kept", warnings=warnings)
     observed, state = _look(backend)
     first = todo = _difference(backend, observed, wanted)
     commits = refusals = 0
@@ -62,6 +72,8 @@ def apply(backend: Backend, ruleset: Ruleset) -> Report:
     if observed.fingerprint is None and backend.fingerprint() is not None:
         notes.append("others kept writing while the rules were read: what was read may be of several moments")
     _settle(backend, observed, wanted, declared=ruleset)
+    if proofs is not None:
+        proofs.keep(backend, wanted, observed.fingerprint)
     return Report(
         outcome=Outcome.CHANGED if commits else Outcome.CLEAN,
         backend=backend.name,
@@ -103,6 +115,18 @@ def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...
     if refused:
         raise UnsupportedError(backend.name, refused)
     return ruleset, tuple(str(finding) for finding in findings)
+
+
+def _is_proven(backend: Backend, wanted: Ruleset, proofs: Proofs, *, declared: Ruleset) -> bool:
+    """Whether an earlier process proved what the kernel holds now; then its fingerprint stands for it from now on."""
+    proven = proofs.find(backend, wanted)
+    if proven is None:
+        return False
+    cache = backend.cache
+    if proven.fingerprint is not None:
+        cache.fingerprint, cache.ruleset = proven.fingerprint, declared
+        cache.report = Report(outcome=Outcome.IDLE, backend=backend.name, cache="hit")
+    return True
 
 
 def _difference(backend: Backend, observed: Observed, wanted: Ruleset) -> Plan:

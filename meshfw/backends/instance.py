@@ -36,6 +36,12 @@ def only_writer(site: Site, *, timeout: float) -> Iterator[None]:
         yield
 
 
+def place_of(site: Site, backend: str) -> str:
+    """What a backend at work for an owner in a network namespace is known by among others, while the system runs."""
+    with HeldNamespace(site.netns) as namespace:
+        return f"{backend} {site.owner} {namespace.identity.device}:{namespace.identity.inode}"
+
+
 def host_families(netns: str | None = None) -> frozenset[Family]:
     """The families whose packets can be met in a network namespace."""
     with entered(netns):

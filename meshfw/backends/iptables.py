@@ -35,6 +35,7 @@ from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
 from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker, table_of
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import dormant_findings, overruling_findings
+from meshfw.backends.standing import look_digest, sealed
 from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
 from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
@@ -119,10 +120,24 @@ class IptablesBackend:
 
     def fingerprint(self) -> Fingerprint | None:
         """A number that moves whenever the bytes of our chains, or the jumps to them, are others than before."""
+        return self._print(self._now())
+
+    def _now(self, tables: Collection[TableKey] | None = None) -> Look:
+        """What stands now, apart from counters; ``tables`` are those that matter."""
         known = self._known
-        if known is None or not self._reader.still(known):
-            known = self._refreshed()
-        return self._print(known)
+        if known is None or not self._reader.still(known, tables):
+            later = None if known is None else self._reader.later(known)
+            if later is None:
+                return self._refreshed()
+            known = self._known = later
+        return known
+
+    def digest(self) -> str | None:
+        """The digest of our chains and of what leads to them, for a later process; None where others keep writing."""
+        told = self.fingerprint()
+        if told is None or self._known is None:
+            return None
+        return sealed(look_digest(self._known), self._home.identity, self._owner, self._options, files=self._tool.files)
 
     def _print(self, look: Look) -> Fingerprint | None:
         return None if look.stamp is None else Fingerprint((self._epoch, self._home.identity))
@@ -132,6 +147,8 @@ class IptablesBackend:
         look = self._reader.look()
         if self._known is None or not look.same(self._known):
             self._epoch += 1
+        else:  # somebody wrote elsewhere, and may go on
+            self._reader.mark(look, since=self._known)
         self._known, self._fresh, self._unproven = look, False, None
         return look
 
@@ -251,9 +268,7 @@ class IptablesBackend:
 
         Whatever it is based on: chains are edited by position, so those of the plan are what it was made for.
         """
-        known = self._known
-        if known is None or not self._reader.still(known, tables_of(plan)):
-            known = self._refreshed()
+        known = self._now(tables_of(plan))
         if (based_on is not None and based_on != self._print(known)) or not all(
             change.old is None or change.old.backing.is_of(known.table(table_of(change.key)).chains)
             for change in plan.lists

@@ -78,6 +78,11 @@ class Tool:
         """The family that a command is for; None for a command of something else."""
         return next((family for family in Family if tuple(command) == self.command(family)), None)
 
+    @property
+    def files(self) -> tuple[str | None, ...]:
+        """The programs' files; None for one that isn't installed."""
+        return tuple(find(program) for program in self.variant.programs.values())
+
     @cached_property
     def takes_lock_file(self) -> bool:
         """Whether the legacy programs take the lock file that the environment names (iptables 1.8.6).

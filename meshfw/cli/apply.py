@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> int:
             raise refusal
         shop.warn_unread(backend)
         ruleset = shop.fitted(wanted, backend)
-        report = reconcile.apply(backend, ruleset)
+        report = reconcile.apply(backend, ruleset, proofs=shop.proofs(backend))
         if ruleset != Ruleset():
             shop.remember(backend)
     told(shop, report, arguments)

@@ -21,7 +21,7 @@ def run(arguments: Namespace) -> int:
         ruleset = shop.fitted(wanted, backend)
         shop.warnings += reconcile.checked(backend, ruleset)[1]
         shop.warn_elsewhere(backend)
-        plan = reconcile.plan(backend, ruleset)
+        plan = reconcile.plan(backend, ruleset, proofs=shop.proofs(backend))
         transaction = backend.compile(plan) if plan else None
         name = backend.name
     warnings = (*shop.warnings, *(transaction.notes if transaction is not None else ()))
