@@ -9,6 +9,7 @@ before it, and the reading of bytes tells what stands where.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -81,7 +82,7 @@ class IptablesBackend:
         except BaseException:
             self._home.close()
             raise
-        self._tool = Tool(variant, self._home, wait=self._options.wait)
+        self._tool = Tool(variant, self._home, wait=self._options.wait, costs=self.cache.costs)
         self._texts = Texts(site.owner, site.language, reader=self._reader, tool=self._tool)
         self._known: Look | None = None
         self._epoch = 0
@@ -154,6 +155,7 @@ class IptablesBackend:
 
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """Our chains as they are now, and what leads to them; ``keys`` narrows the reading."""
+        self.cache.costs.reads += 1
         part = None if keys is None else self._part(key for key in keys if not isinstance(key, tuple))
         silent: str | None = ""
         for _ in range(_READS):
@@ -234,7 +236,7 @@ class IptablesBackend:
         with self._alone() as lock:
             before = self._before(based_on, plan)
             printed: dict[Family, str] = {}
-            tidied = 0
+            tidied, costs, began = 0, self.cache.costs, time.monotonic()
             try:
                 for step in transaction.steps:
                     family = self._tool.family(step.command)
@@ -247,6 +249,8 @@ class IptablesBackend:
                 self._texts.forget()
                 self._put_back(plan, before, error, lock)
                 raise
+            costs.commits += 1
+            costs.commit_seconds += time.monotonic() - began
             undisturbed = not self._variant.legacy or lock is not None
             exclusive = based_on is not None and undisturbed
             return self._committed(plan, before, printed, exclusive=exclusive, tidied=tidied)
@@ -258,7 +262,9 @@ class IptablesBackend:
         Gives what programs need that are started inside, None where nothing is locked.
         """
         if self._variant.legacy and self._tool.takes_lock_file:
+            began = time.monotonic()
             with xtables_lock(timeout=self._options.wait) as lock:
+                self.cache.costs.lock_seconds += time.monotonic() - began
                 yield lock
         else:
             yield None

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from meshfw.backend import Costs
 from meshfw.backends.iptables_listing import printed_rules
 from meshfw.backends.iptables_raw import RawRule
 from meshfw.backends.iptables_text import question_text
@@ -63,10 +64,14 @@ class ChainRules(NamedTuple):
 
 
 class Tool:
-    """The programs of one variant, run in ``home``; each waits ``wait`` seconds for the lock of the legacy tables."""
+    """The programs of one variant, run in ``home``; each waits ``wait`` seconds for the lock of the legacy tables.
 
-    def __init__(self, variant: Variant, home: HeldNamespace, *, wait: int) -> None:
+    Every run is counted among the ``costs``.
+    """
+
+    def __init__(self, variant: Variant, home: HeldNamespace, *, wait: int, costs: Costs) -> None:
         self.variant = variant
+        self._costs = costs
         self._home = home
         self._wait = wait
 
@@ -131,6 +136,7 @@ class Tool:
 
     def _run(self, family: Family, text: str, lock: XtablesLock | None) -> Completed:
         data = text.encode(errors="surrogateescape")
+        self._costs.processes += 1
         with self._home.entered():
             return run(
                 self.command(family),
