@@ -233,3 +233,15 @@ class LockError(MeshfwError):
     def __str__(self) -> str:
         who = f" by process {self.holder}" if self.holder else ""
         return f"{self.path} is held{who} for more than {self.waited:g} s; try again, or end that process"
+
+
+class AgentError(MeshfwError):
+    """An agent that isn't there, doesn't answer, or refuses what it was asked: why, and what to do."""
+
+    def __init__(self, reason: str, *, remedy: str = "") -> None:
+        super().__init__(reason, remedy)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.reason + (f" ({self.remedy})" if self.remedy else "")

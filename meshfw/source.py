@@ -24,8 +24,11 @@ class Changes(Protocol):
         """The descriptor that becomes readable when ``load`` may give something else."""
         ...
 
-    def drain(self) -> None:
-        """Take note of what there is, so that the descriptor waits for the next change; never blocks."""
+    def drain(self) -> bool:
+        """Take note of what there is, so that the descriptor waits for the next change; never blocks.
+
+        False only where it's sure that ``load`` gives what it gave before.
+        """
         ...
 
 

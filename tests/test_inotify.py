@@ -22,7 +22,7 @@ def readable(changes: FileChanges, milliseconds: int = 5000) -> bool:
 
 def told(changes: FileChanges) -> bool:
     """Whether a change is told, and only once."""
-    found = readable(changes, 0) and changes.changed()
+    found = readable(changes, 0) and changes.drain()
     assert not readable(changes, 0)
     return found
 
@@ -104,7 +104,7 @@ def test_what_happens_to_its_neighbours_is_no_change(path: Path, changes: FileCh
     (path.parent / "rules.v6").write_text("new")
     (path.parent.parent / "other").mkdir()
     assert readable(changes, 0)
-    assert not changes.changed()
+    assert not changes.drain()
     assert not readable(changes, 0)
 
 
@@ -189,14 +189,14 @@ def test_several_files_share_one_descriptor(tmp_path: Path) -> None:
 
 def test_lost_events_are_a_change(changes: FileChanges, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Inotify, "read", lambda self: [inotify.Told(-1, inotify.OVERFLOW, "")])
-    assert changes.changed()
+    assert changes.drain()
 
 
 def test_a_flood_is_read_in_bounded_parts_and_ends(path: Path, changes: FileChanges) -> None:
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     for _ in range(limit // 2 + 10):  # opened for writing and closed: two events each time, of alternating watches
         os.close(os.open(path, os.O_WRONLY))
-    assert changes.changed()
+    assert changes.drain()
     for _ in range(1000):
         if not readable(changes, 0):
             break
@@ -228,4 +228,4 @@ def test_closed_it_tells_of_nothing(path: Path) -> None:
     changes.close()
     changes.close()
     assert changes.fileno() == -1
-    assert not changes.changed()
+    assert not changes.drain()

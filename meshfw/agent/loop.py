@@ -10,18 +10,19 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from random import random
-from typing import Final
+from typing import Final, Protocol
 
 from meshfw import __version__
 from meshfw.agent.demand import Demand, Wanted, rule_count
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper
 from meshfw.agent.past import Past
-from meshfw.agent.status import Phase
+from meshfw.agent.status import Phase, Status
 from meshfw.agent.voice import Voice
 from meshfw.agent.watchman import Watchman
-from meshfw.errors import ConfigError, LockError, MeshfwError, VerifyError
+from meshfw.errors import AgentError, ConfigError, LockError, MeshfwError, VerifyError
 from meshfw.model import Ruleset
 from meshfw.settings import AgentSettings, OnStop
 from meshfw.source import Changes
@@ -43,11 +44,24 @@ _LOCKED_PAUSE: Final = 1.0
 _WORDS: Final[Mapping[int, str]] = {signal.SIGHUP: RELOAD, signal.SIGTERM: STOP, signal.SIGINT: STOP}
 
 
+class Closable(Protocol):
+    """Something open."""
+
+    def close(self) -> None:
+        """Close it; a second call does nothing."""
+        ...
+
+
+def _shut() -> Closable:
+    return ExitStack()
+
+
 class Agent:
     """Keeps the rules of one configuration in place until it's told to stop.
 
     ``shop`` is what the configuration made, and ``where`` how to make it again; ``past`` knows what was applied before;
-    ``watched`` are files whose change asks for a reload.
+    ``watched`` are files whose change asks for a reload. ``door`` opens what others ask the agent by, in the namespace
+    of now, and ``pulse`` hears within how many seconds the loop is back at the latest.
     """
 
     def __init__(
@@ -58,6 +72,8 @@ class Agent:
         voice: Voice,
         past: Past,
         watched: Callable[[Workshop], Changes | None] = lambda _: None,
+        door: Callable[[Agent], Closable | None] = lambda _: None,
+        pulse: Callable[[float], None] = lambda _: None,
         clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         chance: Callable[[], float] = random,
     ) -> None:
@@ -66,6 +82,8 @@ class Agent:
         self._voice = voice
         self._past = past
         self._watched = watched
+        self._door, self._opened = door, _shut()
+        self._pulse = pulse
         self._clock = clock
         self._chance = chance
         self.ears = Ears()
@@ -93,6 +111,21 @@ class Agent:
             chance=self._chance,
         )
 
+    @property
+    def status(self) -> Status:
+        """What it says of itself; from any thread."""
+        return self._voice.status
+
+    @property
+    def owner(self) -> str:
+        """Whose rules it keeps."""
+        return self._shop.config.owner
+
+    @property
+    def netns(self) -> str | None:
+        """In which network namespace, as the user named it; None: its own."""
+        return self._shop.site.netns
+
     # --- the loop ---
 
     def run(self) -> None:
@@ -110,8 +143,8 @@ class Agent:
         self._voice.note(
             pid=os.getpid(),
             version=__version__,
-            owner=self._shop.config.owner,
-            netns=self._shop.site.netns,
+            owner=self.owner,
+            netns=self.netns,
             config=self._shop.config.file,
             started=time.time(),
         )
@@ -119,7 +152,7 @@ class Agent:
         self._at(_OPEN, self._clock())
         self._do_due()
         self._voice.notifier.ready(self._voice.status.phase)
-        self._voice.info(f"keeping the rules of {self._shop.config.owner}", backend=self._voice.status.backend)
+        self._voice.info(f"keeping the rules of {self.owner}", backend=self._voice.status.backend)
         if self._settings.full_check:
             self._at(_CHECK, self._clock() + self._settings.full_check)
 
@@ -127,6 +160,7 @@ class Agent:
         """Wait for what comes first, and do what is then due."""
         now = self._clock()
         limit = self._voice.notifier.watchdog_interval or _LONGEST_WAIT
+        self._pulse(limit)
         woken = self.ears.wait(min([limit, *(when - now for when in self._due.values())]))
         self._voice.notifier.watchdog()
         self._hear(woken)
@@ -144,6 +178,7 @@ class Agent:
 
     def close(self) -> None:
         """Give everything back; the rules stay."""
+        self._opened.close()
         self._demand.close()
         if self._keeper is not None:
             self._keeper.close()
@@ -178,22 +213,27 @@ class Agent:
     def _hear(self, woken: frozenset[str]) -> None:
         now = self._clock()
         for word in woken:
-            if word == _KERNEL and self._keeper is not None and self._keeper.watch is not None:
-                for event in self._keeper.watch.events():
-                    due = None if event.own else self._watchman.heard(event)
-                    if due is not None:
-                        self._at(LOOK, due)
+            if word == _KERNEL:
+                self._hear_kernel()
             elif word == _CONFIG and self._config_changes is not None:
-                self._config_changes.drain()
-                self._at(RELOAD, now + _SETTLE)
+                if self._config_changes.drain():
+                    self._at(RELOAD, now + _SETTLE)
             elif word.startswith(_SOURCE):
-                self._demand.changes[int(word.split()[1])].drain()
-                self._at(_LOAD, now + _SETTLE)
+                if self._demand.changes[int(word.split()[1])].drain():
+                    self._at(_LOAD, now + _SETTLE)
             elif word == STOP:
                 self._stopped = True
             elif word in (RELOAD, LOOK):
                 self._watchman.forgive()
                 self._at(word, now)
+
+    def _hear_kernel(self) -> None:
+        if self._keeper is None or self._keeper.watch is None:
+            return
+        for event in self._keeper.watch.events():
+            due = None if event.own else self._watchman.heard(event)
+            if due is not None:
+                self._at(LOOK, due)
 
     # --- configuration and sources ---
 
@@ -203,6 +243,7 @@ class Agent:
         try:
             shop = Workshop(self._where)
             _check_alike(self._shop, shop)
+            shop.rules()
         except (MeshfwError, OSError) as error:
             self._voice.once("configuration", f"the configuration is not taken, and the old one stays: {error}")
             self._voice.note(warnings=(str(error),))
@@ -234,9 +275,25 @@ class Agent:
             self._failed(error, _OPEN)
             return
         self._voice.note(backend=self._keeper.backend.name)
+        self._voice.once("namespace", "")
+        self._watchman.begin()
+        self._open_door()
         self._fitted = None
         self._listen()
         self._at(_LOAD, self._clock())
+
+    def _open_door(self) -> None:
+        """Let others ask, at a place that goes by the namespace; that nobody can ask is no reason not to work."""
+        self._opened.close()
+        try:
+            self._opened = self._door(self) or _shut()
+            self._voice.once("door", "")
+        except AgentError:
+            if not self._voice.status.reconciled:
+                raise  # another agent is at work
+            self._voice.once("door", "another agent answers for this owner here")
+        except (MeshfwError, OSError) as error:
+            self._voice.once("door", f"nobody can ask this agent: {error}")
 
     def _load(self) -> None:
         """Ask the sources, and look whether the kernel holds what they say."""
@@ -300,7 +357,7 @@ class Agent:
         keeper.close()
         self._keeper = None
         self._listen()
-        self._voice.once("namespace", f"the network namespace {self._shop.site.netns} went away")
+        self._voice.once("namespace", f"the network namespace {self.netns} went away")
         self._voice.note(phase=Phase.FAILING, healthy=False, reason="the network namespace went away")
         self._at(_OPEN, self._clock())
 

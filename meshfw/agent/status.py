@@ -73,6 +73,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     rules: int = 0
     chains: int = 0
+    sets: int = 0
     outcomes: Mapping[str, int] = {}
     """How many reconciles ended in each way: idle, clean, changed, failed."""
     events: int = 0

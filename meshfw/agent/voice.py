@@ -11,7 +11,7 @@ import msgspec
 
 from meshfw.agent.notify import Notifier
 from meshfw.agent.status import Culprit, Drift, Phase, Status
-from meshfw.backend import Costs, Event, Report
+from meshfw.backend import Costs, Event, Outcome, Report
 from meshfw.plan import Plan
 
 _DRIFTS: Final = 20
@@ -65,9 +65,14 @@ class Voice:
     def __init__(self, status: Status, *, notifier: Notifier, counters: Sequence[Counters] = ()) -> None:
         self.status = status
         self.notifier = notifier
-        self.counters = tuple(counters)
+        self.counters = counters
         self._log = logging.getLogger("meshfw.agent")
         self._said: dict[str, str] = {}
+
+    def doubt(self) -> str:
+        """Why the kernel may not hold what is wanted; empty where it's known to."""
+        status = self.status
+        return "" if status.healthy else status.reason or f"it is {status.phase}"
 
     def note(self, **changes: Any) -> None:
         """Change some of the status."""
@@ -108,11 +113,16 @@ class Voice:
         for counter in self.counters:
             counter.watched(event)
 
+    def idle(self) -> None:
+        """A look found by the fingerprint alone that all is as it was."""
+        self.note(outcomes=self._counted(Outcome.IDLE), reconciled=time.time())
+
+    def _counted(self, outcome: str) -> dict[str, int]:
+        return {**self.status.outcomes, outcome: self.status.outcomes.get(outcome, 0) + 1}
+
     def reconciled(self, report: Report, seconds: float, *, costs: Costs) -> None:
         """A reconcile ended well."""
-        outcomes = dict(self.status.outcomes)
-        outcomes[report.outcome.value] = outcomes.get(report.outcome.value, 0) + 1
-        self.note(outcomes=outcomes, reconciled=time.time(), processes=costs.processes)
+        self.note(outcomes=self._counted(report.outcome), reconciled=time.time(), processes=costs.processes)
         for counter in self.counters:
             counter.reconciled(report, seconds)
             counter.costs(costs)
@@ -138,9 +148,8 @@ class Voice:
 
     def failed(self, error: Exception, message: str, *, retry: float) -> None:
         """A reconcile failed, and is tried again at a moment (seconds since the epoch)."""
-        outcomes = dict(self.status.outcomes)
-        outcomes["failed"] = outcomes.get("failed", 0) + 1
-        self.note(phase=Phase.FAILING, healthy=False, reason=message, next_try=retry, outcomes=outcomes)
+        counted = self._counted("failed")
+        self.note(phase=Phase.FAILING, healthy=False, reason=message, next_try=retry, outcomes=counted)
         self.once("failure", message, error=type(error).__name__)
         for counter in self.counters:
             counter.failed(error)

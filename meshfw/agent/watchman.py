@@ -67,6 +67,11 @@ class Watchman:
             self._culprits.append(Culprit(event.pid, event.command))
         return max(self._clock() + self._settings.debounce, self._looked + _HEARD_SHARE * self._cost)
 
+    def begin(self) -> None:
+        """Know of no repair yet: what a backend that was just opened finds amiss is nobody's doing."""
+        self._kept = None
+        self._culprits = []
+
     def forgive(self) -> None:
         """Begin anew, since somebody in charge has spoken: no rival is known, and nothing has been tried in vain."""
         self._rivalry.forgive()
@@ -94,6 +99,7 @@ class Watchman:
         begun = time.perf_counter()
         try:
             if keeper.idle(ruleset):
+                self._voice.idle()
                 self._fine()
                 return True
             return self._keep(keeper, ruleset)

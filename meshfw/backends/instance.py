@@ -10,7 +10,7 @@ from typing import Final
 
 from meshfw.backend import Site
 from meshfw.errors import BackendError, KernelError
-from meshfw.kernel.lock import instance_lock
+from meshfw.kernel.lock import instance_lock, place_name, runtime_directory
 from meshfw.kernel.netns import (
     NET_ADMIN_REMEDY,
     HeldNamespace,
@@ -40,6 +40,16 @@ def place_of(site: Site, backend: str) -> str:
     """What a backend at work for an owner in a network namespace is known by among others, while the system runs."""
     with HeldNamespace(site.netns) as namespace:
         return f"{backend} {site.owner} {namespace.identity.device}:{namespace.identity.inode}"
+
+
+def runtime_file(owner: str, netns: str | None, kind: str) -> str:
+    """The path of a file by which running processes of an owner find each other in a network namespace.
+
+    ``kind`` ends its name. Its directory is made when it's missing. BackendError when there is no such namespace, or no
+    directory that this user can write.
+    """
+    with HeldNamespace(netns) as namespace:
+        return os.path.join(runtime_directory(), f"{place_name(owner, namespace.identity)}.{kind}")
 
 
 def host_families(netns: str | None = None) -> frozenset[Family]:

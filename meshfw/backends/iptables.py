@@ -29,15 +29,18 @@ from meshfw.backend import (
 from meshfw.backends.iptables_learning import Texts
 from meshfw.backends.iptables_listing import observed_lists
 from meshfw.backends.iptables_options import options_of
-from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader, same_owned
-from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, stands, steps_of, tidying
-from meshfw.backends.iptables_text import changes_of, tables_of, undo_text
+from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, Reader
+from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, steps_of, tidying
+from meshfw.backends.iptables_text import tables_of
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
-from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker, table_of
+from meshfw.backends.iptables_undo import Undoing
+from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, table_of
+from meshfw.backends.lock_watch import LockWatch, lock_watch, own_opening
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import dormant_findings, overruling_findings
+from meshfw.backends.nft_watch import NftWatch, noted, own_chains
 from meshfw.backends.standing import look_digest, sealed
-from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
+from meshfw.errors import BackendError, ConcurrentChangeError
 from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.kernel.netns import HeldNamespace
@@ -83,12 +86,16 @@ class IptablesBackend:
             self._home.close()
             raise
         self._tool = Tool(variant, self._home, wait=self._options.wait, costs=self.cache.costs)
+        self._undoing = Undoing(self._reader, self._tool, owner=site.owner)
         self._texts = Texts(site.owner, site.language, reader=self._reader, tool=self._tool)
         self._known: Look | None = None
         self._epoch = 0
         self._paths: Known = {}
         self._fresh = False
         self._unproven: tuple[Plan, Mapping[Family, str]] | None = None
+        self._netns = site.netns
+        self._events: NftWatch | None = None
+        self._hints: LockWatch | None = None
 
     @property
     def name(self) -> str:
@@ -110,12 +117,21 @@ class IptablesBackend:
 
     def close(self) -> None:
         """Close the sockets and let the namespace go; the rules stay."""
+        for watch in (self._events, self._hints):
+            if watch is not None:
+                watch.close()
         self._reader.close()
         self._home.close()
 
     def watch(self) -> Watch | None:
-        """No events yet: the fingerprint is cheap enough to ask."""
-        return None
+        """Commits by anybody; for legacy tables hints that somebody may have written, None where there can't be any."""
+        if self._netlink is None:
+            self._hints = self._hints or lock_watch()
+            return self._hints
+        if self._events is None:
+            scope, started = own_chains(self._owner), self._tool.started
+            self._events = NftWatch(scope, self._netlink, namespace=self._netns, started=started)
+        return self._events
 
     # --- reading ---
 
@@ -233,7 +249,7 @@ class IptablesBackend:
         """
         plan = transaction.plan
         check_steps(transaction.steps, self._tool)
-        with self._alone() as lock:
+        with self._alone() as lock, noted(self._events) as own:
             before = self._before(based_on, plan)
             printed: dict[Family, str] = {}
             tidied, costs, began = 0, self.cache.costs, time.monotonic()
@@ -247,8 +263,9 @@ class IptablesBackend:
             except BaseException as error:
                 self._known = None
                 self._texts.forget()
-                self._put_back(plan, before, error, lock)
+                self._undoing.put_back(plan, before, error, lock)
                 raise
+            own.made = len(tables_of(plan)) + tidied
             costs.commits += 1
             costs.commit_seconds += time.monotonic() - began
             undisturbed = not self._variant.legacy or lock is not None
@@ -263,7 +280,8 @@ class IptablesBackend:
         """
         if self._variant.legacy and self._tool.takes_lock_file:
             began = time.monotonic()
-            with xtables_lock(timeout=self._options.wait) as lock:
+            with own_opening(self._hints) as taken, xtables_lock(timeout=self._options.wait) as lock:
+                taken()
                 self.cache.costs.lock_seconds += time.monotonic() - began
                 yield lock
         else:
@@ -305,62 +323,6 @@ class IptablesBackend:
         self._fresh = self._variant.legacy
         self._unproven = (plan, printed)
         return Committed(self._print(known), exclusive=True)
-
-    # --- putting back ---
-
-    def _put_back(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
-        """Make the tables that a failed commit has changed what they were; PartialCommitError where that fails."""
-        try:
-            self._undo_all(plan, before, error, lock)
-        except PartialCommitError:
-            raise
-        except BaseException as second:  # noqa: BLE001 - whatever ends it, somebody has to be told what stands
-            raise PartialCommitError(error, second, stands(tables_of(plan), plan), backend=self.name) from error
-
-    def _undo_all(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
-        now = self._standing(plan, tables_of(plan))
-        touched = self._changed_tables(now, before)
-        for family in Family:
-            text = "".join(self._undo(plan, key, now[key]) for key in touched if key[0] is family)
-            if text:
-                try:
-                    self._tool.restore(family, text, lock=lock)
-                except BackendError as second:
-                    raise PartialCommitError(error, second, stands(touched, plan), backend=self.name) from error
-        now = self._standing(plan, touched)
-        left = self._changed_tables(now, before)
-        if left:
-            raise PartialCommitError(error, None, stands(left, plan), backend=self.name) from error
-        if isinstance(error, BackendError):
-            done = ", ".join(f"{family} {table}" for family, table in touched)
-            error.add_remedy(f"put back: {done}" if done else "nothing was changed")
-
-    def _standing(self, plan: Plan, keys: Iterable[TableKey]) -> dict[TableKey, RawTable]:
-        """What tables hold now, strangers' chains aside, from one reading."""
-        look = self._reader.look()
-        return {key: self._unstrange(plan, key, look) for key in keys}
-
-    def _undo(self, plan: Plan, key: TableKey, now: RawTable) -> str:
-        return undo_text(plan, key, chains=now.chains, jumps=now.jumps, owner=self._owner)
-
-    def _unstrange(self, plan: Plan, key: TableKey, now: Look) -> RawTable:
-        """A table without chains that somebody made meanwhile under names that the plan makes: they lack our marker."""
-        table = now.table(key)
-        made = [change.key for change in changes_of(plan, key) if change.old is None]
-        names = {self._chain(held): iptables_marker(self._owner, held).encode() for held in made}
-        strange = [
-            name
-            for name, marker in names.items()
-            if name in table.chains and not (table.chains[name] and marker in table.chains[name][0].body)
-        ]
-        return table.without(strange)
-
-    def _changed_tables(self, now: Mapping[TableKey, RawTable], before: Look) -> tuple[TableKey, ...]:
-        """The tables in which our chains, or how many jumps lead to them, aren't what they were.
-
-        Others may have written meanwhile, and built-in chains that a tool has made stay: neither is anything of ours.
-        """
-        return tuple(key for key, table in now.items() if not same_owned(table, before.table(key), self._owner))
 
     # --- what can't be said ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ from meshfw.model import Family
 
 _SECONDS: Final = 120.0
 """How long one process may take beside waiting for the lock: 100,000 rules on a busy host."""
+_REMEMBERED: Final = 16
 _ELF: Final = b"\x7fELF"
 _BUSY: Final = 4  # iptables, xshared.h: RESOURCE_PROBLEM
 _UNREADABLE: Final = "Parsing nftables rule failed"
@@ -74,6 +76,8 @@ class Tool:
         self._costs = costs
         self._home = home
         self._wait = wait
+        self.started: deque[int] = deque(maxlen=_REMEMBERED)
+        """The numbers of the last processes."""
 
     def command(self, family: Family) -> tuple[str, ...]:
         """The argument list that leaves alone what the input doesn't name."""
@@ -138,7 +142,7 @@ class Tool:
         data = text.encode(errors="surrogateescape")
         self._costs.processes += 1
         with self._home.entered():
-            return run(
+            done = run(
                 self.command(family),
                 timeout=_SECONDS + self._wait,
                 input=data,
@@ -146,6 +150,8 @@ class Tool:
                 inherit=(lock.descriptor,) if lock is not None else (),
                 check=False,
             )
+        self.started.append(done.pid)
+        return done
 
     def _failure(self, family: Family, done: Completed, text: str) -> CommandError:
         """The error of a failed process; it shows the line that was refused, since the legacy tools only count it."""

@@ -8,6 +8,7 @@ the dispatcher of one hook and place as ``meshfw/input/first`` with its policy i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final
@@ -26,7 +27,7 @@ from meshfw.backend import (
     Transaction,
     Unsupported,
 )
-from meshfw.backends.memory_kernel import NAME, Document, MemoryKernel, MemoryWatch, StoredRule, owned
+from meshfw.backends.memory_kernel import NAME, Document, MemoryKernel, MemoryWatch, StoredRule, Writer, owned
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, ModelError, ParseError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule, parse_rule
@@ -316,13 +317,13 @@ class MemoryBackend:
             document = changed.setdefault(family, Document(texts[family]))
             document.run(step.input)
         after = {family: str(document) for family, document in changed.items()}
-        done = self.kernel.swap(after, based_on=writes, writer=self._watch)
+        done = self.kernel.swap(after, based_on=writes, writer=Writer(os.getpid(), watch=self._watch))
         return Committed(Fingerprint((NAME, done)), exclusive=based_on is not None)
 
     def watch(self) -> MemoryWatch:
-        """The writes of others."""
+        """All writes, near where they changed something of the owner's."""
         if self._watch is None:
-            self._watch = self.kernel.watch()
+            self._watch = self.kernel.watch(self._names.owner)
         return self._watch
 
     def close(self) -> None:

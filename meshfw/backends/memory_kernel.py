@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from contextlib import suppress
+from typing import Final, NamedTuple
 
 from meshfw.backend import Event
 from meshfw.errors import BackendError, ConcurrentChangeError
@@ -20,6 +22,7 @@ from meshfw.model import Family, Table
 NAME: Final = "memory"
 
 _COUNTED: Final = re.compile(r"(?:\[(\d+):(\d+)\] )?(-[AI]) (\S+)(?: (.*))?\Z")
+_COUNTERS: Final = re.compile(r"\[\d+:\d+\] ?")
 _OWNED: Final = re.compile(r"[a-z][a-z0-9]*[:/]")
 StoredRule = tuple[int, int, str]
 """A stored rule: packets, bytes, text."""
@@ -187,6 +190,16 @@ def owned(chain: str, owner: str) -> bool:
     return chain.startswith((f"{owner}:", f"{owner}/"))
 
 
+def _of_owner(text: str, owner: str) -> list[str]:
+    """The lines of a text that name something of the owner's, in the table that each stands in, without counters."""
+    found, table = [], ""
+    for line in text.split("\n"):
+        table = line if line.startswith("*") else table
+        if f"{owner}:" in line or f"{owner}/" in line:
+            found.append(table + _COUNTERS.sub("", line))
+    return found
+
+
 def _references(text: str) -> Iterator[tuple[str, str]]:
     """The chains and sets that a rule's text names."""
     words = [word.text for word in split(text)]
@@ -198,31 +211,44 @@ def _references(text: str) -> Iterator[tuple[str, str]]:
 
 
 class MemoryWatch:
-    """Writes to a :class:`MemoryKernel` by others, as events behind an eventfd(2)."""
+    """Writes to a :class:`MemoryKernel`, as events behind an eventfd(2); near are those that changed the owner's."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self._told: deque[Event] = deque()
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
-        """The descriptor that becomes readable."""
+        """The descriptor that becomes readable; -1 once it is closed."""
         return self._descriptor
 
     def events(self) -> tuple[Event, ...]:
         """One event for each write since the last call."""
-        try:
-            return (Event(os.getpid(), NAME),) * os.eventfd_read(self._descriptor)
-        except BlockingIOError:
+        if self._descriptor < 0:
             return ()
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._descriptor)
+        return tuple(self._told.popleft() for _ in range(len(self._told)))
 
-    def tell(self) -> None:
-        """Make it readable."""
-        os.eventfd_write(self._descriptor, 1)
+    def tell(self, event: Event) -> None:
+        """Make it readable, with an event."""
+        if self._descriptor >= 0:
+            self._told.append(event)
+            os.eventfd_write(self._descriptor, 1)
 
     def close(self) -> None:
         """Give the descriptor back; a second call does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class Writer(NamedTuple):
+    """Who writes: what a watch is told of it, and the writer's own watch, where it has one."""
+
+    pid: int = 0
+    command: str = NAME
+    watch: MemoryWatch | None = None
 
 
 class MemoryKernel:
@@ -246,26 +272,26 @@ class MemoryKernel:
         with self._lock:
             return dict(self._texts), self.writes
 
-    def write(self, family: Family, text: str) -> None:
-        """Put a text in place of the family's; BackendError for one that can't be run."""
-        self.swap({family: str(Document(text))})
+    def write(self, family: Family, text: str, *, pid: int = 0, command: str = NAME) -> None:
+        """Put a text in place of the family's, as a process that others see; BackendError for one that can't be run."""
+        self.swap({family: str(Document(text))}, writer=Writer(pid or os.getpid(), command))
 
-    def swap(
-        self, texts: Mapping[Family, str], *, based_on: int | None = None, writer: MemoryWatch | None = None
-    ) -> int:
+    def swap(self, texts: Mapping[Family, str], *, based_on: int | None = None, writer: Writer | None = None) -> int:
         """Put texts in place of the old ones, all at once; the number of writes after it.
 
-        Raises ConcurrentChangeError, and changes nothing, when there were writes since ``based_on``. The writer's own
-        watch isn't told.
+        Raises ConcurrentChangeError, and changes nothing, when there were writes since ``based_on``. Every watch is
+        told of it, that of the writer as of its own.
         """
         with self._lock:
             if based_on is not None and based_on != self.writes:
                 raise ConcurrentChangeError("somebody wrote since the text was read", backend=NAME)
+            pid, command, own = writer or Writer(os.getpid())
+            before = {family: self._texts[family] for family in texts}
             self._texts.update(texts)
             self.writes += 1
             for watch in self._watches:
-                if watch is not writer:
-                    watch.tell()
+                near = any(_of_owner(before[it], watch.owner) != _of_owner(texts[it], watch.owner) for it in texts)
+                watch.tell(Event(pid, command, watch is own, near, self.writes))
             return self.writes
 
     def count(self, *, packets: int = 1, octets: int = 60) -> None:
@@ -277,9 +303,9 @@ class MemoryKernel:
                     chain.rules[:] = [(held + packets, size + octets, rule) for held, size, rule in chain.rules]
                 self._texts[family] = str(document)
 
-    def watch(self) -> MemoryWatch:
-        """A watch of its own for the caller, who gives it back to :meth:`unwatch`."""
-        watch = MemoryWatch()
+    def watch(self, owner: str) -> MemoryWatch:
+        """A watch of its own for a caller that writes for an owner, and gives it back to :meth:`unwatch`."""
+        watch = MemoryWatch(owner)
         with self._lock:
             self._watches.append(watch)
         return watch

@@ -40,6 +40,7 @@ from meshfw.backends.nft_listing import (
 from meshfw.backends.nft_neighbours import neighbour_findings, own_places_findings
 from meshfw.backends.nft_raw import OwnTables
 from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts, transaction_text
+from meshfw.backends.nft_watch import NftWatch, noted, own_tables
 from meshfw.backends.standing import mapped_files, sealed
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
@@ -85,6 +86,7 @@ class NftBackend:
 
     def __init__(self, site: Site) -> None:
         self._owner = site.owner
+        self._netns = site.netns
         self._language = site.language
         self._isolated, self._adopt = (_option(site, name) for name in _OPTIONS)
         self.cache = Cache()
@@ -101,6 +103,7 @@ class NftBackend:
         self._expected: dict[ListKey, Expected] = {}
         self._own_generation = -1
         self._paths: Known = {}
+        self._watch: NftWatch | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -108,13 +111,17 @@ class NftBackend:
         return Capabilities(atomicity=Atomicity.RULESET, foreign_accept_wins=False)
 
     def close(self) -> None:
-        """Close the socket and the library's context; the rules stay."""
+        """Close the sockets and the library's context; the rules stay."""
+        if self._watch is not None:
+            self._watch.close()
         self._netlink.close()
         self._nft.close()
 
-    def watch(self) -> Watch | None:
-        """No events yet: the generation is cheap enough to ask."""
-        return None
+    def watch(self) -> Watch:
+        """Commits by anybody, near where they touch our two tables; the first call begins to listen."""
+        if self._watch is None:
+            self._watch = NftWatch(own_tables(self._owner), self._netlink, namespace=self._netns)
+        return self._watch
 
     # --- reading ---
 
@@ -299,13 +306,15 @@ class NftBackend:
         if based_on is not None and based_on != self._own.at(before):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=NAME)
         self._own_generation = -1
-        for step in transaction.steps:
-            try:
-                self._nft.run(step.input, handles=False)
-            except BackendError as error:
-                if self._netlink.generation() != before:
-                    raise ConcurrentChangeError("somebody else wrote during the commit", backend=NAME) from None
-                raise _explained(error) from None
+        with noted(self._watch) as own:
+            for step in transaction.steps:
+                try:
+                    self._nft.run(step.input, handles=False)
+                except BackendError as error:
+                    if self._netlink.generation() != before:
+                        raise ConcurrentChangeError("somebody else wrote during the commit", backend=NAME) from None
+                    raise _explained(error) from None
+            own.made = len(transaction.steps)
         after = self._netlink.generation()
         exclusive = based_on is not None and after == before + len(transaction.steps)
         self._expected = {}

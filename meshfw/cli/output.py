@@ -12,26 +12,11 @@ import msgspec
 
 from meshfw.errors import MeshfwError
 from meshfw.plan import Edit
+from meshfw.printable import one_line as one_line  # noqa: PLC0414 - the verbs find here whatever prints
+from meshfw.printable import printable as printable  # noqa: PLC0414 - as above
 
 _STYLES: Final = {"+": "green", "~": "yellow", "-": "red"}
-_COMMANDING: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Control characters (ECMA-48, C0 and C1) but tab and newline, and those that reorder or break lines (UAX #9)."""
 _IPV4: Final = re.compile(r"\bipv4\b")
-
-
-def printable(text: str) -> str:
-    """The text with whatever could command a terminal written as an escape; lines and tabs stay."""
-    return _COMMANDING.sub(_escaped, text)
-
-
-def one_line(text: str) -> str:
-    """The printable text of what stands on one line, whatever it holds."""
-    return printable(text).replace("\n", "\\n")
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def for_tools(text: str) -> str:

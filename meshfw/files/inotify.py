@@ -120,12 +120,8 @@ class FileChanges:
         """The descriptor that becomes readable when one of the files may be another; -1 once it is closed."""
         return self._inotify.fileno()
 
-    def drain(self) -> None:
-        """Take note of what there is; never blocks."""
-        self.changed()
-
-    def changed(self) -> bool:
-        """Whether one of the files may be another since the last call: the descriptor tells of its neighbours too."""
+    def drain(self) -> bool:
+        """Take note of what there is, and whether one of the files may be another: its neighbours are told of too."""
         changed = False
         for _ in range(_ATTEMPTS):
             events = self._inotify.read()

@@ -39,11 +39,15 @@ _DEBIAN_PACKAGES = (
 
 
 class Completed(msgspec.Struct, frozen=True):
-    """What a process left: its output and error text, and its exit code (negative: the signal that ended it)."""
+    """What a process left: its output and error text, and its exit code (negative: the signal that ended it).
+
+    ``pid`` is the number that it had.
+    """
 
     stdout: str
     stderr: str
     returncode: int
+    pid: int = 0
 
 
 def run(
@@ -99,7 +103,7 @@ def run(
         raise CommandError(argv, returncode=-signal.SIGKILL, stderr=said, remedy=remedy)
     if check and process.returncode != 0:
         raise CommandError(argv, returncode=process.returncode, stderr=_text(stderr), remedy=remedy)
-    return Completed(_text(stdout), _text(stderr), process.returncode)
+    return Completed(_text(stdout), _text(stderr), process.returncode, process.pid)
 
 
 class _Watchdog:

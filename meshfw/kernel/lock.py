@@ -7,6 +7,7 @@ since each opens the file for itself.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -34,9 +35,7 @@ def instance_lock(owner: str, namespace: Namespace, *, timeout: float, directory
     unprivileged user namespace) $XDG_RUNTIME_DIR/meshfw, or a directory of this user alone under the
     temporary one. BackendError or KernelError when no lock file can be made.
     """
-    name = f"{owner}-{namespace.device}-{namespace.inode}.lock"
-    if "/" in name or "\0" in name:
-        raise BackendError(f"{owner!r} can't be an owner")
+    name = f"{place_name(owner, namespace)}.lock"
     place, folder = _lock_directory(directory)
     path = os.path.join(place, name)
     try:
@@ -47,6 +46,21 @@ def instance_lock(owner: str, namespace: Namespace, *, timeout: float, directory
             _release(descriptor, folder, name)
     finally:
         os.close(folder)
+
+
+def place_name(owner: str, namespace: Namespace) -> str:
+    """How the files of one owner in one network namespace begin, for as long as that namespace lives."""
+    if "/" in owner or "\0" in owner:
+        raise BackendError(f"{owner!r} can't be an owner")
+    return f"{owner}-{namespace.device}-{namespace.inode}"
+
+
+def runtime_directory() -> str:
+    """Where running processes of one owner find each other: $RUNTIME_DIRECTORY (systemd.exec(5)), else as for locks."""
+    named = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    place, folder = _lock_directory(named if os.path.isabs(named) else None)
+    os.close(folder)
+    return place
 
 
 def _acquire(folder: int, name: str, path: str, timeout: float) -> int:
@@ -183,6 +197,22 @@ class XtablesLock(NamedTuple):
     descriptor: int
 
 
+def xtables_lock_file() -> str:
+    """The path of that lock's file, for us and for the tools that we start."""
+    return os.environ.get(XTABLES_VARIABLE) or XTABLES_LOCK
+
+
+def _open_lock(path: str) -> int:
+    """The lock's file, open for writing where that is allowed: who listens to it tells us from the tools by that."""
+    for mode in (os.O_RDWR, os.O_RDONLY):
+        try:
+            return os.open(path, mode | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if mode == os.O_RDONLY or error.errno not in {errno.EACCES, errno.EROFS}:
+                raise
+    raise AssertionError("unreachable")
+
+
 @contextmanager
 def xtables_lock(*, timeout: float) -> Iterator[XtablesLock]:
     """A block in which no iptables-legacy writes but those started with what it gives.
@@ -192,9 +222,9 @@ def xtables_lock(*, timeout: float) -> Iterator[XtablesLock]:
     wait for us; and it inherits the lock, so that the next writer waits for it even if we are killed meanwhile. Waits
     at most ``timeout`` seconds, then raises LockError, with the holder where the system tells.
     """
-    path = os.environ.get(XTABLES_VARIABLE) or XTABLES_LOCK
+    path = xtables_lock_file()
     try:
-        held = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        held = _open_lock(path)
     except OSError as error:
         raise refused(error, f"open the lock file {path}", remedy=f"{XTABLES_VARIABLE} names another one") from error
     try:
@@ -225,12 +255,21 @@ def _flock(descriptor: int, path: str, timeout: float) -> None:
 
 def _flock_holder(descriptor: int) -> int | None:
     """The process that holds a flock on the file, as /proc/locks has it; None where it doesn't tell."""
-    status = os.fstat(descriptor)
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
-        with open("/proc/locks", encoding="ascii") as file:
-            fields = [line.split() for line in file]
+        with open(LOCKS, "rb") as file:
+            return flock_holder(file.read(), os.fstat(descriptor))
     except OSError:
         return None
-    holders = [int(words[4]) for words in fields if len(words) > 5 and words[1] == "FLOCK" and words[5] == place]
+
+
+LOCKS: Final = "/proc/locks"
+
+
+def flock_holder(locks: bytes, file: os.stat_result) -> int | None:
+    """The process that holds a flock on a file, by the text of /proc/locks (proc(5)); None where it has none."""
+    place = b"%02x:%02x:%d" % (os.major(file.st_dev), os.minor(file.st_dev), file.st_ino)
+    if place not in locks:
+        return None
+    fields = [line.split() for line in locks.splitlines()]
+    holders = [int(words[4]) for words in fields if len(words) > 5 and words[1] == b"FLOCK" and words[5] == place]
     return next((holder for holder in holders if holder > 0), None)

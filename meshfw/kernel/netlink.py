@@ -96,6 +96,11 @@ class Nfnetlink:
         """Close the socket; a second call does nothing, and any other call afterwards is a KernelError."""
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """The netlink port of the socket, by which the kernel names its commits; 0 once it is closed."""
+        return int(self._socket.getsockname()[0]) if self._socket.fileno() >= 0 else 0
+
     def generation(self) -> int:
         """The number of the last committed transaction in this namespace, over all families and tables.
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from meshfw.model import Ruleset
-from meshfw.testing import drift_laws, failure_laws, laws, packet_laws
+from meshfw.testing import drift_laws, failure_laws, laws, packet_laws, watch_laws
 from meshfw.testing.edits import edited, middle
 from meshfw.testing.lab import Case, Coverage, Lab, Law, coverage
 from meshfw.testing.rulesets import compact, compact_changed, small
 
-LAWS: Final[tuple[Law, ...]] = (*laws.LAWS, *drift_laws.LAWS, *packet_laws.LAWS, *failure_laws.LAWS)
+LAWS: Final[tuple[Law, ...]] = (
+    *laws.LAWS,
+    *drift_laws.LAWS,
+    *packet_laws.LAWS,
+    *failure_laws.LAWS,
+    *watch_laws.LAWS,
+)
 """The whole book."""
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection
 
-from meshfw.backend import Capabilities, Committed, Fingerprint, Observed, Step, Transaction, Unsupported, Watch
+from meshfw.backend import Capabilities, Committed, Fingerprint, Observed, Step, Transaction, Unsupported
 from meshfw.backends.memory import MemoryBackend
-from meshfw.backends.memory_kernel import MemoryKernel
 from meshfw.kernel.command import run
 from meshfw.model import Family, OpaqueMatch, OpaqueTarget, Rule, Ruleset, SetKey
 from meshfw.plan import ListChange, Plan, diff
@@ -212,14 +211,6 @@ class RefusesTooLate(Mutated):
                     self.kernel.write(chain.family, self.kernel.text(chain.family))
                     return (Unsupported(f"{chain.key}, rule {index}", "it is opaque"),)
         return ()
-
-
-class DeafWatch(Mutated):
-    """Has a watch that tells of nothing."""
-
-    def watch(self) -> Watch:
-        """One that nobody writes to."""
-        return MemoryKernel().watch()
 
 
 class CleansUpAtClose(Mutated):

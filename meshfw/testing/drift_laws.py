@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from typing import Final
 
 from meshfw.backend import Outcome, Provable
@@ -163,28 +162,6 @@ def _digest(lab: Lab) -> str | None:
     return digest
 
 
-def _needs_watch(lab: Lab) -> str | None:
-    return None if lab.has_watch else "the backend has no events here"
-
-
-@law(_needs_watch)
-def watch_tells_of_foreign_writes(lab: Lab, case: Case) -> None:
-    """A write by another instance makes the watch readable, once; our reading doesn't."""
-    backend = lab.backend()
-    apply(backend, case.one)
-    watch = backend.watch()
-    assert watch is not None
-    watch.events()
-    poller = select.poll()
-    poller.register(watch.fileno(), select.POLLIN)
-    backend.observe()
-    assert not poller.poll(20), "reading is no event"
-    lab.changed(case.other)
-    assert poller.poll(1000), "a foreign write made no event"
-    assert watch.events(), "readable, and no event behind it"
-    assert not poller.poll(20), "readable after all events were taken"
-
-
 LAWS: Final = (
     tampering_is_repaired,
     every_kind_of_tampering_is_repaired,
@@ -194,6 +171,5 @@ LAWS: Final = (
     fingerprint_moves_with_every_write,
     fingerprint_is_of_what_was_read,
     digest_tells_of_every_change,
-    watch_tells_of_foreign_writes,
 )
 """The second part of the book."""

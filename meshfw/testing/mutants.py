@@ -18,7 +18,7 @@ from meshfw.errors import MeshfwError
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.model import Family
-from meshfw.testing import broken_readers, broken_writers
+from meshfw.testing import broken_readers, broken_watches, broken_writers
 from meshfw.testing.book import cases_of
 from meshfw.testing.lab import Foreign, Lab, Law
 
@@ -67,7 +67,12 @@ MUTANTS: Final = (
     Mutant(broken_readers.FrozenFingerprint, "fingerprint_moves_with_every_write"),
     Mutant(broken_readers.StaleFingerprint, "fingerprint_is_of_what_was_read"),
     Mutant(broken_readers.DigestOfNothing, "digest_tells_of_every_change"),
-    Mutant(broken_readers.DeafWatch, "watch_tells_of_foreign_writes"),
+    Mutant(broken_watches.DeafWatch, "watch_tells_of_foreign_writes"),
+    Mutant(broken_watches.FarSighted, "watch_tells_of_foreign_writes"),
+    Mutant(broken_watches.TakesAllForOurs, "own_commits_are_own"),
+    Mutant(broken_watches.BlamesOthers, "own_commits_are_own"),
+    Mutant(broken_watches.KeepsListening, "closing_ends_the_watch"),
+    Mutant(broken_watches.AsksToListen, "watching_spawns_nothing"),
     Mutant(broken_writers.ResetsCounters, "counters_survive"),
     Mutant(broken_readers.ClaimsExclusive, "stale_commit_is_refused"),
     Mutant(broken_readers.SkipsTheComparison, "intruder_is_noticed"),

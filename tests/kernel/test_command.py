@@ -29,7 +29,7 @@ def script(directory: Path, name: str, text: str) -> Path:
 
 def test_output_and_error_text_are_kept_apart() -> None:
     done = run(python("import sys; print('out'); print('err', file=sys.stderr)"), timeout=30)
-    assert done == Completed("out\n", "err\n", 0)
+    assert done == Completed("out\n", "err\n", 0, done.pid)
 
 
 def test_input_reaches_the_process() -> None:
