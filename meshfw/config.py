@@ -13,7 +13,8 @@ import msgspec
 
 from meshfw.errors import ConfigError
 from meshfw.plugins import AUTO
-from meshfw.settings import AgentSettings, agent_settings
+from meshfw.probe import Probing, read_probing
+from meshfw.settings import AgentSettings, HistorySettings, agent_settings, history_settings
 from meshfw.source import Settings, described, shown
 
 NEAR: Final = "meshfw.toml"
@@ -90,8 +91,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration.
 
     ``file`` is where it came from, empty for the defaults; ``options`` are the tables ``[backend.NAME]``; ``tables``
-    the configuration's own ``chain`` and ``set`` tables; ``agent`` how the agent works; ``warnings`` what its author
-    should know.
+    the configuration's own ``chain`` and ``set`` tables; ``agent`` how the agent works, ``history`` what is kept of
+    the past, ``safety`` what has to answer after a change; ``warnings`` what its author should know.
     """
 
     file: str = ""
@@ -103,6 +104,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     options: Mapping[str, Mapping[str, Any]] = {}
     tables: Mapping[str, Any] = {}
     agent: AgentSettings = AgentSettings()
+    safety: Probing = Probing()
+    history: HistorySettings = HistorySettings()
     warnings: tuple[str, ...] = ()
 
     def error(self, reason: str, *, key: str = "", expected: str = "") -> ConfigError:
@@ -170,7 +173,9 @@ def _config(settings: Settings) -> Config:
     plugins = _plugins(settings)
     sources = tuple(_source(table) for table in settings.tables("source"))
     tables = {name: value for name in ("chain", "set") if (value := settings.any(name)) is not None}
-    agent = _agent(settings)
+    agent = agent_settings(_table(settings, "agent"))
+    safety = read_probing(_table(settings, "safety"))
+    history = history_settings(_table(settings, "history"))
     settings.finish()
     for name, value in tables.items():
         if not isinstance(value, list | dict):
@@ -187,6 +192,8 @@ def _config(settings: Settings) -> Config:
         options=options,
         tables=tables,
         agent=agent,
+        safety=safety,
+        history=history,
         warnings=(warning,) if warning else (),
     )
 
@@ -229,11 +236,12 @@ def _plugins(settings: Settings) -> bool | tuple[str, ...]:
     return Settings({"plugins": value} if value is not None else {}, file=settings.file).strings("plugins")
 
 
-def _agent(settings: Settings) -> AgentSettings:
-    value = settings.any("agent")
+def _table(settings: Settings, name: str) -> Settings:
+    """A table of the configuration that may be left out."""
+    value = settings.any(name)
     if value is not None and not isinstance(value, dict):
-        raise settings.error(f"{shown(value)} is {described(value)}", key="agent", expected="a table [agent]")
-    return agent_settings(Settings(value or {}, file=settings.file, path=settings.key("agent")))
+        raise settings.error(f"{shown(value)} is {described(value)}", key=name, expected=f"a table [{name}]")
+    return Settings(value or {}, file=settings.file, path=settings.key(name))
 
 
 def _source(table: Settings) -> SourceTable:

@@ -221,6 +221,30 @@ class VerifyError(BackendError):
         return super().__str__() + "".join(f"\n  {line}" for line in lines)
 
 
+class RolledBackError(MeshfwError):
+    """A change that was undone, since something had to answer after it and didn't: ``failures`` is a line for each."""
+
+    def __init__(self, failures: Sequence[str]) -> None:
+        super().__init__(failures)
+        self.failures = tuple(failures)
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  {line}" for line in self.failures)
+        return f"the change was undone and the old rules are back, since after it failed:{lines}"
+
+
+class PendingError(MeshfwError):
+    """A change that waits to be confirmed, or the lack of one: why a command can't be done now, and what to do."""
+
+    def __init__(self, reason: str, *, remedy: str = "") -> None:
+        super().__init__(reason, remedy)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.reason + (f" ({self.remedy})" if self.remedy else "")
+
+
 class LockError(MeshfwError):
     """Another meshfw holds the instance lock of this owner and namespace."""
 

@@ -130,6 +130,21 @@ class Plan(msgspec.Struct, frozen=True):
         """The lists with rules that are written again, so that their counters must be fresh."""
         return tuple(change.key for change in self.lists if change.old is not None and change.moves(in_place=in_place))
 
+    @property
+    def before(self) -> Snapshot:
+        """The snapshot that it leads from, as far as it tells: what isn't changed is what was wanted."""
+        lists: dict[ListKey, ObservedList] = {
+            chain.key: ObservedList(chain.key, tuple(map(ObservedRule, chain.rules))) for chain in self.desired.chains
+        }
+        for new in self.desired.dispatchers():
+            lists[new.key] = ObservedList(new.key, tuple(map(ObservedRule, new.rules)), frozenset({new.policy}))
+        sets = {(entry.family, entry.name): entry for entry in self.desired.sets}
+        for change in self.lists:
+            _put_back(lists, change.key, change.old)
+        for set_change in self.sets:
+            _put_back(sets, set_change.key, set_change.old)
+        return Snapshot(lists, sets, self.rebuilt)
+
     def edits(self, formatter: Formatter) -> Iterator[Edit]:
         """The lines of the plan; ``formatter`` prints a rule of a family."""
         for family, reason in self.rebuilt.items():
@@ -154,6 +169,13 @@ class Plan(msgspec.Struct, frozen=True):
             }
             for edit in self.edits(formatter)
         ]
+
+
+def _put_back(held: dict[Any, Any], key: Any, old: Any) -> None:
+    if old is None:
+        held.pop(key, None)
+    else:
+        held[key] = old
 
 
 # --- diff --------------------------------------------------------------------------------------------------

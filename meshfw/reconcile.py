@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from meshfw.backend import Backend, Observed, Outcome, Report, Unsupported
@@ -10,34 +11,65 @@ from meshfw.expansion import expand
 from meshfw.model import Ruleset
 from meshfw.plan import Plan, diff
 from meshfw.proofs import Proofs
+from meshfw.snapshot import Snapshot
 
 ATTEMPTS: Final = 4
 """Tries before giving up on a kernel that keeps differing (another writer, or a defect)."""
 PATIENCE: Final = 4
 """Commits put off because somebody wrote in between. Then one is made all the same: whoever writes that often mostly
 writes rules of his own; such a commit is never exclusive, so all of ours is read behind it."""
+KEPT: Final = "kept"
+"""What a report says of the cache where a proof of an earlier process held."""
 
 
 def plan(backend: Backend, ruleset: Ruleset, *, proofs: Proofs | None = None) -> Plan:
     """What ``apply`` would change now; reads the kernel and writes nothing there.
 
-    With ``proofs`` nothing is read where an earlier process proved that there is nothing to change.
+    With ``proofs`` no rule is read where an earlier process proved that there is nothing to change.
 
     Raises:
         UnsupportedError: the backend can't express the ruleset.
     """
     wanted, _ = checked(backend, ruleset)
-    if proofs is not None and backend.cache.snapshot is None and proofs.find(backend, wanted) is not None:
+    if _is_proven(backend, wanted, proofs, declared=ruleset):
         return Plan(desired=wanted)
-    observed, _ = _look(backend)
-    found = _difference(backend, observed, wanted)
+    observed, found = _compared(backend, wanted)
     if proofs is not None and not found:
         proofs.keep(backend, wanted, observed.fingerprint)
     return found
 
 
-def apply(backend: Backend, ruleset: Ruleset, *, proofs: Proofs | None = None) -> Report:
-    """Make the kernel hold the ruleset, and prove it; with ``proofs`` for later processes too, and by earlier ones'.
+def compared(backend: Backend, ruleset: Ruleset) -> tuple[Snapshot, Plan]:
+    """What the kernel holds now, and what ``apply`` would change of it; as :func:`plan`."""
+    observed, found = _compared(backend, checked(backend, ruleset)[0])
+    return observed.snapshot, found
+
+
+def _compared(backend: Backend, wanted: Ruleset) -> tuple[Observed, Plan]:
+    observed, _ = _look(backend)
+    return observed, _difference(backend, observed, wanted)
+
+
+Agree = Callable[[Snapshot, Plan], None]
+"""Raises where a plan must not be carried out on what the kernel holds."""
+
+
+def apply(
+    backend: Backend,
+    ruleset: Ruleset,
+    *,
+    agree: Agree | None = None,
+    before: Callable[[Snapshot], None] | None = None,
+    stood: bool = False,
+    proofs: Proofs | None = None,
+) -> Report:
+    """Make the kernel hold the ruleset, and prove it.
+
+    ``agree`` is asked before each commit until one is made; nothing was written when it raises. Nobody asks it where
+    the last report still stands. ``before`` is told what the kernel holds, once and before anything is written; nothing
+    is if it raises. ``stood`` says of a ruleset that it stood there: what the backend now has against it is a warning.
+    With ``proofs`` what is proven is kept for later processes, and where an earlier one's holds no rule is read, unless
+    somebody is to ``agree``.
 
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
@@ -49,11 +81,15 @@ def apply(backend: Backend, ruleset: Ruleset, *, proofs: Proofs | None = None) -
     if report is not None:
         return report
     cache = backend.cache
-    wanted, warnings = checked(backend, ruleset)
-    if proofs is not None and cache.snapshot is None and _is_proven(backend, wanted, proofs, declared=ruleset):
-        return Report(outcome=Outcome.IDLE, backend=backend.name, cache="kept", warnings=warnings)
+    wanted, warnings = checked(backend, ruleset, stood=stood)
+    if agree is None and _is_proven(backend, wanted, proofs, declared=ruleset):
+        return Report(outcome=Outcome.IDLE, backend=backend.name, cache=KEPT, warnings=warnings)
     observed, state = _look(backend)
     first = todo = _difference(backend, observed, wanted)
+    if agree is not None:
+        agree(observed.snapshot, todo)
+    if todo and before is not None:
+        before(observed.snapshot)
     commits = refusals = 0
     notes: list[str] = []
     while todo:
@@ -63,17 +99,18 @@ def apply(backend: Backend, ruleset: Ruleset, *, proofs: Proofs | None = None) -
                 raise ConcurrentChangeError("somebody else keeps writing; nothing was changed", backend=backend.name)
             raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
         fresh = commits == refusals == 0
+        insist = refusals >= PATIENCE and agree is None  # nobody has agreed to what such a commit meets
         observed, committed = _commit(
-            backend, observed, todo, wanted, cached=fresh and state == "hit", insist=refusals >= PATIENCE, notes=notes
+            backend, observed, todo, wanted, cached=fresh and state == "hit", insist=insist, notes=notes
         )
         commits += committed
         refusals += not committed
         todo = _difference(backend, observed, wanted)
+        if agree is not None and not commits:
+            agree(observed.snapshot, todo)
     if observed.fingerprint is None and backend.fingerprint() is not None:
         notes.append("others kept writing while the rules were read: what was read may be of several moments")
-    _settle(backend, observed, wanted, declared=ruleset)
-    if proofs is not None:
-        proofs.keep(backend, wanted, observed.fingerprint)
+    _settle(backend, observed, wanted, declared=ruleset, proofs=proofs)
     return Report(
         outcome=Outcome.CHANGED if commits else Outcome.CLEAN,
         backend=backend.name,
@@ -96,14 +133,14 @@ def idle(backend: Backend, ruleset: Ruleset) -> Report | None:
     return cache.report if fingerprint is not None and fingerprint == cache.fingerprint else None
 
 
-def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...]]:
+def checked(backend: Backend, ruleset: Ruleset, *, stood: bool = False) -> tuple[Ruleset, tuple[str, ...]]:
     """The ruleset as the backend is to hold it, without sets where it has none, and the backend's warnings about it.
 
     The backend is asked about what it will get, so its findings count rules as the plan does; what can't be expanded is
     named by the declared rule. Nothing is read or written.
 
     Raises:
-        UnsupportedError: the backend can't express the ruleset.
+        UnsupportedError: the backend can't express the ruleset, and it isn't said to have stood there.
     """
     if not backend.capabilities.native_sets:
         expansion = backend.cache.expansion = expand(ruleset, backend.cache.expansion)
@@ -112,17 +149,22 @@ def checked(backend: Backend, ruleset: Ruleset) -> tuple[Ruleset, tuple[str, ...
         ruleset = expansion.ruleset
     findings = backend.check(ruleset)
     refused = [finding for finding in findings if finding.refuses]
-    if refused:
+    if refused and not stood:
         raise UnsupportedError(backend.name, refused)
     return ruleset, tuple(str(finding) for finding in findings)
 
 
-def _is_proven(backend: Backend, wanted: Ruleset, proofs: Proofs, *, declared: Ruleset) -> bool:
-    """Whether an earlier process proved what the kernel holds now; then its fingerprint stands for it from now on."""
+def _is_proven(backend: Backend, wanted: Ruleset, proofs: Proofs | None, *, declared: Ruleset) -> bool:
+    """Whether an earlier process proved what the kernel holds now; then its fingerprint stands for it from now on.
+
+    Nobody asks for it who has read the rules himself.
+    """
+    cache = backend.cache
+    if proofs is None or cache.snapshot is not None:
+        return False
     proven = proofs.find(backend, wanted)
     if proven is None:
         return False
-    cache = backend.cache
     if proven.fingerprint is not None:
         cache.fingerprint, cache.ruleset = proven.fingerprint, declared
         cache.report = Report(outcome=Outcome.IDLE, backend=backend.name, cache="hit")
@@ -187,7 +229,7 @@ def _commit(
     return Observed(observed.snapshot.updated(part.snapshot, todo.keys), part.fingerprint), True
 
 
-def _settle(backend: Backend, observed: Observed, wanted: Ruleset, *, declared: Ruleset) -> None:
+def _settle(backend: Backend, observed: Observed, wanted: Ruleset, *, declared: Ruleset, proofs: Proofs | None) -> None:
     """Remember what was proven: the snapshot, now known to equal the wanted ruleset's own values."""
     cache = backend.cache
     cache.snapshot = observed.snapshot.adopted(wanted)
@@ -195,3 +237,5 @@ def _settle(backend: Backend, observed: Observed, wanted: Ruleset, *, declared: 
     cache.ruleset = declared
     cache.reason = "hit" if observed.fingerprint is not None else "no fingerprint"
     cache.report = Report(outcome=Outcome.IDLE, backend=backend.name, cache="hit")
+    if proofs is not None:
+        proofs.keep(backend, wanted, observed.fingerprint)

@@ -1,4 +1,4 @@
-"""What the configuration's ``[agent]`` table says: how the agent works, each number with its unit and its bounds."""
+"""What the tables ``[agent]`` and ``[history]`` say, each number with its unit and its bounds."""
 
 from __future__ import annotations
 
@@ -56,10 +56,12 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     resync: float = 300.0
     """At least this often it looks, whatever was heard: the safety net under the events."""
-    debounce: float = 0.05
+    debounce: float = 0.02
     """How long it waits for more after an event, so that a burst of writes is one repair."""
     full_check: float = 3600.0
     """How often it reads everything again through the tools, past all that it remembers; 0: never."""
+    follow: bool = True
+    """Whether a change of the configuration's file is taken as soon as it's seen, rather than when it's asked for."""
     listen: Address | None = None
     """Where it answers over HTTP; None: nowhere."""
     log: LogFormat = LogFormat.TEXT
@@ -86,6 +88,20 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         return (f"agent.listen: whoever reaches {self.listen} can read the names of chains and of who changed them",)
 
 
+class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The ``[history]`` table."""
+
+    keep: int = 10
+    """How many applied states are kept, so that a rollback can go back to them."""
+
+
+def history_settings(table: Settings) -> HistorySettings:
+    """The settings of the history that a table says; ConfigError as for :func:`agent_settings`."""
+    found = HistorySettings(keep=_count(table, "keep", HistorySettings().keep))
+    table.finish()
+    return found
+
+
 _DAY: Final = 86400.0
 _BOUNDS: Final = {
     "resync": (1.0, _DAY),
@@ -97,6 +113,7 @@ _BOUNDS: Final = {
     "back_off_longest": (0.05, _DAY),
 }
 _COUNTS: Final = {"rival_limit": (1, 1000), "patience": (2, 1000)}
+_LEAST_MOST: Final = {**_COUNTS, "keep": (2, 1000)}  # of one state alone there is nothing to go back to
 
 
 def agent_settings(table: Settings) -> AgentSettings:
@@ -114,6 +131,7 @@ def agent_settings(table: Settings) -> AgentSettings:
         log=table.choice("log", LogFormat, usual.log),
         level=table.choice("level", LogLevel, usual.level),
         on_stop=table.choice("on_stop", OnStop, usual.on_stop),
+        follow=table.take("follow", bool, usual.follow),
         last_good=table.take("last_good", bool, usual.last_good),
     )
     table.finish()
@@ -145,7 +163,7 @@ def _number(table: Settings, name: str, default: float) -> float:
 
 
 def _count(table: Settings, name: str, default: int) -> int:
-    least, most = _COUNTS[name]
+    least, most = _LEAST_MOST[name]
     value = table.take(name, int, default, expected=f"a whole number from {least} to {most}")
     if not least <= value <= most:
         raise table.error(f"{value} is out of range", key=name, expected=f"a whole number from {least} to {most}")

@@ -128,11 +128,7 @@ def format_state(state: State, language: Language, *, said: str = "") -> bytes:
     ruleset = state.ruleset
     writer = _Writer(msgspec.structs.replace(language, hosts=HostTables()))
     content = _Content(
-        owner=state.owner,
-        backend=state.backend,
-        netns=state.netns,
-        time=state.time,
-        reason=state.reason,
+        **{name: getattr(state, name) for name in State.__struct_fields__ if name != "ruleset"},
         rules=sum(len(chain.rules) for chain in ruleset.chains),
         digest=said or digest(ruleset),
         set=tuple(map(_written_set, ruleset.sets)),
@@ -187,9 +183,8 @@ class _Writer:
     def _doubtful(self, rule: Rule) -> bool:
         """Whether its text might be read as another rule."""
         target = rule.target
-        if type(target) is Jump:
-            return target.chain in self._targets or any(type(match) is OpaqueMatch for match in rule.matches)
-        return type(target) is OpaqueTarget or any(type(match) is OpaqueMatch for match in rule.matches)
+        named = isinstance(target, OpaqueTarget) or (isinstance(target, Jump) and target.chain in self._targets)
+        return named or any(isinstance(match, OpaqueMatch) for match in rule.matches)
 
     def _reads_as(self, text: str, rule: Rule, family: Family) -> bool:
         try:
@@ -232,14 +227,8 @@ def parse_state(document: bytes, language: Language, *, owner: str = "") -> Stat
         ruleset = _Reader(language).ruleset(content)
     except (ModelError, ParseError) as error:
         raise StateError(f"a rule of it can't be read here: {error}") from None
-    return State(
-        owner=content.owner,
-        backend=content.backend,
-        netns=content.netns,
-        ruleset=ruleset,
-        time=content.time,
-        reason=content.reason,
-    )
+    said = {name: getattr(content, name) for name in State.__struct_fields__ if name != "ruleset"}
+    return State(ruleset=ruleset, **said)
 
 
 def parse_summary(document: bytes, *, owner: str = "") -> Summary:
@@ -390,8 +379,10 @@ def _canonical(value: Any) -> str:
         return repr(value)
     if kind is tuple:
         return f"[{','.join([_canonical(item) for item in value])}]"
-    if isinstance(value, Enum | bool):
-        return repr(int(value) if kind is bool else value.value)
+    if isinstance(value, bool):
+        return repr(int(value))
+    if isinstance(value, Enum):
+        return repr(value.value)
     if isinstance(value, msgspec.Struct):
         fields = ",".join([_canonical(getattr(value, field)) for field in value.__struct_fields__])
         return f"{kind.__qualname__}({fields})"

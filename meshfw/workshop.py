@@ -15,6 +15,7 @@ from meshfw.backends.remembered import forget, recall, remember
 from meshfw.config import Config, Ipv6, find_config, load_config
 from meshfw.errors import BackendError, ConfigError
 from meshfw.extensions.language import Language
+from meshfw.history import History
 from meshfw.hookspecs import BackendPlugin, nothing
 from meshfw.languages.iptables import format_rule
 from meshfw.model import Family, Rule, Ruleset
@@ -46,22 +47,28 @@ class Where(Protocol):
         ...
 
 
+def _configuration(where: Where, *, needed: bool) -> Config:
+    path = find_config(where.config)
+    if path is None and needed:
+        raise ConfigError("there is no configuration", expected=_NO_CONFIG)
+    return Config() if path is None else load_config(path)
+
+
 class Workshop:
     """A configuration with its plugins, and what they make: the language, the wanted rules, the backend.
 
     ``warnings`` collects what a person should know, ``notes`` what one who asks for more detail may want to. Without
     ``needed`` a missing configuration means its defaults; without ``sources`` the configuration's rule sources are left
-    alone, whatever state they are in.
+    alone, whatever state they are in. ``config`` is a configuration to work with rather than any file.
     """
 
-    def __init__(self, where: Where, *, needed: bool = True, sources: bool = True) -> None:
-        path = find_config(where.config)
-        if path is None and needed:
-            raise ConfigError("there is no configuration", expected=_NO_CONFIG)
-        self.config: Config = Config() if path is None else load_config(path)
+    def __init__(
+        self, where: Where, *, needed: bool = True, sources: bool = True, config: Config | None = None
+    ) -> None:
+        self.config: Config = _configuration(where, needed=needed) if config is None else config
         self.warnings: list[str] = list(self.config.warnings)
         self.notes: list[str] = []
-        self._doubt = ""
+        self._doubt = self._preferred = ""
         self._netns = where.netns
         self._config = where.config
         self._wanted = where.backend or self.config.backend
@@ -108,12 +115,16 @@ class Workshop:
         """The backend that was named, or else the one that auto takes here; the warnings tell what it met."""
         if self._named is not None:
             return self._named
-        remembered, odd = recall(self.config.owner, self._netns)
+        remembered, odd = (self._preferred, "") if self._preferred else recall(self.config.owner, self._netns)
         verdict = self.plugins.automatic(self.sightings, remembered=remembered)
         self.warnings += [*([odd] if odd else []), *verdict.warnings]
         self.notes.append(f"auto takes {verdict.name}: {verdict.reason}")
         self._doubt = verdict.doubt
         return self.plugins.usable(verdict)
+
+    def prefer(self, backend: str) -> None:
+        """Have auto take this for the backend that it took last time; to be said before it chooses."""
+        self._preferred = backend
 
     @contextmanager
     def backend(self, offer: BackendPlugin | None = None) -> Iterator[Backend]:
@@ -219,12 +230,18 @@ class Workshop:
         """Of which backends that can be used here nobody can tell what stands there, and why: a text each."""
         return tuple(untold(item.offer.name, item.unread) for item in unread(self.sightings))
 
+    @cached_property
+    def history(self) -> History:
+        """The states that were applied here."""
+        return History(self.config.owner, self._netns, self.language, keep=self.config.history.keep)
+
     def remember(self, backend: Backend) -> None:
         """Keep what auto took for the next time, where it was auto that took it."""
         if self._named is None:
             why_not = remember(self.config.owner, self._netns, backend.name)
-            if why_not:
-                self.notes.append(f"not remembered for the next time: {why_not}")
+            note = f"not remembered for the next time: {why_not}"
+            if why_not and note not in self.notes:
+                self.notes.append(note)
 
     def forget(self, backend: str | None = None) -> None:
         """Keep no longer what auto took, whatever that was or if it was this backend."""

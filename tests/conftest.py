@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +19,7 @@ IN_CI = os.environ.get("CI") == "true"
 # The Debian package of each tool, or file that is no tool of PATH, that a test may ask for.
 PACKAGES = {
     "/etc/alternatives/iptables": "iptables",
+    "/lib/systemd/systemd": "systemd",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "/usr/lib/cni/firewall": "containernetworking-plugins",
     "/usr/lib/cni/host-local": "containernetworking-plugins",
@@ -25,6 +27,7 @@ PACKAGES = {
     "/usr/lib/python3/dist-packages/firewall/core/fw.py": "python3-firewall",
     "/usr/lib/python3/dist-packages/nftables/nftables.py": "python3-nftables",
     "/usr/sbin/ufw": "ufw",
+    "dot": "graphviz",
     "ip": "iproute2",
     "ip6tables-legacy-restore": "iptables",
     "ip6tables-nft-restore": "iptables",
@@ -33,6 +36,7 @@ PACKAGES = {
     "nft": "nftables",
     "nsenter": "util-linux",
     "strace": "strace",
+    "systemd-analyze": "systemd",
     "unshare": "util-linux",
 }
 
@@ -73,6 +77,17 @@ def requires() -> Callable[..., None]:
             cannot_run(f"not installed: {', '.join(missing)}", f"apt-get install {' '.join(packages)}")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def loopback() -> None:
+    """Ends the test where this host's own addresses can't be reached, as in a network namespace just made."""
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((host, 9))
+        except OSError as error:
+            cannot_run(f"{host} can't be reached: {error.strerror}", "ip link set lo up")
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,7 @@ def test_options_of_all_verbs_stand_before_or_behind_the_verb(argv: tuple[str, .
         "verbose": True,
         "config": "f",
         "transaction": False,
+        "out": None,
     }  # fmt: skip - the values beside each other
 
 
@@ -147,11 +148,11 @@ def test_wrong_usage_is_an_error_and_never_the_answer_changes_pending(cli: Any, 
         (("plan", "--jsn"), "meshfw plan [options]", "there is no option --jsn (did you mean --json?)"),
         (("plan", "--trans"), "meshfw plan [options]", "there is no option --trans (did you mean --transaction?)"),
         (("show", "x"), "meshfw show [options]", "show takes no 'x'"),
-        (("apply", "--lock-timeout"), "meshfw apply [options]", "--lock-timeout: expected one argument"),
+        (("apply", "--lock-timeout"), "meshfw apply [options] [PLAN]", "--lock-timeout: expected one argument"),
         *(
             (
                 ("apply", "--lock-timeout", text),
-                "meshfw apply [options]",
+                "meshfw apply [options] [PLAN]",
                 f"--lock-timeout: '{text}' is no time to wait",
             )
             for text in ("abc", "-1", "nan", "inf")

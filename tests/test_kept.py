@@ -16,7 +16,7 @@ import pytest
 
 from meshfw.backends.spellings import KnownTexts
 from meshfw.files import kept
-from meshfw.files.kept import opened_directory, read_kept, write_kept
+from meshfw.files.kept import make_kept, opened_directory, read_kept, write_kept, write_private
 from meshfw.model import Family
 
 WRITERS = 4
@@ -143,3 +143,26 @@ def test_who_never_gets_the_lock_goes_on_and_keeps_it_the_next_time(
     assert [texts.printed(Family.IPV4, text) for text in ("8:00", "9:00")] == ["08:00:00", "09:00:00"]
     texts.keep([(Family.IPV6, "7:00", "07:00:00")])
     assert [known(text) for text in ("8:00", "9:00")] == ["08:00:00", "09:00:00"]
+
+
+def test_a_private_file_is_written_in_one_step_wherever_it_shall_be(tmp_path: Path) -> None:
+    public = tmp_path / "public"
+    public.mkdir()
+    public.chmod(0o1777)
+    path = public / "file"
+    path.write_text("before, for all to read")
+    path.chmod(0o644)
+    write_private(str(path), b"after")
+    assert path.read_bytes() == b"after"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(public.iterdir()) == [path]
+    for odd in (public / "none" / "file", public):
+        with pytest.raises(OSError, match=r"No such file|Is a directory|not empty|Device or resource busy"):
+            write_private(str(odd), b"")
+    assert list(public.iterdir()) == [path]
+
+
+def test_a_directory_of_our_own_is_root_s_alone_and_made_once(tmp_path: Path) -> None:
+    made = make_kept(str(tmp_path / "state"), "inner")
+    assert made == make_kept(str(tmp_path / "state"), "inner")
+    assert Path(made).stat().st_mode & 0o777 == 0o700

@@ -10,12 +10,13 @@ import pytest
 from meshfw.backend import Committed, Fingerprint, Observed, Outcome, Site, Transaction, Unsupported
 from meshfw.backends.memory import MemoryBackend
 from meshfw.backends.memory_kernel import MemoryKernel
-from meshfw.errors import BackendError, ConcurrentChangeError, UnsupportedError, VerifyError
+from meshfw.errors import BackendError, ConcurrentChangeError, StateError, UnsupportedError, VerifyError
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.model import ChainKey, Family, Ruleset, Set, SetKey, Table
+from meshfw.plan import Plan
 from meshfw.reconcile import ATTEMPTS, PATIENCE, apply, plan
-from meshfw.snapshot import ListKey
+from meshfw.snapshot import ListKey, Snapshot
 from meshfw.testing.edits import EDITS, edited, last, middle
 from meshfw.testing.lab import differences
 from meshfw.testing.rulesets import commented, copied, sample, small
@@ -310,6 +311,32 @@ def test_patience_with_others_ends_and_then_everything_is_read(make: Make) -> No
     assert recording.calls[-2:] == ["commit", "observe"]
     assert (report.outcome, report.commits) == (Outcome.CHANGED, 1)
     assert_held(make, SMALL)
+
+
+def test_who_does_not_agree_is_asked_before_anything_is_written(make: Make, kernel: MemoryKernel) -> None:
+    def refuse(snapshot: Snapshot, todo: Plan) -> None:
+        raise StateError(f"{snapshot.rules} rules, {len(todo.lists)} lists to change")
+
+    recording = Recording(make())
+    with pytest.raises(StateError, match=r"^0 rules, [1-9]\d* lists to change$"):
+        apply(recording, SMALL, agree=refuse)
+    assert "commit" not in recording.calls
+    apply(recording, SMALL)
+    with pytest.raises(StateError, match="0 lists to change"):
+        apply(recording, copied(SMALL), agree=refuse)
+    assert_held(make, SMALL)
+
+
+def test_who_agreed_is_asked_again_after_a_writer_before_the_commit(make: Make) -> None:
+    class Busy(Wrapped):
+        def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
+            assert based_on is not None, "a commit that nobody agreed to"
+            raise ConcurrentChangeError("somebody else wrote", backend="memory")
+
+    asked = []
+    with pytest.raises(ConcurrentChangeError, match="nothing was changed"):
+        apply(Busy(make()), SMALL, agree=lambda snapshot, todo: asked.append(len(todo.lists)))
+    assert len(asked) == ATTEMPTS + PATIENCE + 1
 
 
 def test_what_never_arrives_is_named_line_by_line(make: Make) -> None:

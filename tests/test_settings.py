@@ -87,3 +87,23 @@ def test_an_address_that_others_reach_is_warned_of(text: str, warned: int) -> No
     settings = agent(f'listen = "{text}"')
     assert len(settings.warnings) == warned
     assert all(text in warning for warning in settings.warnings)
+
+
+def test_how_many_states_are_kept_is_read() -> None:
+    assert parse_config("").history.keep == 10
+    assert parse_config("history = { keep = 2 }").history.keep == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("history = 10", "history: 10 is a number; expected a table [history]"),
+        ("history.keep = 1", "history.keep: 1 is out of range; expected a whole number from 2 to 1000"),
+        ('history.keep = "all"', "history.keep: 'all' is a string; expected a whole number from 2 to 1000"),
+        ("history.kept = 3", "history.kept: unknown key (did you mean keep?); expected keep"),
+    ],
+)
+def test_a_mistake_about_the_history_is_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_config(text, file="f")
+    assert str(refused.value).removeprefix("f: ") == message

@@ -226,6 +226,16 @@ def test_snapshots_with_one_digest_have_one_plan(data: st.DataObject) -> None:
     assert same == (not diff(seen(one), other))
 
 
+@given(st.data())
+def test_a_plan_knows_what_it_leads_from(data: st.DataObject) -> None:
+    one = data.draw(DRAWN)
+    other = data.draw(st.one_of(edits(one), DRAWN, st.just(Ruleset())))
+    plan = diff(seen(one), other)
+    if not plan.rebuilt:
+        assert not diff(plan.before, one)
+        assert plan.before.meaning().notes == ()
+
+
 def test_what_no_ruleset_can_say_is_told() -> None:
     key = DOOR.chains[0].key
     attached = Attachment(family=key.family, table=key.table, hook=Hook.INPUT, chain="main", policy=Policy.DROP)

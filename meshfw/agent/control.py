@@ -214,8 +214,9 @@ def ask(path: str, command: str, *, timeout: float = PATIENCE, owner: str = "", 
             answer = json.loads(_read_line(agent, end, most=ANSWER_MOST))
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
         whose = f" for owner {owner}" if owner else ""
+        root = "" if os.geteuid() == 0 else "; one of root's answers to root"
         raise AgentError(
-            f"no agent runs{whose} here (nobody answers at {path})", remedy="'meshfw agent' starts one"
+            f"no agent runs{whose} here (nobody answers at {path})", remedy=f"'meshfw agent' starts one{root}"
         ) from error
     except PermissionError as error:
         raise AgentError(f"{path} is not for this user", remedy="ask as root, or as the agent's user") from error

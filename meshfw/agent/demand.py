@@ -17,6 +17,7 @@ from meshfw.workshop import Workshop
 SOURCES: Final = "sources"
 LAST_GOOD: Final = "last good"
 HELD: Final = "held"
+_ROLLED_BACK: Final = "the declared rules were rolled back, and wait for a change or 'meshfw apply'"
 _FEW: Final = 10
 """So many rules may go whatever their share is: a share of a few means little."""
 
@@ -30,14 +31,19 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Demand:
-    """The open sources of a configuration, and what to keep in their place."""
+    """The open sources of a configuration, and what to keep in their place.
 
-    def __init__(self, shop: Workshop, past: Past, settings: AgentSettings) -> None:
+    ``kept`` is the ruleset that was last applied well, None at the beginning.
+    """
+
+    def __init__(self, shop: Workshop, past: Past, settings: AgentSettings, *, kept: Ruleset | None = None) -> None:
         self._shop = shop
         self._past = past
         self._settings = settings
         self._sources: Sources | None = None
         self._declared: Ruleset | None = None
+        self._rejected: Ruleset | None = None
+        self.kept = kept
         self.changes: tuple[Changes, ...] = ()
         """Word of changes, of the sources that are open and give it."""
 
@@ -47,28 +53,30 @@ class Demand:
             self._sources.close()
             self._sources, self.changes = None, ()
 
-    def load(self, *, kept: Ruleset | None) -> Wanted:
-        """What is wanted now; ``kept`` is what was kept until now, None at the beginning.
+    def reject(self) -> None:
+        """What is declared now was tried and undone: don't give it again before it changes."""
+        self._rejected = self._declared
+
+    def load(self) -> Wanted:
+        """What is wanted now.
 
         Where the sources fail, or say less than may go at once, that is a problem and what was kept stays.
         """
         try:
             declared = self._load()
         except MeshfwError as error:
-            return self._without_sources(kept, str(error))
+            return self._without_sources(str(error))
         except OSError as error:
-            return self._without_sources(kept, f"{error.filename or 'a source'}: {error.strerror or error}")
+            return self._without_sources(f"{error.filename or 'a source'}: {error.strerror or error}")
         if self._declared is not None and declared == self._declared:
             declared = self._declared  # the very object, which the backend's cache knows
-        held = self._past.held(declared)
-        if held is not None:
-            return Wanted(held, HELD, "the declared rules were rolled back, and wait for a change or 'meshfw apply'")
-        before = kept if kept is not None else self._past.last()
-        refusal = self._shrinks(before, declared)
-        if refusal:
-            return Wanted(kept if kept is not None else before, LAST_GOOD, refusal)
         self._declared = declared
-        return Wanted(declared)
+        held = self._past.held(declared)
+        if held is not None or declared == self._rejected:
+            return Wanted(self.kept if held is None or held == self.kept else held, HELD, _ROLLED_BACK)
+        before = self.kept if self.kept is not None else self._past.last()
+        refusal = self._shrinks(before, declared)
+        return Wanted(before, LAST_GOOD, refusal) if refusal else Wanted(declared)
 
     def _load(self) -> Ruleset:
         if self._sources is None:
@@ -76,9 +84,9 @@ class Demand:
             self.changes = self._sources.changes()
         return self._sources.load()
 
-    def _without_sources(self, kept: Ruleset | None, problem: str) -> Wanted:
-        if kept is not None:
-            return Wanted(kept, LAST_GOOD, problem)
+    def _without_sources(self, problem: str) -> Wanted:
+        if self.kept is not None:
+            return Wanted(self.kept, LAST_GOOD, problem)
         held = self._past.held(None)
         if held is not None:
             return Wanted(held, HELD, problem)

@@ -10,14 +10,26 @@ from typing import Final
 import msgspec
 
 from meshfw import reconcile
+from meshfw.agent.past import AGENT
+from meshfw.applying import noted
 from meshfw.backend import Backend, Outcome, Report, Watch
 from meshfw.backends.instance import namespace_identity, only_writer
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
+from meshfw.safety.pending import Pending
+from meshfw.safety.settling import after_restart, on_trial, settle
+from meshfw.safety.trial import guarded_apply
 from meshfw.workshop import Workshop
 
 LOCK_TIMEOUT: Final = 10.0
 """Seconds that a repair waits for another meshfw that writes."""
+
+
+class Keeping(msgspec.Struct, frozen=True):
+    """A ruleset to keep: as declared, and the part of it that the host and the backend can hold."""
+
+    declared: Ruleset
+    fitted: Ruleset
 
 
 class Repair(msgspec.Struct, frozen=True):
@@ -26,9 +38,14 @@ class Repair(msgspec.Struct, frozen=True):
     report: Report
     seconds: float
 
+    @property
+    def changed(self) -> bool:
+        """Whether it wrote."""
+        return self.report.outcome is Outcome.CHANGED
+
 
 class Keeper:
-    """The backend that a workshop chose, open until it's closed.
+    """The backend that a workshop chose, open until it's closed; ``commits`` counts the transactions made through it.
 
     Raises:
         MeshfwError: it can't be used here, or rules of ours stand in another backend.
@@ -36,6 +53,7 @@ class Keeper:
 
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
+        self.commits = 0
         self._stack = ExitStack()
         self._identity = namespace_identity(shop.site.netns)
         self.backend: Backend = self._stack.enter_context(shop.backend())
@@ -56,17 +74,19 @@ class Keeper:
         """Whether the network namespace's name now means another one, or none."""
         return namespace_identity(self.shop.site.netns) != self._identity
 
-    def fitted(self, declared: Ruleset) -> Ruleset:
-        """The part of the declared rules that the host and the backend can hold."""
-        return self.shop.fitted(declared, self.backend)
+    def keeping(self, declared: Ruleset) -> Keeping:
+        """What of the declared rules is to be kept here."""
+        return Keeping(declared, self.shop.fitted(declared, self.backend))
 
-    def idle(self, ruleset: Ruleset) -> bool:
+    def idle(self, kept: Keeping) -> bool:
         """Whether the kernel is known to hold the ruleset still: asks for the fingerprint, reads and locks nothing."""
-        return reconcile.idle(self.backend, ruleset) is not None
+        return reconcile.idle(self.backend, kept.fitted) is not None
 
-    def plan(self, ruleset: Ruleset) -> Plan:
+    def plan(self, kept: Keeping) -> Plan:
         """What a repair would change now."""
-        return reconcile.plan(self.backend, ruleset)
+        return reconcile.plan(self.backend, kept.fitted)
+
+    # --- writing ---
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -74,26 +94,54 @@ class Keeper:
         with only_writer(self.shop.site, timeout=LOCK_TIMEOUT):
             yield
 
-    def repair(self, ruleset: Ruleset) -> Repair:
-        """Make the kernel hold the ruleset; to be called in a block of :meth:`alone`."""
+    def on_trial(self) -> bool:
+        """Whether somebody's change may be on trial; asks the file system alone."""
+        return on_trial(self.shop.site)
+
+    def settle(self) -> Pending | None:
+        """Undo a change on trial whose time is over; the one whose time isn't. In a block of :meth:`alone`."""
+        return settle(self.shop.site, self.shop.warnings)
+
+    def after_restart(self) -> None:
+        """Take note of changes on trial that a restart of the machine ended. In a block of :meth:`alone`."""
+        after_restart(self.shop.site, self.shop.warnings)
+
+    def apply(self, kept: Keeping, *, record: bool) -> Repair:
+        """Put in place what is newly wanted: undone where the probes fail after it. In a block of :meth:`alone`.
+
+        Raises:
+            RolledBackError: a probe that worked before failed after the change, which was undone.
+            MeshfwError: as :func:`meshfw.reconcile.apply`.
+        """
         begun = perf_counter()
-        report = reconcile.apply(self.backend, ruleset)
-        if ruleset != Ruleset():
+        report = guarded_apply(self.shop, self.backend, kept.fitted, declared=kept.declared).report
+        self.commits += report.commits
+        if record:
+            noted(self.shop, self.backend, kept.declared, report, reason=AGENT)
+        else:
             self.shop.remember(self.backend)
         return Repair(report, perf_counter() - begun)
 
-    def cross_check(self, ruleset: Ruleset, *, lines: Callable[[Plan], tuple[str, ...]]) -> tuple[str, ...]:
+    def repair(self, kept: Keeping) -> Repair:
+        """Put back what somebody has changed. In a block of :meth:`alone`."""
+        begun = perf_counter()
+        report = reconcile.apply(self.backend, kept.fitted)
+        self.commits += report.commits
+        return Repair(report, perf_counter() - begun)
+
+    def clean(self) -> None:
+        """Take all of ours away. In a block of :meth:`alone`."""
+        reconcile.apply(self.backend, Ruleset())
+
+    # --- cross-checking ---
+
+    def cross_check(self, kept: Keeping, *, lines: Callable[[Plan], tuple[str, ...]]) -> tuple[str, ...]:
         """What a second reader, who knows nothing yet and asks the tools, finds amiss where the first finds nothing.
 
         Empty where they agree, and where somebody wrote meanwhile, so that nobody can say who is right.
         """
-        if not self.idle(ruleset):
+        if not self.idle(kept):
             return ()
         with self.shop.backend() as other:
-            found = lines(reconcile.plan(other, ruleset))
-        return found if self.idle(ruleset) else ()
-
-
-def changed(report: Report) -> bool:
-    """Whether a reconcile wrote."""
-    return report.outcome is Outcome.CHANGED
+            found = lines(reconcile.plan(other, kept.fitted))
+        return found if self.idle(kept) else ()

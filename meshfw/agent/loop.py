@@ -17,13 +17,14 @@ from typing import Final, Protocol
 from meshfw import __version__
 from meshfw.agent.demand import Demand, Wanted, rule_count
 from meshfw.agent.ears import Ears, Readable, signals
-from meshfw.agent.keeper import Keeper
+from meshfw.agent.keeper import Keeper, Keeping
+from meshfw.agent.orphans import bury_orphans
 from meshfw.agent.past import Past
+from meshfw.agent.schedule import Schedule
 from meshfw.agent.status import Phase, Status
 from meshfw.agent.voice import Voice
 from meshfw.agent.watchman import Watchman
-from meshfw.errors import AgentError, ConfigError, LockError, MeshfwError, VerifyError
-from meshfw.model import Ruleset
+from meshfw.errors import AgentError, ConfigError, LockError, MeshfwError, RolledBackError, VerifyError
 from meshfw.settings import AgentSettings, OnStop
 from meshfw.source import Changes
 from meshfw.workshop import Where, Workshop
@@ -87,13 +88,13 @@ class Agent:
         self._clock = clock
         self._chance = chance
         self.ears = Ears()
-        self._due: dict[str, float] = {}
+        self._schedule = Schedule(_ORDER, clock)
         self._keeper: Keeper | None = None
         self._demand = Demand(shop, past, self._settings)
         self._watchman = self._new_watchman()
         self._config_changes = watched(shop)
         self._wanted = Wanted(None)
-        self._fitted: Ruleset | None = None
+        self._kept: Keeping | None = None
         self._retry = _RETRY_FIRST
         self._stopped = False
 
@@ -149,32 +150,26 @@ class Agent:
             started=time.time(),
         )
         self._listen()
-        self._at(_OPEN, self._clock())
+        self._schedule.soon(_OPEN)
         self._do_due()
         self._voice.notifier.ready(self._voice.status.phase)
         self._voice.info(f"keeping the rules of {self.owner}", backend=self._voice.status.backend)
         if self._settings.full_check:
-            self._at(_CHECK, self._clock() + self._settings.full_check)
+            self._schedule.soon(_CHECK, self._settings.full_check)
 
     def step(self) -> None:
         """Wait for what comes first, and do what is then due."""
-        now = self._clock()
         limit = self._voice.notifier.watchdog_interval or _LONGEST_WAIT
         self._pulse(limit)
-        woken = self.ears.wait(min([limit, *(when - now for when in self._due.values())]))
+        woken = self.ears.wait(self._schedule.left(limit))
         self._voice.notifier.watchdog()
+        bury_orphans()
         self._hear(woken)
         self._do_due()
 
     def _do_due(self) -> None:
-        for name in _ORDER:
-            if name in self._due and self._due[name] <= self._clock():
-                del self._due[name]
-                self._actions[name](self)
-
-    def _at(self, name: str, when: float) -> None:
-        """Do something at a moment, unless it's due before that already."""
-        self._due[name] = min(when, self._due.get(name, when))
+        for name in self._schedule.take():
+            self._actions[name](self)
 
     def close(self) -> None:
         """Give everything back; the rules stay."""
@@ -191,7 +186,7 @@ class Agent:
         if self._settings.on_stop is OnStop.CLEAN and self._keeper is not None:
             try:
                 with self._keeper.alone():
-                    self._keeper.repair(Ruleset())
+                    self._keeper.clean()
             except MeshfwError as error:
                 self._voice.error(f"the rules could not be taken away: {error}")
                 return
@@ -205,27 +200,26 @@ class Agent:
         named: dict[str, Readable] = {}
         if self._keeper is not None and self._keeper.watch is not None:
             named[_KERNEL] = self._keeper.watch
-        if self._config_changes is not None:
+        if self._config_changes is not None and self._settings.follow:
             named[_CONFIG] = self._config_changes
         named.update({f"{_SOURCE} {number}": changes for number, changes in enumerate(self._demand.changes)})
         self.ears.listen(named)
 
     def _hear(self, woken: frozenset[str]) -> None:
-        now = self._clock()
         for word in woken:
             if word == _KERNEL:
                 self._hear_kernel()
             elif word == _CONFIG and self._config_changes is not None:
                 if self._config_changes.drain():
-                    self._at(RELOAD, now + _SETTLE)
+                    self._schedule.soon(RELOAD, _SETTLE)
             elif word.startswith(_SOURCE):
                 if self._demand.changes[int(word.split()[1])].drain():
-                    self._at(_LOAD, now + _SETTLE)
+                    self._schedule.soon(_LOAD, _SETTLE)
             elif word == STOP:
                 self._stopped = True
             elif word in (RELOAD, LOOK):
                 self._watchman.forgive()
-                self._at(word, now)
+                self._schedule.soon(word)
 
     def _hear_kernel(self) -> None:
         if self._keeper is None or self._keeper.watch is None:
@@ -233,7 +227,7 @@ class Agent:
         for event in self._keeper.watch.events():
             due = None if event.own else self._watchman.heard(event)
             if due is not None:
-                self._at(LOOK, due)
+                self._schedule.at(LOOK, due)
 
     # --- configuration and sources ---
 
@@ -256,7 +250,7 @@ class Agent:
         """Work with a new configuration from now on."""
         self._shop = shop
         self._demand.close()
-        self._demand = Demand(shop, self._past, self._settings)
+        self._demand = Demand(shop, self._past, self._settings, kept=self._demand.kept)
         self._watchman = self._new_watchman()
         self._voice.note(warnings=tuple(shop.warnings))
         self._voice.info("the configuration was read anew")
@@ -278,9 +272,9 @@ class Agent:
         self._voice.once("namespace", "")
         self._watchman.begin()
         self._open_door()
-        self._fitted = None
+        self._kept = None
         self._listen()
-        self._at(_LOAD, self._clock())
+        self._schedule.soon(_LOAD)
 
     def _open_door(self) -> None:
         """Let others ask, at a place that goes by the namespace; that nobody can ask is no reason not to work."""
@@ -299,58 +293,67 @@ class Agent:
         """Ask the sources, and look whether the kernel holds what they say."""
         if self._keeper is None:
             return
-        before = self._wanted.ruleset
-        self._wanted = self._demand.load(kept=before)
+        self._wanted = self._demand.load()
         self._voice.once("sources", self._wanted.problem)
         self._listen()
         ruleset = self._wanted.ruleset
         self._voice.note(source=self._wanted.origin)
         if ruleset is None or self._wanted.problem:
-            self._at(_LOAD, self._clock() + min(self._settings.resync, _RETRY_LONGEST))
+            self._schedule.soon(_LOAD, min(self._settings.resync, _RETRY_LONGEST))
         if ruleset is None:
+            self._kept = None
             self._voice.note(phase=Phase.FAILING, healthy=False, reason=self._wanted.problem)
             return
-        if ruleset is not before or self._fitted is None:
+        if self._kept is None or ruleset is not self._kept.declared:
             try:
-                self._fitted = self._keeper.fitted(ruleset)
+                self._kept = kept = self._keeper.keeping(ruleset)
             except MeshfwError as error:
                 self._failed(error, _LOAD)
                 return
-            self._voice.note(rules=rule_count(self._fitted), chains=len(self._fitted.chains))
-        self._at(LOOK, self._clock())
+            counts = (rule_count(kept.fitted), len(kept.fitted.chains), len(kept.fitted.sets))
+            self._voice.note(rules=counts[0], chains=counts[1], sets=counts[2])
+        self._schedule.soon(LOOK)
 
     # --- looking and repairing ---
 
     def _look(self) -> None:
         """Ask whether the rules stand, repair them where not, and say when to ask again."""
-        keeper, ruleset = self._keeper, self._fitted
-        if keeper is None or ruleset is None:
+        keeper, kept = self._keeper, self._kept
+        if keeper is None or kept is None:
             return
         try:
             if keeper.moved():
                 self._lose(keeper)
                 return
-            if self._watchman.look(keeper, ruleset):
+            if self._watchman.look(keeper, kept):
                 self._retry = _RETRY_FIRST
+                self._demand.kept = self._watchman.declared or self._demand.kept
             else:
-                self._at(RELOAD, self._clock())
+                self._schedule.soon(RELOAD)
+        except RolledBackError as error:
+            self._voice.error(f"undone: {error}")
+            self._demand.reject()
+            self._past.seen()
+            self._schedule.soon(_LOAD)
         except (MeshfwError, OSError) as error:
             self._failed(error, LOOK)
-        self._at(LOOK, self._watchman.next_look)
+        for warning in self._shop.warnings:
+            self._voice.once(warning, warning)
+        self._schedule.at(LOOK, self._watchman.next_look)
         if self._watchman.calm_at is not None:
-            self._at(_CALM, self._watchman.calm_at)
+            self._schedule.at(_CALM, self._watchman.calm_at)
 
     def _calm(self) -> None:
         self._watchman.calm()
         if self._watchman.calm_at is not None:
-            self._at(_CALM, self._watchman.calm_at)
+            self._schedule.at(_CALM, self._watchman.calm_at)
 
     def _check(self) -> None:
-        self._at(_CHECK, self._clock() + self._settings.full_check)
-        if self._keeper is None or self._fitted is None:
+        self._schedule.soon(_CHECK, self._settings.full_check)
+        if self._keeper is None or self._kept is None:
             return
-        if self._watchman.check(self._keeper, self._fitted):
-            self._at(LOOK, self._clock())
+        if self._watchman.check(self._keeper, self._kept):
+            self._schedule.soon(LOOK)
 
     def _lose(self, keeper: Keeper) -> None:
         """The namespace went away, or another one has its name."""
@@ -359,7 +362,7 @@ class Agent:
         self._listen()
         self._voice.once("namespace", f"the network namespace {self.netns} went away")
         self._voice.note(phase=Phase.FAILING, healthy=False, reason="the network namespace went away")
-        self._at(_OPEN, self._clock())
+        self._schedule.soon(_OPEN)
 
     def _failed(self, error: Exception, again: str) -> None:
         """Say what went wrong, and try again after a pause that grows."""
@@ -368,8 +371,7 @@ class Agent:
         self._voice.failed(error, str(error), retry=time.time() + pause)
         if isinstance(error, VerifyError):
             self._watchman.unproven(error)
-        self._due.pop(again, None)
-        self._at(again, self._clock() + pause)
+        self._schedule.postpone(again, pause)
 
     _actions: Final[Mapping[str, Callable[[Agent], None]]] = {
         RELOAD: _reload,

@@ -125,6 +125,11 @@ class Metrics:
         else:
             self._misses.labels(_REASONS.get(report.cache, OTHER)).inc()
 
+    def idle(self) -> None:
+        """A look found that nothing had changed."""
+        self._reconciles.labels(Outcome.IDLE.value).inc()
+        self._hits.inc()
+
     def failed(self, error: BaseException, seconds: float | None = None) -> None:
         """A reconcile failed, after so long where that is known."""
         self._reconciles.labels("failed").inc()

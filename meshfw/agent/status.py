@@ -17,6 +17,8 @@ class Phase(StrEnum):
     """The kernel held what is wanted when it was last looked at; the next event wakes it."""
     BACKING_OFF = "backing off"
     """A rival keeps undoing the rules: the next repair waits."""
+    TRIAL = "on trial"
+    """Somebody's change waits to be confirmed: until then nothing is repaired."""
     FAILING = "failing"
     """The last reconcile failed, and is tried again."""
     STUCK = "stuck"

@@ -27,6 +27,10 @@ class Counters(Protocol):
         """A reconcile ended well."""
         ...
 
+    def idle(self) -> None:
+        """A look found that nothing had changed."""
+        ...
+
     def failed(self, error: Exception) -> None:
         """A reconcile or a loading of the sources failed."""
         ...
@@ -116,6 +120,8 @@ class Voice:
     def idle(self) -> None:
         """A look found by the fingerprint alone that all is as it was."""
         self.note(outcomes=self._counted(Outcome.IDLE), reconciled=time.time())
+        for counter in self.counters:
+            counter.idle()
 
     def _counted(self, outcome: str) -> dict[str, int]:
         return {**self.status.outcomes, outcome: self.status.outcomes.get(outcome, 0) + 1}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from meshfw.agent.keeper import Keeper, Repair, changed
+from meshfw.agent.keeper import Keeper, Keeping, Repair
 from meshfw.agent.past import Past
 from meshfw.agent.rivals import Convergence, Rivalry
 from meshfw.agent.status import Culprit, Phase
@@ -15,6 +15,7 @@ from meshfw.backend import Event
 from meshfw.errors import MeshfwError, VerifyError
 from meshfw.model import Ruleset
 from meshfw.plan import Formatter, Plan
+from meshfw.safety.pending import Pending, at, clock
 from meshfw.settings import AgentSettings
 
 _HEARTBEAT: Final = 10.0
@@ -23,6 +24,8 @@ _SHARE: Final = 1000
 """Such looks take at most a thousandth of the time."""
 _HEARD_SHARE: Final = 20
 """Looks that events ask for take at most a twentieth of the time."""
+_GRACE: Final = 1.0
+"""Seconds after a trial's end in which its guard undoes it, before we do."""
 _CULPRITS: Final = 16
 
 
@@ -49,7 +52,8 @@ class Watchman:
         self._clock = clock
         self._rivalry = Rivalry(settings, chance=chance)
         self._convergence = Convergence(settings.patience)
-        self._kept: Ruleset | None = None
+        self._kept: Keeping | None = None
+        self._begun = False
         self._stuck: tuple[str, ...] | None = None
         self._culprits: list[Culprit] = []
         self._cost = 0.0
@@ -69,7 +73,7 @@ class Watchman:
 
     def begin(self) -> None:
         """Know of no repair yet: what a backend that was just opened finds amiss is nobody's doing."""
-        self._kept = None
+        self._kept, self._begun = None, False
         self._culprits = []
 
     def forgive(self) -> None:
@@ -90,44 +94,63 @@ class Watchman:
 
     # --- looking ---
 
-    def look(self, keeper: Keeper, ruleset: Ruleset) -> bool:
+    @property
+    def declared(self) -> Ruleset | None:
+        """The declared rules that were last put in place well; None before any were."""
+        return self._kept.declared if self._kept is not None else None
+
+    def look(self, keeper: Keeper, kept: Keeping) -> bool:
         """Look, and repair what differs; False where somebody else has applied meanwhile, and must be heard first.
 
         Raises:
-            MeshfwError: as :func:`meshfw.reconcile.apply`, and LockError.
+            MeshfwError: as :func:`meshfw.reconcile.apply`, LockError, and RolledBackError.
         """
-        begun = time.perf_counter()
+        begun, commits = time.perf_counter(), keeper.commits
+        self.next_look = float("inf")
         try:
-            if keeper.idle(ruleset):
+            if keeper.idle(kept) and not keeper.on_trial():
                 self._voice.idle()
                 self._fine()
                 return True
-            return self._keep(keeper, ruleset)
+            return self._keep(keeper, kept)
         finally:
             self._looked = self._clock()
-            self._cost = time.perf_counter() - begun
+            if keeper.commits == commits:  # a repair is worth what it takes
+                self._cost = time.perf_counter() - begun
             spacing = min(self._settings.resync, max(_HEARTBEAT, _SHARE * self._cost))
-            self.next_look = self._looked + spacing
-            if self._voice.status.phase is Phase.BACKING_OFF:
-                self.next_look = self._rivalry.not_before
+            self.next_look = min(self.next_look, self._looked + spacing)
 
-    def _keep(self, keeper: Keeper, ruleset: Ruleset) -> bool:
-        drifted = ruleset is self._kept
+    def _keep(self, keeper: Keeper, kept: Keeping) -> bool:
+        drifted = kept is self._kept
         if drifted and self._clock() < self._rivalry.not_before:
             self._wait()
             return True
-        if self._stuck is not None and self._lines(keeper.plan(ruleset)) == self._stuck:
+        if self._stuck is not None and self._lines(keeper.plan(kept)) == self._stuck:
             return True
         self._stuck = None
         with keeper.alone():
+            if not self._begun:
+                keeper.after_restart()
+                self._begun = True
+            pending = keeper.settle()
+            if pending is not None:
+                self._watch_trial(keeper, kept, pending)
+                return True
             if self._past.moved():
                 return False
-            repair = keeper.repair(ruleset)
-            self._kept = ruleset
-            if not drifted:
-                self._past.applied(ruleset, keeper.backend, netns=keeper.shop.site.netns)
+            repair = keeper.repair(kept) if drifted else keeper.apply(kept, record=self._settings.last_good)
+            self._kept = kept
+            self._past.seen()
         self._repaired(keeper, repair, drifted=drifted)
         return True
+
+    def _watch_trial(self, keeper: Keeper, kept: Keeping, pending: Pending) -> None:
+        """Leave the rules to whoever tries a change; its guard undoes it in time, and else we do."""
+        self.next_look = self._clock() + max(0.0, pending.deadline - clock()) + _GRACE
+        self._culprits = []
+        if not keeper.idle(kept):
+            reason = f"a change is on trial until {at(pending.until)}"
+            self._voice.note(phase=Phase.TRIAL, healthy=True, reason=reason, next_try=pending.until)
 
     def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
         report = repair.report
@@ -136,7 +159,7 @@ class Watchman:
             self._voice.once(warning, warning)
         culprits = tuple(self._culprits)
         self._fine()
-        if not changed(report):
+        if not repair.changed:
             return
         lines = self._lines(report.plan)
         if not drifted:
@@ -160,6 +183,7 @@ class Watchman:
 
     def _wait(self) -> None:
         """Leave the rules as they are until the rival's pause is over."""
+        self.next_look = self._rivalry.not_before
         if self._voice.status.phase is not Phase.BACKING_OFF:
             due = time.time() + self._rivalry.not_before - self._clock()
             reason = f"contended with {self._rivalry.name}"
@@ -179,12 +203,12 @@ class Watchman:
         self._voice.error(reason, changes=list(lines))
         self._voice.note(phase=Phase.STUCK, healthy=False, reason=reason)
 
-    def check(self, keeper: Keeper, ruleset: Ruleset) -> bool:
+    def check(self, keeper: Keeper, kept: Keeping) -> bool:
         """Read everything again through the tools; what differs although nothing had changed is a defect of ours."""
         if self._voice.status.phase is not Phase.WATCHING:
             return False
         try:
-            found = keeper.cross_check(ruleset, lines=self._lines)
+            found = keeper.cross_check(kept, lines=self._lines)
         except (MeshfwError, OSError) as error:
             self._voice.once("full check", f"the full check failed: {error}")
             return False

@@ -1,4 +1,7 @@
-"""What a host answers before a backend is made: whether this is the only writer, and what can be used here."""
+"""What a host answers beside the backends: whether this is the only writer, what can be used here, which place it is.
+
+It is also how those above, who don't talk to the kernel themselves, get processes and go into a network namespace.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from meshfw.backend import Site
-from meshfw.errors import BackendError, KernelError
+from meshfw.errors import BackendError, CommandError, KernelError
+from meshfw.kernel.command import Completed, detach, run
 from meshfw.kernel.lock import instance_lock, place_name, runtime_directory
 from meshfw.kernel.netns import (
     NET_ADMIN_REMEDY,
@@ -31,7 +35,7 @@ def only_writer(site: Site, *, timeout: float) -> Iterator[None]:
     """
     with (
         HeldNamespace(site.netns) as namespace,
-        instance_lock(site.owner, namespace.identity, timeout=timeout),
+        instance_lock(site.owner, namespace.identity, timeout=timeout, spare=namespace.path),
     ):
         yield
 
@@ -52,6 +56,25 @@ def runtime_file(owner: str, netns: str | None, kind: str) -> str:
         return os.path.join(runtime_directory(), f"{place_name(owner, namespace.identity)}.{kind}")
 
 
+def drawn(text: str) -> str:
+    """The picture (SVG) that Graphviz draws of a graph in its language.
+
+    Raises:
+        BackendError: Graphviz isn't installed, or couldn't draw it.
+    """
+    from meshfw.kernel.command import run
+
+    try:
+        return run(["dot", "-Tsvg"], timeout=_DRAWING, input=text.encode()).stdout
+    except CommandError as error:
+        error.add_remedy("without --svg there is the text, for another of Graphviz's programs, such as sfdp")
+        raise
+
+
+_DRAWING: Final = 120.0
+"""Seconds for a picture: some thousand chains take most of a minute."""
+
+
 def host_families(netns: str | None = None) -> frozenset[Family]:
     """The families whose packets can be met in a network namespace."""
     with entered(netns):
@@ -69,6 +92,12 @@ def only_root_of_users() -> bool:
 
 _EVERYBODY: Final = ["0", "0", str(2**32 - 1)]
 """The users of the host itself (user_namespaces(7)): all, each under its own number."""
+
+
+def namespace_of(netns: str | None = None) -> Namespace:
+    """What tells a network namespace from every other one, however it was named: BackendError where there is none."""
+    with HeldNamespace(netns) as namespace:
+        return namespace.identity
 
 
 def require_namespace(netns: str | None) -> None:
@@ -142,3 +171,22 @@ def _missing_tools(variant: str) -> str | None:
     if not missing:
         return None
     return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed (apt-get install iptables)"
+
+
+__all__ = [
+    "Completed",
+    "Namespace",
+    "detach",
+    "entered",
+    "host_families",
+    "iptables_legacy_unavailable",
+    "iptables_nft_unavailable",
+    "namespace_identity",
+    "namespace_of",
+    "namespace_path",
+    "nft_unavailable",
+    "only_root_of_users",
+    "only_writer",
+    "require_namespace",
+    "run",
+]

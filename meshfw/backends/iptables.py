@@ -93,7 +93,6 @@ class IptablesBackend:
         self._paths: Known = {}
         self._fresh = False
         self._unproven: tuple[Plan, Mapping[Family, str]] | None = None
-        self._netns = site.netns
         self._events: NftWatch | None = None
         self._hints: LockWatch | None = None
 
@@ -130,7 +129,7 @@ class IptablesBackend:
             return self._hints
         if self._events is None:
             scope, started = own_chains(self._owner), self._tool.started
-            self._events = NftWatch(scope, self._netlink, namespace=self._netns, started=started)
+            self._events = NftWatch(scope, self._netlink, started=started)
         return self._events
 
     # --- reading ---

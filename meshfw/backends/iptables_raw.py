@@ -177,7 +177,7 @@ class Reader(Protocol):
 
 # --- nf_tables ---------------------------------------------------------------------------------------------
 
-_BODIES_MAX: Final = 200_000
+_BODIES_MAX: Final = 50_000
 
 
 class NftReader:

@@ -91,7 +91,7 @@ class LockWatch:
                 os.close(self._locks)
 
     def events(self) -> tuple[Event, ...]:
-        """One event for each turn that ended since the last call; never blocks.
+        """One event for each turn that ended since the last call; half a millisecond may go by to see whose one is.
 
         ``pid`` and ``command`` are who was seen holding the lock, 0 and empty where nobody was.
         """

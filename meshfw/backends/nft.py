@@ -86,7 +86,6 @@ class NftBackend:
 
     def __init__(self, site: Site) -> None:
         self._owner = site.owner
-        self._netns = site.netns
         self._language = site.language
         self._isolated, self._adopt = (_option(site, name) for name in _OPTIONS)
         self.cache = Cache()
@@ -120,7 +119,7 @@ class NftBackend:
     def watch(self) -> Watch:
         """Commits by anybody, near where they touch our two tables; the first call begins to listen."""
         if self._watch is None:
-            self._watch = NftWatch(own_tables(self._owner), self._netlink, namespace=self._netns)
+            self._watch = NftWatch(own_tables(self._owner), self._netlink)
         return self._watch
 
     # --- reading ---

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Final
 
 from meshfw.backend import Event
 from meshfw.backends.layout import owned_iptables_chain
+from meshfw.errors import KernelError
 from meshfw.kernel.events import NfCommit, NfEvents, Scope
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.languages.nft import FAMILIES
@@ -56,21 +57,21 @@ class OwnCommit:
 
 
 class NftWatch:
-    """The commits to nf_tables in one network namespace, as far as they are of use to a backend.
+    """The commits to nf_tables in a socket's network namespace, as far as they are of use to a backend.
 
     ``started`` are the processes that the backend has started, in which its commits are made; None where this one
     makes them itself. To be asked by the thread that commits. Listening costs this process nothing until it reads,
     then 0.8 µs for each rule that others wrote.
     """
 
-    def __init__(
-        self, scope: Scope, netlink: Nfnetlink, *, namespace: str | None, started: Collection[int] | None = None
-    ) -> None:
+    def __init__(self, scope: Scope, netlink: Nfnetlink, *, started: Collection[int] | None = None) -> None:
         self._netlink = netlink
         self._started = started
         self._commits: deque[OwnCommit] = deque(maxlen=_REMEMBERED)
         self._ports = {netlink.port}
-        self._events = NfEvents(scope, namespace)
+        with netlink.entered():
+            self._events = NfEvents(scope)
+        self._learn()
 
     def fileno(self) -> int:
         """The descriptor that becomes readable; -1 once the backend is closed."""
@@ -85,7 +86,15 @@ class NftWatch:
 
         ``pid`` is the writer's process, where this process can look it up, else its thread as the host numbers it.
         """
-        return tuple(self._event(commit) for commit in self._events.commits())
+        commits = self._events.commits()
+        if any(commit.lost for commit in commits):
+            self._learn()
+        return tuple(self._event(commit) for commit in commits)
+
+    def _learn(self) -> None:
+        """Know whose chains are there; where nobody can tell now, one of ours that gets another name may be missed."""
+        with suppress(KernelError):
+            self._events.learn(self._netlink.chains())
 
     def _event(self, commit: NfCommit) -> Event:
         if commit.lost:

@@ -19,7 +19,6 @@ from meshfw.agent.past import Past
 from meshfw.agent.status import Status
 from meshfw.agent.voice import Counters, Voice
 from meshfw.files.inotify import FileChanges
-from meshfw.history import History
 from meshfw.source import Changes
 from meshfw.workshop import Workshop
 
@@ -29,7 +28,7 @@ def run(arguments: Namespace) -> int:
     shop = Workshop(arguments)
     settings = shop.config.agent
     log_to(sys.stderr, form=settings.log, level=settings.level)
-    past = Past(History(shop.config.owner, shop.site.netns, shop.language), keep=settings.last_good)
+    past = Past(shop.history)
     with ExitStack() as stack:
         counters: list[Counters] = []
         pulse = _no_pulse

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
-from meshfw import reconcile
+from meshfw.applying import apply_declared, apply_planned
 from meshfw.backend import Outcome, Report
-from meshfw.backends.instance import only_writer
+from meshfw.cli.confirm import asking, outlined
 from meshfw.cli.output import counted, one_line, print_edits, print_json, warn
-from meshfw.model import Ruleset
+from meshfw.safety.pending import Pending
 from meshfw.workshop import Workshop
 
 SHOWN: Final = 50
@@ -18,27 +19,30 @@ SHOWN: Final = 50
 
 
 def run(arguments: Namespace) -> int:
-    """0 when the kernel holds the declared rules."""
+    """0 when the kernel holds the declared rules, and nobody had anything against them who was asked."""
     shop = Workshop(arguments)
-    wanted = shop.rules()
-    with only_writer(shop.site, timeout=arguments.lock_timeout), shop.backend() as backend:
-        refusal = shop.elsewhere(backend)
-        if refusal is not None:
-            raise refusal
-        shop.warn_unread(backend)
-        ruleset = shop.fitted(wanted, backend)
-        report = reconcile.apply(backend, ruleset, proofs=shop.proofs(backend))
-        if ruleset != Ruleset():
-            shop.remember(backend)
-    told(shop, report, arguments)
+    timeout, confirm = arguments.lock_timeout, arguments.confirm
+    if arguments.plan is None:
+        applied = apply_declared(shop, timeout=timeout, confirm=confirm)
+    else:
+        applied = apply_planned(shop, arguments.plan, timeout=timeout, confirm=confirm)
+    told(shop, applied.report, arguments, pending=applied.pending)
+    if applied.pending is None or arguments.json:
+        return 0
+    if sys.stdin.isatty():
+        from meshfw.cli.asking import ask
+
+        return ask(shop.site, applied.pending, arguments)
+    print(asking(applied.pending))
     return 0
 
 
-def told(shop: Workshop, report: Report, arguments: Namespace) -> None:
+def told(shop: Workshop, report: Report, arguments: Namespace, *, pending: Pending | None = None) -> None:
     """Tell the plugins what was done, and a person or a program as well."""
-    warnings = [*shop.warnings, *report.warnings, *shop.plugins.reconciled(report)]
+    warnings = [*shop.warnings, *shop.history.notes, *report.warnings, *shop.plugins.reconciled(report)]
     if arguments.json:
-        print_json(reported(shop, report, warnings))
+        trial = {"pending": outlined(pending)} if pending is not None else {}
+        print_json({**reported(shop, report, warnings), **trial})
         return
     warn(warnings)
     print_report(shop, report, verbose=arguments.verbose)

@@ -13,21 +13,30 @@ from meshfw.errors import MeshfwError
 VERBS: Final = {
     "plan": "show what apply would change, and change nothing",
     "apply": "make the kernel hold the declared rules, and prove it",
+    "confirm": "keep a change that is on trial, or with --undo undo it now",
     "check": "tell whether the kernel still holds the declared rules",
+    "history": "list the states that were applied, to which a rollback can go back",
+    "rollback": "make the kernel hold an earlier state again, the one before the last unless its number is given",
+    "restore": "make the kernel hold what was applied last, without reading any source, as at boot",
     "show": "print the rules of ours that the kernel holds, or with --wanted the declared ones",
     "clean": "take all rules of ours away",
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
     "agent": "keep the declared rules in place, woken by events, until it is told to stop",
+    "status": "ask the agent how it is: whether the rules stand, what it repaired, and who had changed them",
+    "top": "watch which rules of ours count packets, and how fast",
+    "graph": "draw the way of packets: hooks, dispatchers, chains and jumps, for Graphviz or as a picture",
+    "service": "print the systemd units of the agent and of the restore at boot, or with --install put them in place",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
-WRITERS: Final = frozenset({"apply", "clean"})
+WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean"})
 """The verbs that write to the kernel and leave it so."""
 COMMANDS: Final = ("iptables", "ip6tables")
 """What a whole command line to translate begins with."""
 CODES: Final = """\
 exit codes:
   plan, check     0 nothing to do, 2 changes pending, 1 error
+  status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
   everything else 0 done, 1 error
   any             130 interrupted, 141 nobody reads the output
 
@@ -107,7 +116,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     made = {}
     for name, summary in VERBS.items():
-        tail = " [RULE ...]" if name == "translate" else ""
+        tail = _TAILS.get(name, "")
         usage = f"meshfw {name} [options]{tail}"
         verb = verbs.add_parser(name, usage=usage, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         _add_common(verb)
@@ -116,8 +125,9 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
     return parser, made
 
 
+_TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]"}
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6".split())
-_VALUED: Final = frozenset("--config --backend --netns -f --file --to --table --chain".split())
+_VALUED: Final = frozenset("--config --backend --netns --root -f --file --to --table --chain --interval --sort".split())
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
@@ -183,6 +193,37 @@ def _add_nothing(parser: ArgumentParser) -> None:
 
 def _add_plan(parser: ArgumentParser) -> None:
     parser.add_argument("--transaction", action="store_true", help="print exactly what would run, and nothing else")
+    parser.add_argument(
+        "--out", metavar="FILE", type=_name, help="keep the plan in a file as well, for 'meshfw apply FILE'"
+    )
+
+
+def _add_apply(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument(
+        "plan",
+        nargs="?",
+        metavar="PLAN",
+        type=_name,
+        help="a file of 'meshfw plan --out': make its changes, or none if anything has moved",
+    )
+    parser.add_argument(
+        "--confirm",
+        type=_duration,
+        metavar="DURATION",
+        help="undo what is changed unless it's confirmed within so long, such as 60s, 5m or 1h",
+    )
+
+
+def _add_rollback(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument("number", nargs="?", metavar="NUMBER", type=_state, help="a state of 'meshfw history'")
+
+
+def _state(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 31):
+        raise ArgumentTypeError(f"{text!r} is no number of a state: 'meshfw history' lists them")
+    return int(text)
 
 
 def _add_writer(parser: ArgumentParser) -> None:
@@ -193,6 +234,11 @@ def _add_writer(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long to wait for another meshfw that writes (default: %(default)g)",
     )
+
+
+def _add_confirm(parser: ArgumentParser) -> None:
+    _add_writer(parser)
+    parser.add_argument("--undo", action="store_true", help="undo the change now")
 
 
 def _add_clean(parser: ArgumentParser) -> None:
@@ -208,6 +254,26 @@ def _seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise ArgumentTypeError(f"{text!r} is no time to wait: seconds, 0 or more")
     return value
+
+
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DAY: Final = 86400.0
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= _DAY:
+        raise ArgumentTypeError(f"{text!r} is no duration: seconds, or a number with s, m or h, at most 24h")
+    return seconds
+
+
+def _add_service(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--install", action="store_true", help="write them to /etc/systemd/system, and say what is next"
+    )
+    parser.add_argument("--root", metavar="DIR", type=_name, default="/", help="below this directory, such as an image")
+    parser.add_argument("--force", action="store_true", help="in place of units that somebody changed, too")
 
 
 def _add_show(parser: ArgumentParser) -> None:
@@ -230,10 +296,45 @@ def _add_translate(parser: ArgumentParser) -> None:
     parser.add_argument("--chain", help="the rule's chain, for the whole nft command")
 
 
+def _add_status(parser: ArgumentParser) -> None:
+    parser.add_argument("--dashboard", action="store_true", help="print a dashboard for Grafana instead; asks no agent")
+
+
+def _add_top(parser: ArgumentParser) -> None:
+    parser.add_argument("--once", action="store_true", help="print one table, of the time between two looks, and end")
+    parser.add_argument(
+        "--interval",
+        type=_interval,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between two looks (default: %(default)g)",
+    )
+    parser.add_argument("--sort", choices=("packets", "bytes"), default="packets", help="(default: %(default)s)")
+
+
+def _interval(text: str) -> float:
+    value = _seconds(text)
+    if not 0.1 <= value <= 3600:
+        raise ArgumentTypeError(f"{text!r} is no time between two looks: seconds from 0.1 to 3600")
+    return value
+
+
+def _add_graph(parser: ArgumentParser) -> None:
+    parser.add_argument("--wanted", action="store_true", help="the declared rules; asks no kernel")
+    parser.add_argument("--svg", action="store_true", help="a picture, drawn by Graphviz's dot, instead of its text")
+
+
 _OWN: Final = {
     "plan": _add_plan,
-    "apply": _add_writer,
+    "apply": _add_apply,
+    "confirm": _add_confirm,
+    "rollback": _add_rollback,
+    "restore": _add_writer,
     "clean": _add_clean,
+    "service": _add_service,
     "show": _add_show,
     "translate": _add_translate,
+    "status": _add_status,
+    "top": _add_top,
+    "graph": _add_graph,
 }

@@ -5,8 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 
 from meshfw import reconcile
+from meshfw.backends.instance import only_writer
+from meshfw.cli.arguments import LOCK_TIMEOUT
+from meshfw.cli.confirm import asking
 from meshfw.cli.output import counted, print_edits, print_json, warn
 from meshfw.cli.plan import PENDING
+from meshfw.safety.settling import on_trial, settle
 from meshfw.workshop import Workshop
 
 
@@ -14,6 +18,7 @@ def run(arguments: Namespace) -> int:
     """0 when it does, 2 when it doesn't."""
     shop = Workshop(arguments)
     wanted = shop.rules()
+    _settle(shop)
     with shop.backend() as backend:
         plan = reconcile.plan(backend, shop.fitted(wanted, backend), proofs=shop.proofs(backend))
         shop.warn_elsewhere(backend)
@@ -30,3 +35,13 @@ def run(arguments: Namespace) -> int:
     print(f"drift: the kernel is {counted(len(edits), 'change')} away from the declared rules ({name})")
     print_edits(edits)
     return PENDING
+
+
+def _settle(shop: Workshop) -> None:
+    """Warn of a change on trial; one whose time is over, and that nobody undid, is undone."""
+    if not on_trial(shop.site):
+        return
+    with only_writer(shop.site, timeout=LOCK_TIMEOUT):
+        pending = settle(shop.site, shop.warnings)
+    if pending is not None:
+        shop.warnings.append(asking(pending))

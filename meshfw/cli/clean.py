@@ -6,7 +6,8 @@ from argparse import Namespace
 from typing import Any
 
 from meshfw import reconcile
-from meshfw.backend import Report
+from meshfw.applying import CLEAN, noted, release
+from meshfw.backend import Backend, Report
 from meshfw.backends.instance import only_writer
 from meshfw.cli.apply import print_report, reported, told
 from meshfw.cli.output import UnfinishedError, print_json, warn
@@ -14,6 +15,7 @@ from meshfw.errors import BackendError, ConfigError
 from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Ruleset
 from meshfw.plugins import unavailable
+from meshfw.safety.settling import require_settled
 from meshfw.workshop import Workshop
 
 
@@ -25,15 +27,25 @@ def run(arguments: Namespace) -> int:
     shop = Workshop(arguments, needed=False, sources=False)
     if arguments.all_backends:
         return _everywhere(shop, arguments)
-    with only_writer(shop.site, timeout=arguments.lock_timeout), shop.backend() as backend:
-        refusal = shop.undecided()
-        if refusal is not None:
-            raise refusal
-        report = reconcile.apply(backend, Ruleset())
-        shop.forget(backend.name)
-        shop.warn_left(backend)
+    with only_writer(shop.site, timeout=arguments.lock_timeout):
+        require_settled(shop.site, shop.warnings)
+        with shop.backend() as backend:
+            refusal = shop.undecided()
+            if refusal is not None:
+                raise refusal
+            report = reconcile.apply(backend, Ruleset())
+            shop.forget(backend.name)
+            shop.warn_left(backend)
+            if shop.elsewhere(backend) is None:
+                _record(shop, backend, report)
     told(shop, report, arguments)
     return 0
+
+
+def _record(shop: Workshop, backend: Backend, report: Report) -> None:
+    """Record that nothing is wanted: not even what a rollback had the agent hold."""
+    noted(shop, backend, Ruleset(), report, reason=CLEAN)
+    release(shop)
 
 
 def _everywhere(shop: Workshop, arguments: Namespace) -> int:
@@ -71,6 +83,7 @@ def _clean_each(shop: Workshop, arguments: Namespace, reports: list[_Cleaned]) -
         BackendError: rules of ours are left, or may be: in which backend, and why.
     """
     with only_writer(shop.site, timeout=arguments.lock_timeout):
+        require_settled(shop.site, shop.warnings)
         left = list(shop.unread())
         for offer, own in shop.standing():
             reason = unavailable(offer)
@@ -89,4 +102,5 @@ def _clean_each(shop: Workshop, arguments: Namespace, reports: list[_Cleaned]) -
 def _cleaned(shop: Workshop, offer: BackendPlugin) -> _Cleaned:
     with shop.backend(offer) as backend:
         report = reconcile.apply(backend, Ruleset())
+        _record(shop, backend, report)
     return report, shop.plugins.reconciled(report)

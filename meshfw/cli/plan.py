@@ -1,4 +1,7 @@
-"""The verb ``plan``: what apply would change, or with ``--transaction`` exactly what would run."""
+"""The verb ``plan``: what apply would change, or with ``--transaction`` exactly what would run.
+
+With ``--out`` it's kept in a file as well, for an apply that makes these changes and no others.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,12 @@ import sys
 from argparse import Namespace
 
 from meshfw import reconcile
+from meshfw.applying import planned
 from meshfw.cli.output import counted, for_tools, print_edits, print_json, warn
+from meshfw.errors import StateError
+from meshfw.files.kept import write_private
+from meshfw.planned import Planned, format_planned
+from meshfw.snapshot import Snapshot
 from meshfw.workshop import Workshop
 
 PENDING = 2
@@ -21,8 +29,16 @@ def run(arguments: Namespace) -> int:
         ruleset = shop.fitted(wanted, backend)
         shop.warnings += reconcile.checked(backend, ruleset)[1]
         shop.warn_elsewhere(backend)
-        plan = reconcile.plan(backend, ruleset, proofs=shop.proofs(backend))
+        snapshot: Snapshot | None = None
+        if arguments.out is None:
+            plan = reconcile.plan(backend, ruleset, proofs=shop.proofs(backend))
+        else:
+            snapshot, plan = reconcile.compared(backend, ruleset)
         transaction = backend.compile(plan) if plan else None
+        if snapshot is not None:
+            text = str(transaction) if transaction is not None else ""
+            reviewed = planned(shop, backend, wanted, snapshot=snapshot, plan=plan, transaction=text)
+            _write(arguments.out, reviewed)
         name = backend.name
     warnings = (*shop.warnings, *(transaction.notes if transaction is not None else ()))
     if arguments.json:
@@ -45,3 +61,10 @@ def run(arguments: Namespace) -> int:
     elif arguments.verbose:
         print(f"{counted(len(edits), 'change')} ({name})")
     return PENDING if plan else 0
+
+
+def _write(path: str, reviewed: Planned) -> None:
+    try:
+        write_private(path, format_planned(reviewed))
+    except OSError as error:
+        raise StateError(f"can't be written: {error.strerror or error}", source=path) from error

@@ -44,20 +44,34 @@ def write_kept(directory: str, name: str, content: bytes) -> None:
     """Put a file in place of another one in a single step: who reads meanwhile finds the old one or the new one."""
     _make(directory)
     with opened_directory(directory) as folder:
-        new = f".{name}.{secrets.token_hex(8)}.new"  # its writer's alone: another one would put its half in place
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(new, flags, 0o600, dir_fd=folder)
+        _put(folder, name, content)
+
+
+def write_private(path: str, content: bytes) -> None:
+    """Put a file that its owner alone can read wherever a person wants it, in a single step."""
+    directory, name = os.path.split(path)
+    folder = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _put(folder, name, content)
+    finally:
+        os.close(folder)
+
+
+def _put(folder: int, name: str, content: bytes) -> None:
+    new = f".{name}.{secrets.token_hex(8)}.new"  # its writer's alone: another one would put its half in place
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(new, flags, 0o600, dir_fd=folder)
+    try:
         try:
-            try:
-                _write_all(descriptor, content)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(new, dir_fd=folder)
-            raise
+            _write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new, dir_fd=folder)
+        raise
 
 
 def make_kept(directory: str, name: str) -> str:

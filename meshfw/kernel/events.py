@@ -13,13 +13,22 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
 from meshfw.kernel.netns import entered, refused
-from meshfw.kernel.nfmessage import GEN_ID, HEADER, NETLINK_NETFILTER, NEWGEN, NLMSG_ERROR, attributes, family_number
+from meshfw.kernel.nfmessage import (
+    GEN_ID,
+    HEADER,
+    NETLINK_NETFILTER,
+    NEWGEN,
+    NLMSG_ERROR,
+    NfChain,
+    attributes,
+    family_number,
+)
 
 _SOL_NETLINK: Final = 270  # linux/socket.h
 _NETLINK_ADD_MEMBERSHIP: Final = 1  # linux/netlink.h
@@ -31,14 +40,13 @@ _DATAGRAMS: Final = 65_536
 _GEN_PID, _GEN_NAME = 2, 3  # enum nft_gen_attributes
 
 # the message types of enum nf_tables_msg_types, without the subsystem
-_TABLES: Final = frozenset({0x00, 0x02})
-_CHAINS: Final = frozenset({0x03, 0x05})
+_NEWCHAIN, _DELCHAIN = 0x0A03, 0x0A05  # these two with it
 _RULES: Final = frozenset({0x06, 0x08})
 _OTHERS: Final = frozenset({0x09, 0x0B, 0x0C, 0x0E, 0x12, 0x14, 0x16, 0x18})  # sets, elements, objects, flow tables
 _ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr: length, type
 _FAMILY: Final = 16  # where struct nfgenmsg begins, with the family
 _FIRST: Final = 20  # where the first attribute begins, which is the table's name in all of them
-_CHAIN_NAME: Final = 3  # NFTA_CHAIN_NAME
+_CHAIN_HANDLE, _CHAIN_NAME = 2, 3  # NFTA_CHAIN_*
 _RULE_CHAIN: Final = 2  # NFTA_RULE_CHAIN
 
 
@@ -90,6 +98,10 @@ class NfEvents:
         """Give the socket back; a second call does nothing."""
         self._socket.close()
 
+    def learn(self, chains: Iterable[NfChain]) -> None:
+        """Know the chains that were there before it was made, or that came while messages were lost."""
+        self._judge.learn(chains)
+
     def commits(self) -> tuple[NfCommit, ...]:
         """The commits since the last call; never blocks. It's bounded, so the rest of a flood stays for the next."""
         found: list[NfCommit] = []
@@ -139,8 +151,8 @@ class NfEvents:
             if kind == NEWGEN:
                 found.append(self._commit(data[offset : offset + length], port, touched=touched))
                 touched = False
-            elif not touched and kind != NLMSG_ERROR:
-                touched = judge.touches(data, offset, kind, offset + length)
+            elif kind == _NEWCHAIN or not (touched or kind == NLMSG_ERROR):
+                touched = judge.touches(data, offset, kind, offset + length) or touched
             offset += length + 3 & ~3
         self._touched = touched
 
@@ -162,9 +174,26 @@ class _Judge:
         self._tables = frozenset((family_number(family), os.fsencode(name)) for family, name in scope.tables)
         self._chains = scope.chains
         self._last, self._last_kind = b"\0", -1
+        self._handles: set[tuple[bytes, int]] = set()
+
+    def learn(self, chains: Iterable[NfChain]) -> None:
+        """Know chains that are there: when one gets another name, the kernel tells the new name and the handle."""
+        for chain in chains:
+            number, table = family_number(chain.family), os.fsencode(chain.table)
+            if self._chains is not None and (number, table) in self._tables and self._chains(chain.name):
+                self._handles.add((bytes((number,)) + table, chain.handle))
+
+    def _chain_touches(
+        self, table: bytes, told: dict[int, bytes], chains: Callable[[str], bool], *, gone: bool
+    ) -> bool:
+        key = table, int.from_bytes(told.get(_CHAIN_HANDLE, b""), "big")
+        wanted = chains(os.fsdecode(told.get(_CHAIN_NAME, b"").rstrip(b"\0")))
+        touches = wanted or key in self._handles
+        (self._handles.add if wanted and not gone else self._handles.discard)(key)
+        return touches
 
     def touches(self, data: bytes, offset: int, kind: int, end: int) -> bool:
-        """Whether the message between the offsets, of a kind, touches the scope."""
+        """Whether the message between the offsets touches the scope."""
         if kind == self._last_kind and data.startswith(self._last, offset + _FAMILY):
             return False  # a message that touched would have ended the questions for its commit
         size, _ = _ATTRIBUTE.unpack_from(data, offset + _FIRST)
@@ -172,14 +201,15 @@ class _Judge:
         known = offset + _FIRST + (size + 3 & ~3)
         if (data[offset + _FAMILY], table) in self._tables:
             chains, what = self._chains, kind & 0xFF
-            if chains is None or what not in _CHAINS | _RULES:
-                return chains is None or what not in _OTHERS
-            wanted = _CHAIN_NAME if what in _CHAINS else _RULE_CHAIN
+            if chains is None or what in _OTHERS:
+                return chains is None
+            if kind in (_NEWCHAIN, _DELCHAIN):
+                key = data[offset + _FAMILY : offset + _FAMILY + 1] + table
+                return self._chain_touches(key, dict(attributes(data, known, end)), chains, gone=kind == _DELCHAIN)
+            if what not in _RULES:
+                return True
             size, number = _ATTRIBUTE.unpack_from(data, known)
-            if number != wanted:  # before Linux 5.18 a chain's name came behind its handle
-                names = [value for number, value in attributes(data, known, end) if number == wanted]
-                return not names or chains(os.fsdecode(names[0].rstrip(b"\0")))
-            if chains(os.fsdecode(data[known + 4 : known + size].rstrip(b"\0"))):
+            if number != _RULE_CHAIN or chains(os.fsdecode(data[known + 4 : known + size].rstrip(b"\0"))):
                 return True
             known += size
         self._last, self._last_kind = data[offset + _FAMILY : known], kind

@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final, NamedTuple, TypeVar
 
 from meshfw.errors import BackendError, LockError
@@ -27,15 +27,32 @@ _REMEDY = "name a lock directory that this user can write"
 
 
 @contextmanager
-def instance_lock(owner: str, namespace: Namespace, *, timeout: float, directory: str | None = None) -> Iterator[str]:
+def instance_lock(
+    owner: str, namespace: Namespace, *, timeout: float, directory: str | None = None, spare: str | None = None
+) -> Iterator[str]:
     """A block in which nobody else writes for ``owner`` in ``namespace``; gives the path of the lock file.
 
     Waits at most ``timeout`` seconds (0: one try), then raises LockError. All writers of one owner must agree
     on the directory: ``directory``, made when missing, or else /run/meshfw; where that can't be written (an
     unprivileged user namespace) $XDG_RUNTIME_DIR/meshfw, or a directory of this user alone under the
-    temporary one. BackendError or KernelError when no lock file can be made.
+    temporary one. Where no lock file can be made at all, as in a container that may write nothing, ``spare`` is locked,
+    a file that is there for all of them and needn't be written, such as the namespace's own; then all owners there
+    wait for each other. BackendError or KernelError when there is none of these.
     """
     name = f"{place_name(owner, namespace)}.lock"
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(_lock_file(name, timeout=timeout, directory=directory))
+        except BackendError:
+            if spare is None:
+                raise
+            path = stack.enter_context(_whole_lock(spare, timeout=timeout))
+        yield path
+
+
+@contextmanager
+def _lock_file(name: str, *, timeout: float, directory: str | None) -> Iterator[str]:
+    """A block that holds a lock file of this name; gives its path."""
     place, folder = _lock_directory(directory)
     path = os.path.join(place, name)
     try:
@@ -46,6 +63,20 @@ def instance_lock(owner: str, namespace: Namespace, *, timeout: float, directory
             _release(descriptor, folder, name)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _whole_lock(path: str, *, timeout: float) -> Iterator[str]:
+    """A block that holds the lock of a file which is there already, for whoever may read it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise refused(error, f"open {path} to lock it", remedy=_REMEDY) from error
+    try:
+        _flock(descriptor, path, timeout)
+        yield path
+    finally:
+        os.close(descriptor)
 
 
 def place_name(owner: str, namespace: Namespace) -> str:
@@ -70,8 +101,7 @@ def _acquire(folder: int, name: str, path: str, timeout: float) -> int:
         descriptor = _open_file(folder, name, path)
         try:
             if _try_lock(descriptor, folder, name):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+                _sign(descriptor)
                 return descriptor
             if last:
                 raise LockError(path, waited=timeout, holder=_holder(descriptor))
@@ -121,6 +151,13 @@ def _release(descriptor: int, folder: int, name: str) -> None:
         os.close(descriptor)
 
 
+def _sign(descriptor: int) -> None:
+    """Say who holds the lock, where there is room for it: it's held without."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+
+
 def _open_file(folder: int, name: str, path: str) -> int:
     try:
         return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -154,7 +191,11 @@ def _private_directory() -> tuple[str, int]:
     """A directory of this user alone under the temporary one, where anybody may have put one of the same name."""
     import tempfile
 
-    path = os.path.join(tempfile.gettempdir(), f"meshfw-{_outer_user()}")
+    try:
+        path = os.path.join(tempfile.gettempdir(), f"meshfw-{_outer_user()}")
+    except FileNotFoundError:
+        reason = f"neither {_RUN} nor any temporary directory can be written"
+        raise BackendError(reason, remedy=f"mount a tmpfs at {_RUN}") from None
     folder = _open_directory(path)
     status = os.fstat(folder)
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:

@@ -8,10 +8,13 @@ nothing for the rules of other chains.
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
@@ -61,6 +64,7 @@ _GENID = struct.Struct("=HHI")
 _BEGIN_SIZE = REQUEST.size + 8
 _BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 
+_SIOCGSKNS = 0x894C  # linux/sockios.h, Linux 4.10
 _RECEIVE_SIZE = 1 << 16  # the kernel fills at most 32 KiB per dump message for a reader of this size
 _REPLY_SECONDS = 10
 _ATTEMPTS = 32
@@ -100,6 +104,19 @@ class Nfnetlink:
     def port(self) -> int:
         """The netlink port of the socket, by which the kernel names its commits; 0 once it is closed."""
         return int(self._socket.getsockname()[0]) if self._socket.fileno() >= 0 else 0
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """A block that the calling thread spends in the socket's namespace, whatever has its name now."""
+        try:
+            descriptor = fcntl.ioctl(self._socket, _SIOCGSKNS)
+        except OSError as error:
+            raise _refusal(error, "find the namespace of a socket") from error
+        try:
+            with entered(f"/proc/self/fd/{descriptor}"):
+                yield
+        finally:
+            os.close(descriptor)
 
     def generation(self) -> int:
         """The number of the last committed transaction in this namespace, over all families and tables.

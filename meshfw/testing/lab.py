@@ -175,10 +175,12 @@ class Lab:
         with self.instance() as backend:
             apply(backend, ruleset)
 
-    def assert_held(self, ruleset: Ruleset, owner: str = OWNER) -> None:
+    def assert_held(self, ruleset: Ruleset, owner: str = OWNER) -> Snapshot:
         """Fail unless a fresh instance reads exactly the ruleset: every chain, rule, order, policy and set."""
-        found = list(differences(self.held(owner), self.meant(ruleset)))
+        held = self.held(owner)
+        found = list(differences(held, self.meant(ruleset)))
         assert not found, f"what is held is not what was declared for {owner}:\n" + "\n".join(found)
+        return held
 
     def described(self, found: Plan) -> str:
         """A plan as a person reads it."""

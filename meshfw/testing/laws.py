@@ -24,6 +24,7 @@ from meshfw.model import (
 )
 from meshfw.plan import diff
 from meshfw.reconcile import apply, plan
+from meshfw.states import State, format_state, parse_state
 from meshfw.testing.lab import Case, Lab, law, meaning, needs_fingerprint, refused
 from meshfw.testing.rulesets import commented, copied, of_families, small
 from meshfw.testing.wrapping import Recording
@@ -44,11 +45,19 @@ def plan_after_apply_is_empty(lab: Lab, case: Case) -> None:
 
 @law(generated=True)
 def what_is_declared_is_held(lab: Lab, case: Case) -> None:
-    """After any change a new instance reads exactly what was declared: chains, rules, policies, sets."""
+    """After any change a new instance reads exactly what was declared: chains, rules, policies, sets.
+
+    So a state can be made of what stands, kept on disk, and be read again as the ruleset to which nothing leads.
+    """
     backend = lab.backend()
     for ruleset in (case.one, case.other, case.one):
         apply(backend, ruleset)
-        lab.assert_held(ruleset)
+        held = lab.assert_held(ruleset)
+        found = held.meaning()
+        assert not found.notes, f"what stands says more than a ruleset: {found.notes}"
+        document = format_state(State(owner="meshfw", backend=backend.name, ruleset=found.ruleset), lab.language)
+        left = diff(held, parse_state(document, lab.language).ruleset)
+        assert not left, f"what stands, kept and read again, is another ruleset:\n{lab.described(left)}"
 
 
 @law(generated=True)

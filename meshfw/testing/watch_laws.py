@@ -15,8 +15,8 @@ from meshfw.testing.edits import edited, first
 from meshfw.testing.lab import Case, Lab, law
 from meshfw.testing.wrapping import Interrupted
 
-_SECONDS: Final = 10.0
-"""How long an event may take on a busy machine."""
+_SECONDS: Final = 1.0
+"""How long an event may take."""
 _QUIET: Final = 20
 """Milliseconds in which nothing is to come."""
 

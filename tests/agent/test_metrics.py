@@ -185,9 +185,12 @@ def test_the_loop_may_count_with_them(metrics: Metrics) -> None:
     voice.note(rules=5)
     voice.contended("rival")
     voice.heard(Event())
+    voice.idle()
     voice.failed(BackendError("x"), "x", retry=0.0)
     assert value(metrics, "meshfw_rules") == 5
     assert value(metrics, "meshfw_contended") == 1
+    assert value(metrics, "meshfw_reconciles_total", outcome="idle") == 1
+    assert value(metrics, "meshfw_cache_hits_total") == 1
     assert value(metrics, "meshfw_reconciles_total", outcome="failed") == 1
 
 

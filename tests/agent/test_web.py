@@ -17,6 +17,8 @@ from meshfw.agent.web import CONNECTIONS, Pulse, WebServer
 from meshfw.errors import AgentError
 from meshfw.settings import Address
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 
 class Doubts:
     """What the two health checks say."""

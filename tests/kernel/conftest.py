@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from meshfw.testing.netns import Netns
 from tests.kernel.damage import VARIANTS, House, house
+from tests.kernel.inn import BACKENDS, Inn
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -20,3 +22,23 @@ def home(
     make: Callable[[], Netns] = request.getfixturevalue("kernel_room")
     with house(variant, make, tmp_path_factory.mktemp("house")) as made:
         yield made
+
+
+@pytest.fixture(params=BACKENDS)
+def inn(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    requires: Callable[..., None],
+) -> Iterator[Inn]:
+    """A host for the command line on each backend, with a state directory of its own, the test standing in it."""
+    requires("nft", *(f"{stem}-{way}-restore" for stem in ("iptables", "ip6tables") for way in ("nft", "legacy")))
+    make: Callable[[], Netns] = request.getfixturevalue("kernel_room")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("meshfw.config.SYSTEM", str(tmp_path / "none"))
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    made = Inn(tmp_path, request.param, make, capsys)
+    yield made
+    made.close()

@@ -104,6 +104,10 @@ class Host:
         looks = (nft_presence, iptables_nft_presence, iptables_legacy_presence)
         return {name: look(site) for name, look in zip(BACKENDS, looks, strict=True)}
 
+    def remembered(self) -> list[Path]:
+        """The files of what auto took, without the history of what was applied."""
+        return [path for path in (self.directory / "state").glob("*") if path.is_file()]
+
     def auto(self) -> tuple[str, str]:
         """What auto takes, and why."""
         verdict = self("backends", "--json").data["auto"]
@@ -456,7 +460,7 @@ def test_auto_writes_nothing_while_it_is_not_sure(host: Host, blind: Callable[[i
         assert (verb, said.code, said.err) == (verb, 2, f"meshfw: warning: apply would refuse: {why}{remedy}\n")
     assert f"meshfw: warning: auto isn't sure: {UNTOLD}" in host("backends").err
     assert host.everything() == before
-    assert not (host.directory / "state").exists()
+    assert host.remembered() == []
 
 
 def test_auto_goes_on_where_rules_of_ours_stand(host: Host, blind: Callable[[int], None]) -> None:
@@ -508,7 +512,7 @@ def test_what_auto_took_lasts_over_a_reboot_until_it_is_cleaned(host: Host) -> N
 
 def test_what_is_named_is_not_remembered_and_forgets_only_itself(host: Host) -> None:
     assert host("apply", "--backend", "iptables-nft").code == 0
-    assert not (host.directory / "state").exists()
+    assert host.remembered() == []
     assert host("clean", "--backend", "iptables-nft").code == 0
     assert host("apply").out.endswith("(nft)\n")
     assert host("clean", "--backend", "iptables-nft").code == 0
@@ -537,7 +541,7 @@ def test_odd_memory_is_a_warning_and_one_that_can_not_be_written_a_note(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert host("apply").err == ""
-    (kept,) = (host.directory / "state").iterdir()
+    (kept,) = host.remembered()
     kept.write_text("nft", encoding="utf-8")
     for verb in ("plan", "backends"):
         assert f"meshfw: warning: {kept} is ignored: " in host(verb).err

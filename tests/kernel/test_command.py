@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from meshfw.errors import BackendError, CommandError, KernelError
-from meshfw.kernel.command import Completed, find, run
+from meshfw.kernel.command import Completed, detach, find, run
 from meshfw.testing.netns import Netns
 
 
@@ -203,3 +203,38 @@ def test_a_process_lives_in_the_namespace_of_the_thread_that_starts_it(netns: Ne
         inside = run(argv, timeout=30).stdout
     assert inside == f"net:[{netns.identity.inode}]\n"
     assert run(argv, timeout=30).stdout != inside
+
+
+def test_a_detached_process_has_a_session_of_its_own_and_no_stream_of_ours(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    code = (
+        "import os; streams = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)];"
+        f"open({str(told)!r} + '.new', 'w').write(repr((os.getsid(0), os.getpgid(0), os.getcwd(), streams)));"
+        f"os.rename({str(told)!r} + '.new', {str(told)!r})"
+    )
+    pid = detach(python(code))
+    deadline = time.monotonic() + 30
+    while not told.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert told.read_text(encoding="utf-8") == repr((pid, pid, "/", ["/dev/null"] * 3))
+
+
+def test_a_detached_process_gets_the_descriptors_named_and_no_others(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    try:
+        detach(
+            python(f"import os; os.write({writer}, ' '.join(sorted(os.listdir('/proc/self/fd'))).encode())"),
+            inherit=[writer],
+        )
+    finally:
+        os.close(writer)
+    with os.fdopen(reader, encoding="ascii") as told:
+        descriptors = {int(word) for word in told.read().split()}
+    assert writer in descriptors
+    assert reader not in descriptors
+
+
+def test_a_detached_program_that_is_not_installed_is_named() -> None:
+    with pytest.raises(BackendError, match="no-such-guard is not installed"):
+        detach(["no-such-guard"])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ import meshfw.kernel.lock as module
 from meshfw.errors import BackendError, KernelError, LockError
 from meshfw.kernel.lock import instance_lock, xtables_lock
 from meshfw.kernel.netns import Namespace
+from meshfw.testing.netns import Netns
 
 HERE = Namespace(device=4, inode=4026531840, boot_id="b")
 ROOT = Path(module.__file__).parents[2]
@@ -248,6 +249,57 @@ def test_a_directory_open_to_others_is_not_trusted_in_the_temporary_one(
         take_anywhere()
     planted.chmod(0o700)
     take_anywhere()
+
+
+def test_where_no_file_can_be_made_a_spare_one_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, netns: Netns
+) -> None:
+    monkeypatch.setattr(module, "_RUN", "/proc/meshfw")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc"])
+    with pytest.raises(BackendError, match="nor any temporary directory can be written"):
+        take_anywhere()
+    with instance_lock("meshfw", HERE, timeout=0, spare=netns.path) as path:
+        assert path == netns.path
+        with (
+            pytest.raises(LockError) as caught,
+            instance_lock("other", HERE, timeout=0, spare=f"/proc/self/root{netns.path}"),
+        ):
+            pass
+        assert caught.value.holder == os.getpid()
+        with instance_lock("meshfw", HERE, timeout=0, spare="/proc/thread-self/ns/net"):
+            pass  # another namespace
+    with instance_lock("meshfw", HERE, timeout=0, spare=netns.path):
+        pass
+    with pytest.raises(KernelError, match="No such file"), instance_lock("meshfw", HERE, timeout=0, spare="/proc/none"):
+        pass
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("filled", ["bytes", "files"])
+def test_a_full_file_system_leaves_a_lock(filled: str, requires: Callable[..., None]) -> None:
+    code = FULL.replace("FILLED", filled)
+    requires("unshare", "mount")
+    argv = ["unshare", "--mount", "--net", sys.executable, "-c", code]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("/run/meshfw/\n" if filled == "bytes" else "/proc/thread-self/ns/net\n")
+
+
+FULL = """
+import os, subprocess
+size = {"bytes": "size=4k", "files": "nr_inodes=2"}["FILLED"]
+subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", "/run"], check=True)
+os.mkdir("/run/meshfw")
+if "FILLED" == "bytes":
+    with open("/run/full", "wb") as file:
+        file.write(bytes(4096))
+from meshfw.kernel.lock import instance_lock
+from meshfw.kernel.netns import Namespace
+with instance_lock("meshfw", Namespace.current(), timeout=0, spare="/proc/thread-self/ns/net") as path:
+    print(path.partition("meshfw-")[0])
+"""
 
 
 def take_anywhere() -> None:

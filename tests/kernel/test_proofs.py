@@ -107,6 +107,27 @@ def test_a_new_process_on_an_unchanged_host_starts_none_and_reads_no_rules(
     assert (report.cache, report.plan.lists, report.commits) == ("kept", (), 0)
 
 
+def test_an_instance_that_has_read_the_rules_goes_by_what_it_read(house: House) -> None:
+    house.apply()
+    backend, proofs = house.fresh(), house.proofs()
+    assert apply(backend, house.ruleset).outcome is Outcome.CLEAN
+    assert apply(backend, house.ruleset, proofs=proofs).cache == "hit"
+    assert not plan(backend, house.ruleset, proofs=proofs)
+    _break_something(house)
+    assert plan(backend, house.ruleset, proofs=proofs)
+
+
+def test_what_somebody_has_to_agree_to_is_read(house: House) -> None:
+    house.apply()
+    asked: list[int] = []
+    report = apply(
+        house.fresh(), house.ruleset, agree=lambda snapshot, _todo: asked.append(snapshot.rules), proofs=house.proofs()
+    )
+    assert report.outcome is Outcome.CLEAN
+    assert len(asked) == 1
+    assert asked[0] > 0
+
+
 def test_what_a_plan_found_unchanged_is_known_to_the_next_process(house: House) -> None:
     apply(house.fresh(), house.ruleset)
     assert not plan(house.fresh(), house.ruleset, proofs=house.proofs())
@@ -322,6 +343,28 @@ def test_verbs_on_an_unchanged_host_start_no_process(house: House, tmp_path: Pat
     assert verb("plan")[0] == 2
     assert verb("apply")[0] == 0
     assert verb("check") == verb("plan") == (0, 0)
+
+
+def test_what_is_applied_by_a_proof_alone_is_in_the_history(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "meshfw.toml").write_text(configuration(10), encoding="utf-8")
+    place = ["--config", str(tmp_path / "meshfw.toml"), "--netns", house.netns.path]
+
+    def states() -> int:
+        capsys.readouterr()
+        assert main(["history", "--json", *place]) == 0
+        return len(json.loads(capsys.readouterr().out)["states"])
+
+    for directory in ("one", "two"):
+        (tmp_path / directory).mkdir(mode=0o700)
+        monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / directory))
+        assert main(["apply", "--backend", house.name, *place]) == 0
+        if states() == 0:
+            pytest.skip("this namespace has no lasting name")
+    assert states() == 1
+    assert main(["apply", "--backend", house.name, "-v", *place]) == 0
+    assert "cache: kept" in capsys.readouterr().out
 
 
 def test_new_processes_on_an_unchanged_host_start_none(house: House, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Changes that can't lock an operator out: on trial until something or somebody confirms them, else undone."""

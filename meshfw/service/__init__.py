@@ -1,0 +1,1 @@
+"""meshfw as services of systemd: the units, and where they go."""

@@ -1,0 +1,173 @@
+"""Laws of the agent beside changes on trial: it leaves them alone, keeps what comes of them, ends them if need be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from meshfw.testing.netns import Netns
+from tests.kernel.agents import RULES, RunningAgent, config, running
+
+pytestmark = pytest.mark.kernel
+
+BACKENDS = ("nft", "iptables-nft", "iptables-legacy")
+ASKED = "follow = false\nresync = 1"
+
+
+@pytest.fixture
+def tools(requires: Callable[..., None]) -> None:
+    """All tools of all backends."""
+    requires("nft", "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore")
+
+
+def written(agent: RunningAgent, *rules: str, more: str = "") -> None:
+    """A changed configuration, of which the agent isn't told."""
+    text = config(*rules, agent=ASKED).replace("resync = 1\n", "", 1)
+    agent.file.write_text(f"{text}{more}", encoding="utf-8")
+
+
+def text_of(*rules: str) -> str:
+    """The configuration of an agent that waits to be asked."""
+    return config(*rules, agent=ASKED).replace("resync = 1\n", "", 1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_change_that_nobody_confirms_is_undone_beside_a_running_agent_and_stays_undone(
+    tools: None, netns: Netns, tmp_path: Path, backend: str
+) -> None:
+    with running(netns, tmp_path, backend=backend, text=text_of()) as agent:
+        agent.wait_for("keeping the rules")
+        written(agent, RULES[0])
+        done = agent.meshfw("apply", "--confirm", "2")
+        assert done.returncode == 0, done.stderr
+        assert agent.rules() == 1
+        time.sleep(0.5)
+        assert agent.rules() == 1  # the agent doesn't fight it
+        agent.until_rules(len(RULES))
+        agent.process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        assert agent.rules() == len(RULES)
+        agent.flush()  # and what is kept is what stood before
+        agent.until_rules(len(RULES))
+
+
+def test_a_confirmed_change_is_what_the_agent_keeps(tools: None, netns: Netns, tmp_path: Path) -> None:
+    with running(netns, tmp_path, text=text_of()) as agent:
+        agent.wait_for("keeping the rules")
+        written(agent, RULES[0])
+        assert agent.meshfw("apply", "--confirm", "20").returncode == 0
+        assert agent.meshfw("confirm").returncode == 0
+        time.sleep(0.5)
+        assert agent.rules() == 1
+        agent.flush()
+        agent.until_rules(1)
+
+
+def guards(agent: RunningAgent) -> list[int]:
+    """The processes that guard a change of this test's."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != agent.process.pid:
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    ours = str(agent.directory).encode() in file.read()
+            except OSError:
+                continue
+            if ours and any(b"guard" in word for word in words):
+                found.append(int(name))
+    return found
+
+
+def test_the_agent_undoes_a_change_whose_guard_was_killed(tools: None, netns: Netns, tmp_path: Path) -> None:
+    with running(netns, tmp_path, text=text_of()) as agent:
+        agent.wait_for("keeping the rules")
+        written(agent, RULES[0])
+        assert agent.meshfw("apply", "--confirm", "2").returncode == 0
+        killed = guards(agent)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        assert killed
+        assert agent.rules() == 1
+        agent.until_rules(len(RULES))
+
+
+def test_a_killed_agent_is_no_hindrance_to_the_guard(tools: None, netns: Netns, tmp_path: Path) -> None:
+    with running(netns, tmp_path, text=text_of()) as agent:
+        agent.wait_for("keeping the rules")
+        written(agent, RULES[0])
+        assert agent.meshfw("apply", "--confirm", "2").returncode == 0
+        agent.end(signal.SIGKILL)
+        agent.until_rules(len(RULES))
+
+
+PROBE = """\
+[safety]
+probe = ["{program}"]
+attempts = 1
+timeout = 2
+"""
+
+
+def test_a_change_of_the_agents_own_is_undone_where_a_probe_fails_and_not_made_again(
+    tools: None, netns: Netns, tmp_path: Path
+) -> None:
+    probe = tmp_path / "probe"
+    probe.write_text("#!/bin/sh\nnft list table ip edge | grep -q 'dport 22'\n", encoding="utf-8")
+    probe.chmod(0o755)
+    base = PROBE.format(program=probe)
+    with running(netns, tmp_path, text=config() + base) as agent:
+        agent.wait_for("keeping the rules")
+        agent.file.write_text(config(*RULES[:2]) + base, encoding="utf-8")
+        assert "probe" in agent.wait_for("undone: ")["message"]
+        agent.until_rules(len(RULES))
+        time.sleep(1.5)
+        assert agent.rules() == len(RULES)
+        assert len(agent.said("undone: ")) == 1
+        status = agent.meshfw("status", "--json")
+        assert '"held"' in status.stdout
+        agent.file.write_text(config(RULES[2]) + base, encoding="utf-8")
+        agent.until_rules(1)
+
+
+def test_a_rollback_is_kept_until_the_declaration_changes(tools: None, netns: Netns, tmp_path: Path) -> None:
+    name = tmp_path / "room"
+    name.symlink_to(netns.path)
+    place = Netns.__new__(Netns)
+    place.__dict__.update(netns.__dict__, path=str(name))
+    with running(place, tmp_path, text=config()) as agent:
+        agent.wait_for("keeping the rules")
+        agent.file.write_text(config(*RULES[:2]), encoding="utf-8")
+        agent.until_rules(2)
+        done = agent.meshfw("rollback")
+        assert done.returncode == 0, done.stderr
+        agent.until_rules(3)
+        agent.flush()
+        agent.until_rules(3)
+        agent.process.send_signal(signal.SIGHUP)
+        time.sleep(0.7)
+        assert agent.rules() == 3
+        agent.file.write_text(config(RULES[0]), encoding="utf-8")
+        agent.until_rules(1)
+
+
+def test_a_forced_change_that_takes_most_rules_away_is_kept(tools: None, netns: Netns, tmp_path: Path) -> None:
+    rules = [f"-s 10.0.0.{number} -j DROP" for number in range(1, 31)]
+    with running(netns, tmp_path, text=config(*rules)) as agent:
+        agent.wait_for("keeping the rules")
+        agent.file.write_text(config(*rules[:2]), encoding="utf-8")
+        agent.wait_for("may not go at once")
+        assert agent.rules() == 30
+        done: subprocess.CompletedProcess[str] = agent.meshfw("apply")
+        assert done.returncode == 0, done.stderr
+        time.sleep(1.5)
+        assert agent.rules() == 2
+        agent.flush()
+        agent.until_rules(2)
