@@ -55,6 +55,7 @@ from meshfw.model import (
 )
 from meshfw.plan import ListChange, Plan, SetChange
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
+from meshfw.states import snapshot_digest
 
 RESTORE: Final = "memory-restore"
 """The command of a step; its argument is the family whose text the lines run on."""
@@ -185,6 +186,10 @@ class MemoryBackend:
         """The number of writes, anybody's."""
         return Fingerprint((NAME, self.kernel.writes))
 
+    def digest(self) -> str:
+        """The digest of what the text says."""
+        return snapshot_digest(self.observe().snapshot)
+
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """What the text says, parsed: everything, or the lists and sets named."""
         texts, writes = self.kernel.read()
@@ -263,7 +268,7 @@ class MemoryBackend:
             lines += [f"destroy {self._names.stored(change.key[1])}" for change in sets if not change.new]
             if lines:
                 steps.append(Step((RESTORE, family.value), "".join(f"{line}\n" for line in lines)))
-        return Transaction(NAME, tuple(steps), plan, texts)
+        return Transaction(NAME, tuple(steps), plan, texts, rewrites=plan.moves(in_place=True))
 
     def _set_lines(self, change: SetChange, new: Set) -> Iterable[str]:
         name = self._names.stored(new.name)
