@@ -27,7 +27,7 @@ from meshfw.kernel.nfmessage import (
 
 _NFTABLES: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES; enum nf_tables_msg_types
 _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = _NFTABLES | 4, _NFTABLES | 7, _NFTABLES | 10, _NFTABLES | 13
-_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_COUNTERS = 3, 4, 8
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_USE, _CHAIN_COUNTERS = 3, 4, 6, 8
 _SET_NAME, _SET_FLAGS, _SET_HANDLE, _SET_COUNT = 2, 3, 16, 20
 _SET_CONSTANT, _SET_TIMEOUT, _SET_EVAL = 0x2, 0x10, 0x20  # enum nft_set_flags
 _ELEMENTS: Final = 3  # NFTA_SET_ELEM_LIST_ELEMENTS
@@ -95,7 +95,10 @@ _ENDS: Final = frozenset({NLMSG_DONE, NLMSG_ERROR})
 
 
 class ChainHead(NamedTuple):
-    """A chain without its rules: the digest of its hook, priority, policy, flags and references."""
+    """A chain without its rules: the digest of its hook, priority, policy and flags.
+
+    How many rules lead to it is left out: they are of the same table, and have digests of their own.
+    """
 
     digest: bytes
     is_base: bool
@@ -108,7 +111,8 @@ def chain_heads(netlink: Nfnetlink, family: str, table: str) -> dict[str, ChainH
     for body in _messages(netlink, _GETCHAIN, b"", family=family):
         if body.startswith(own):
             found = dict(attributes(body, 0, len(body)))
-            found.pop(_CHAIN_COUNTERS, None)
+            for passing in (_CHAIN_USE, _CHAIN_COUNTERS):
+                found.pop(passing, None)
             name = found[_CHAIN_NAME].rstrip(b"\0").decode("utf-8", "surrogateescape")
             heads[name] = ChainHead(_hashed(found), _CHAIN_HOOK in found)
     return heads
