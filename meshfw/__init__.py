@@ -46,7 +46,9 @@ if TYPE_CHECKING:
         MeshfwError,
         ModelError,
         ParseError,
+        PendingError,
         PluginError,
+        RolledBackError,
         UnsupportedError,
         VerifyError,
     )
@@ -104,8 +106,8 @@ _ROOMS: Final = {
     "meshfw.config": "Config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FamilyError FamilyParseError "
-        "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PluginError "
-        "UnsupportedError VerifyError"
+        "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PendingError PluginError "
+        "RolledBackError UnsupportedError VerifyError"
     ),
     "meshfw.extensions": "builtin_extensions",
     "meshfw.extensions.extension": "Codec Extension HostTables NftMatch Option ParseContext",
@@ -206,12 +208,14 @@ __all__ = [
     "Outcome",
     "ParseContext",
     "ParseError",
+    "PendingError",
     "Plan",
     "PluginError",
     "Plugins",
     "Policy",
     "Presence",
     "Report",
+    "RolledBackError",
     "Rule",
     "RuleSource",
     "Ruleset",

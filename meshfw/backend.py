@@ -46,8 +46,6 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     False: there are no sets. Whatever the backend is asked to check, diff, compile and prove was expanded into rules
     first (:mod:`meshfw.expansion`), so it never meets a set or a reference to one.
     """
-    edits_in_place: bool = False
-    """Rules are put in and taken out anywhere in a list, so that none which stays is written again."""
     counters: bool = True
     """Rules count packets and bytes, and keep their numbers over changes elsewhere."""
     counters_move: frozenset[Family] = frozenset(Family)
@@ -97,8 +95,9 @@ class Step(msgspec.Struct, frozen=True):
 class Transaction(msgspec.Struct, frozen=True, weakref=True):
     """What a backend will commit; its text is exactly what runs.
 
-    ``texts`` has, for each changed list, the backend's own writing of each rule it will then hold;
-    ``notes`` say what else a person should know before it runs.
+    ``texts`` has, for lists that the backend reads again to prove them, its own writing of each rule they will then
+    hold. ``rewrites`` are the lists with rules that are written again and take along the counters that the plan knows,
+    so that these must be fresh. ``notes`` say what else a person should know before it runs.
     """
 
     backend: str
@@ -106,6 +105,7 @@ class Transaction(msgspec.Struct, frozen=True, weakref=True):
     plan: Plan
     texts: Mapping[ListKey, tuple[str, ...]] = {}
     notes: tuple[str, ...] = ()
+    rewrites: tuple[ListKey, ...] = ()
 
     def __str__(self) -> str:
         return "".join(f"# {' '.join(step.command)}\n{step.input}" for step in self.steps)
@@ -221,7 +221,7 @@ class Backend(Protocol):
         ...
 
     def compile(self, plan: Plan) -> Transaction:
-        """The transaction that carries out a plan; pure."""
+        """The transaction that carries out a plan; nothing is written yet."""
         ...
 
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:

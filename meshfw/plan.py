@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from meshfw.alignment import align, longest_run
+from meshfw.alignment import align, longest_run, shared_ends
 from meshfw.model import (
     Chain,
     ChainKey,
@@ -34,7 +34,8 @@ class ListChange(msgspec.Struct, frozen=True):
 
     ``new`` is what it shall be, None where it goes; ``old`` what it is, None where it is made. For each rule of ``new``
     ``kept`` has the index of the old rule that stays in its place, or -1, and ``source`` the index of the equal
-    old rule whose counters belong to it, or -1.
+    old rule whose counters belong to it, or -1. ``ends`` is how many rules at least stay at the head and at the tail,
+    so that nobody need look at thousands of them for one that changes.
     """
 
     key: ListKey
@@ -42,6 +43,7 @@ class ListChange(msgspec.Struct, frozen=True):
     new: Chain | Dispatcher | None
     kept: tuple[int, ...] = ()
     source: tuple[int, ...] = ()
+    ends: tuple[int, int] = (0, 0)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -59,8 +61,15 @@ class ListChange(msgspec.Struct, frozen=True):
     def dropped(self) -> tuple[int, ...]:
         """The indices of old rules that don't stay in place."""
         count = len(self.old.rules) if self.old is not None else 0
-        stay = set(self.kept)
-        return tuple(index for index in range(count) if index not in stay)
+        start, end = self.ends
+        stay = set(self.kept[start : len(self.kept) - end])
+        return tuple(index for index in range(start, count - end) if index not in stay)
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The indices of new rules that don't stay in place: new ones, and those that move."""
+        start, end = self.ends
+        return tuple(index for index in range(start, len(self.kept) - end) if self.kept[index] < 0)
 
     @property
     def run(self) -> tuple[int, int]:
@@ -73,7 +82,7 @@ class ListChange(msgspec.Struct, frozen=True):
         One that moves is; one that stays is where a backend can't edit ``in_place``, but at head and tail only.
         """
         if in_place:
-            return any(kept < 0 <= source for kept, source in zip(self.kept, self.source, strict=True))
+            return any(self.source[index] >= 0 for index in self.written)
         start, end = self.run
         return any(source >= 0 for source in (*self.source[:start], *self.source[end:]))
 
@@ -216,11 +225,12 @@ def _change(key: ListKey, old: ObservedList | None, new: Chain | Dispatcher, *, 
     count = len(new.rules)
     if old is None:
         return ListChange(key, None, new, (-1,) * count, (-1,) * count)
-    kept = align([held.rule for held in old.rules], new.rules)
-    source = _sources(old.rules, new.rules, kept)
+    ends = shared_ends(old.meanings, new.rules)
+    kept = align(old.meanings, new.rules, ends=ends)
+    source = _sources(old.rules, new.rules, kept, ends)
     if rebuilt:
         return ListChange(key, old, new, (-1,) * count, source)
-    change = ListChange(key, old, new, kept, source)
+    change = ListChange(key, old, new, kept, source, ends)
     same = len(old.rules) == count and -1 not in kept and change.policy is None and not old.faults
     return None if same else change
 
@@ -239,16 +249,27 @@ def _set_changes(observed: Snapshot, desired: Ruleset, broken: Collection[Family
             yield SetChange(key, old, None)
 
 
-def _sources(old: Sequence[ObservedRule], new: Sequence[Rule], kept: Sequence[int]) -> tuple[int, ...]:
+def _sources(
+    old: Sequence[ObservedRule], new: Sequence[Rule], kept: tuple[int, ...], ends: tuple[int, int]
+) -> tuple[int, ...]:
     """For each new rule the old rule whose counters are its own: the one kept, or an equal one that moves."""
-    if -1 not in kept:
-        return tuple(kept)
-    stay = set(kept)
+    start, end = ends
+    middle = kept[start : len(kept) - end]
+    if -1 not in middle:
+        return kept
+    stay = set(middle)
     free: dict[Any, list[int]] = {}
-    for index, held in enumerate(old):
-        if index not in stay and held.rule is not None:
-            free.setdefault(held.rule.key(), []).append(index)
-    return tuple(index if index >= 0 or not free else _take(free, rule) for index, rule in zip(kept, new, strict=True))
+    for index in range(start, len(old) - end):
+        rule = old[index].rule
+        if index not in stay and rule is not None:
+            free.setdefault(rule.key(), []).append(index)
+    if not free:
+        return kept
+    found = [
+        index if index >= 0 or not free else _take(free, rule)
+        for index, rule in zip(middle, new[start : len(new) - end], strict=True)
+    ]
+    return (*kept[:start], *found, *kept[len(kept) - end :])
 
 
 def _take(free: dict[Any, list[int]], rule: Rule) -> int:
@@ -297,8 +318,9 @@ def _visible(change: ListChange) -> ListChange:
     old = change.old
     if old is None:
         return change
-    kept = align([held.rule for held in old.rules], change.rules)
-    return ListChange(change.key, old, change.new, kept, _sources(old.rules, change.rules, kept))
+    ends = shared_ends(old.meanings, change.rules)
+    kept = align(old.meanings, change.rules, ends=ends)
+    return ListChange(change.key, old, change.new, kept, _sources(old.rules, change.rules, kept, ends), ends)
 
 
 def _rule_edits(change: ListChange, where: str, formatter: Callable[[Rule], str]) -> Iterator[Edit]:

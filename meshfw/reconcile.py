@@ -206,16 +206,16 @@ def _commit(
     backend: Backend, observed: Observed, todo: Plan, ruleset: Ruleset, *, cached: bool, insist: bool, notes: list[str]
 ) -> tuple[Observed, bool]:
     """Commit a plan and read what came of it, the touched lists or everything; and whether anything was committed."""
-    moves = todo.moves(in_place=backend.capabilities.edits_in_place) if cached else ()
-    if moves:
+    transaction = backend.compile(todo)
+    if cached and transaction.rewrites:
         # Rules that are written again take their counters along, and a cached snapshot's are old.
-        part = backend.observe(moves)
+        part = backend.observe(transaction.rewrites)
         if part.fingerprint != observed.fingerprint:
             return backend.observe(), False
-        observed = Observed(observed.snapshot.updated(part.snapshot, moves), part.fingerprint)
+        observed = Observed(observed.snapshot.updated(part.snapshot, transaction.rewrites), part.fingerprint)
         todo = diff(observed.snapshot, ruleset)
+        transaction = backend.compile(todo)
     backend.cache.drop("a commit did not finish")
-    transaction = backend.compile(todo)
     try:
         committed = backend.commit(transaction, based_on=None if insist else observed.fingerprint)
     except ConcurrentChangeError:

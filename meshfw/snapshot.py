@@ -59,6 +59,11 @@ class ObservedList(msgspec.Struct, frozen=True, gc=False):
     faults: tuple[str, ...] = ()
     backing: Any = None
 
+    @property
+    def meanings(self) -> tuple[Rule | None, ...]:
+        """What its rules mean, one by one; None for a rule that no typed one means."""
+        return tuple([held.rule for held in self.rules]) if self.declared is None else self.declared.rules
+
 
 class Meaning(msgspec.Struct, frozen=True):
     """The ruleset that a snapshot means; ``notes`` name what stands there and no ruleset can say."""

@@ -212,10 +212,11 @@ def test_what_is_known_to_be_the_same_is_not_compared(monkeypatch: pytest.Monkey
     chains = msgspec.structs.replace(ruleset, attachments=())
     only = Snapshot({key: value for key, value in ours.lists.items() if isinstance(key, ChainKey)}, ours.sets)
 
-    def refused(self: Rule) -> tuple[Any, ...]:
+    def refused(self: Rule, other: object = None) -> Any:
         raise AssertionError("a rule was compared")
 
     monkeypatch.setattr(Rule, "key", refused)
+    monkeypatch.setattr(Rule, "__eq__", refused)
     assert not diff(only, chains)
     with pytest.raises(AssertionError, match="a rule was compared"):
         diff(held, msgspec.structs.replace(ruleset, chains=tuple(map(again, ruleset.chains))))
@@ -282,6 +283,18 @@ def test_counters_must_be_fresh_where_a_kept_rule_may_be_written_again(
     for edits_in_place, wanted in ((False, moves), (True, in_place)):
         assert change.moves(in_place=edits_in_place) is wanted
         assert bool(Plan((change,)).moves(in_place=edits_in_place)) is wanted
+
+
+@given(st.text("abcd", max_size=9), st.text("abcd", max_size=9), st.integers(0, 300))
+def test_what_a_change_drops_and_writes_is_the_rest_of_what_stays(before: str, after: str, around: int) -> None:
+    change = change_of("a" * around + before + "b" * around, "a" * around + after + "b" * around)
+    assert (change is None) == (before == after)
+    if change is not None and change.old is not None:
+        old, new = len(change.old.rules), len(change.rules)
+        assert change.dropped == tuple(index for index in range(old) if index not in change.kept)
+        assert change.written == tuple(index for index in range(new) if change.kept[index] < 0)
+        assert change.ends[0] >= around
+        assert sum(change.ends) >= min(old, new, 2 * around)
 
 
 def test_a_chain_that_is_new_moves_nothing() -> None:

@@ -109,7 +109,6 @@ class IptablesBackend:
             foreign_accept_wins=True,
             opaque=True,
             native_sets=False,
-            edits_in_place=True,
             processes_per_family=1,
             counters_move=self._variant.counters_move,
         )
@@ -235,7 +234,8 @@ class IptablesBackend:
         tidy = not self._variant.legacy
         steps = steps_of(plan, self._tool, render=self._render, owner=self._owner, tidy=tidy)
         texts = {change.key: tuple(self._render(change.key, rule) for rule in change.rules) for change in plan.lists}
-        return Transaction(self.name, steps, plan, texts, tuple(restart_notes(plan, self._variant)))
+        notes = tuple(restart_notes(plan, self._variant))
+        return Transaction(self.name, steps, plan, texts, notes, rewrites=plan.moves(in_place=True))
 
     def _render(self, key: ListKey, rule: Rule) -> str:
         return self._texts.written(rule, key.family)

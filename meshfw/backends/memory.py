@@ -268,7 +268,7 @@ class MemoryBackend:
             lines += [f"destroy {self._names.stored(change.key[1])}" for change in sets if not change.new]
             if lines:
                 steps.append(Step((RESTORE, family.value), "".join(f"{line}\n" for line in lines)))
-        return Transaction(NAME, tuple(steps), plan, texts)
+        return Transaction(NAME, tuple(steps), plan, texts, rewrites=plan.moves(in_place=True))
 
     def _set_lines(self, change: SetChange, new: Set) -> Iterable[str]:
         name = self._names.stored(new.name)

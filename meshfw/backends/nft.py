@@ -10,8 +10,11 @@ loaded: an older libnftables can crash on what a newer one wrote.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable
+import time
+from collections.abc import Collection, Iterable
 from typing import Final
+
+from msgspec.structs import replace
 
 from meshfw.backend import (
     API_VERSION,
@@ -27,8 +30,9 @@ from meshfw.backend import (
     Unsupported,
     Watch,
 )
-from meshfw.backends.layout import is_marked, names_in, nft_set
+from meshfw.backends.layout import is_marked, nft_set
 from meshfw.backends.nft_depth import Known, deep_paths
+from meshfw.backends.nft_edits import Edits
 from meshfw.backends.nft_listing import (
     Expected,
     JsonReader,
@@ -37,25 +41,19 @@ from meshfw.backends.nft_listing import (
     chain_state,
     prove,
 )
-from meshfw.backends.nft_neighbours import neighbour_findings, own_places_findings
+from meshfw.backends.nft_loading import run_steps, transaction_texts
+from meshfw.backends.nft_neighbours import Around, look_around, neighbour_findings, own_places_findings, table_findings
 from meshfw.backends.nft_raw import OwnTables
-from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts, transaction_text
+from meshfw.backends.nft_rendering import Renderings
+from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts
 from meshfw.backends.nft_watch import NftWatch, noted, own_tables
 from meshfw.backends.standing import mapped_files, sealed
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
-from meshfw.kernel.netlink import TABLE_DORMANT, TABLE_OWNED, Nfnetlink
+from meshfw.kernel.netlink import TABLE_DORMANT, Nfnetlink
 from meshfw.kernel.netns import Namespace, entered
-from meshfw.languages.iptables import format_rule
-from meshfw.languages.nft import FAMILIES, NftText, render_rule
-from meshfw.model import (
-    Chain,
-    Family,
-    Policy,
-    Rule,
-    Ruleset,
-    SetKey,
-)
+from meshfw.languages.nft import FAMILIES
+from meshfw.model import Family, Policy, Ruleset, SetKey
 from meshfw.plan import Plan
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
@@ -98,7 +96,10 @@ class NftBackend:
         except BaseException:
             self._netlink.close()
             raise
-        self._texts: dict[ListKey, tuple[Chain, tuple[NftText, ...]]] = {}
+        self._renderings = Renderings(site.language)
+        self._edits = Edits(self._owner, self._netlink, self._renderings.rule)
+        self._edited: Snapshot | None = None
+        self._around: Around | None = None
         self._expected: dict[ListKey, Expected] = {}
         self._own_generation = -1
         self._paths: Known = {}
@@ -110,9 +111,10 @@ class NftBackend:
         return Capabilities(atomicity=Atomicity.RULESET, foreign_accept_wins=False)
 
     def close(self) -> None:
-        """Close the sockets and the library's context; the rules stay."""
+        """Close the sockets and the library's contexts; the rules stay."""
         if self._watch is not None:
             self._watch.close()
+        self._edits.close()
         self._netlink.close()
         self._nft.close()
 
@@ -135,7 +137,16 @@ class NftBackend:
         return None if told is None else sealed(told, self._namespace, *options, files=mapped_files("libnft"))
 
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
-        """Our tables as they are now; ``keys`` narrows the reading of rules and elements."""
+        """Our tables as they are now; ``keys`` narrows the reading of rules and elements.
+
+        The first time after a few edits of ours the kernel's own answers to them are all there is to know, but for
+        the counters of rules that weren't touched.
+        """
+        known, self._edited = self._edited, None
+        if known is not None and keys is not None and _holds(known, keys):
+            before = self._netlink.settled()
+            if before == self._own_generation:
+                return Observed(known, self._own.at(before))
         self.cache.costs.reads += 1
         error: BackendError | None = None
         snapshot: Snapshot | None = None
@@ -253,44 +264,18 @@ class NftBackend:
 
     # --- writing ---
 
-    def _render_chain(self, chain: Chain) -> tuple[NftText, ...]:
-        """The texts of a chain's rules, those of rules that an earlier chain of that name had reused."""
-        known = self._texts.get(chain.key)
-        if known is not None and known[0] is chain:
-            return known[1]
-        memo: dict[int, NftText] = {}
-        if known is not None:
-            memo = {id(rule): text for rule, text in zip(known[0].rules, known[1], strict=True)}
-        names = names_in(chain.table)
-        texts = [
-            memo.get(id(rule)) or render_rule(rule, family=chain.family, language=self._language, names=names)
-            for rule in chain.rules
-        ]
-        self._texts[chain.key] = (chain, tuple(texts))
-        return self._texts[chain.key][1]
-
-    def _renderer(self, plan: Plan) -> Callable[[ListKey, Rule], NftText]:
-        known: dict[ListKey, dict[int, NftText]] = {}
-        for change in plan.lists:
-            if isinstance(change.new, Chain):
-                texts = self._render_chain(change.new)
-                known[change.key] = {id(rule): text for rule, text in zip(change.new.rules, texts, strict=True)}
-
-        def render(key: ListKey, rule: Rule) -> NftText:
-            text = known.get(key, {}).get(id(rule))
-            if text is None:
-                text = render_rule(rule, family=key.family, language=self._language, names=names_in(key.table))
-            return text
-
-        return render
-
     def compile(self, plan: Plan) -> Transaction:
-        """One text for libnftables, which is one transaction of the kernel."""
-        render = self._renderer(plan)
+        """The text for libnftables, which is one transaction of the kernel, or several where new chains are large."""
+        few = self._edits.transaction(NAME, plan)
+        if few is not None:
+            return few
+        render = self._renderings.of_plan(plan)
         present = self._tables_of(plan)
-        text = transaction_text(plan, render, owner=self._owner, present=present)
-        steps = (Step(("nft", "-f", "-"), text),) if text else ()
-        return Transaction(NAME, steps, plan, rule_texts(plan, render), restart_notes(plan))
+        texts = transaction_texts(plan, render, owner=self._owner, present=present, buffer=self._nft.send_buffer)
+        steps = tuple(Step(("nft", "-f", "-"), text) for text in texts)
+        return Transaction(
+            NAME, steps, plan, rule_texts(plan, render), restart_notes(plan), rewrites=plan.moves(in_place=False)
+        )
 
     @staticmethod
     def _tables_of(plan: Plan) -> frozenset[Family]:
@@ -301,83 +286,83 @@ class NftBackend:
 
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
         """Run the transaction; the kernel takes all of it or nothing."""
+        began = time.perf_counter()
         before = self._netlink.settled()
         if based_on is not None and based_on != self._own.at(before):
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=NAME)
         self._own_generation = -1
-        with noted(self._watch) as own:
-            for step in transaction.steps:
-                try:
-                    self._nft.run(step.input, handles=False)
-                except BackendError as error:
-                    if self._netlink.generation() != before:
-                        raise ConcurrentChangeError("somebody else wrote during the commit", backend=NAME) from None
-                    raise _explained(error) from None
-            own.made = len(transaction.steps)
-        after = self._netlink.generation()
-        exclusive = based_on is not None and after == before + len(transaction.steps)
         self._expected = {}
+        self._edited = None
+        around, self._around = self._around, None
+        try:
+            with noted(self._watch) as own:
+                done = self._write_few(transaction, before if based_on is not None else None)
+                if done is None:
+                    run_steps(transaction, self._nft, self._netlink, owner=self._owner, before=before)
+                own.made = len(transaction.steps)
+        finally:
+            self.cache.costs.commits += 1
+            self.cache.costs.commit_seconds += time.perf_counter() - began
+        after = self._netlink.generation()
+        exclusive = based_on is not None and after == before + len(transaction.steps) and done != _UNKNOWN
         if exclusive:
             self._own_generation = after
+            self._edited = done
             self._expected = {
-                change.key: Expected(transaction.texts[change.key], change.rules) for change in transaction.plan.lists
+                change.key: Expected(transaction.texts[change.key], change.rules)
+                for change in transaction.plan.lists
+                if change.key in transaction.texts
             }
+            if done is not None and around is not None and around.generation == before:
+                self._around = replace(around, generation=after)  # others' tables are what they were
         return Committed(self._own.committed(after if exclusive else None, transaction.plan), exclusive)
+
+    def _write_few(self, transaction: Transaction, generation: int | None) -> Snapshot | None:
+        """Write a transaction as our own batch: what stands then, empty where that can't be said; None: not written."""
+        prepared = self._edits.prepared(transaction)
+        if prepared is None:
+            return None
+        written = self._edits.commit(prepared, generation)
+        if written.stale:
+            raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=NAME)
+        if written.refusals:
+            self._edits.distrust()  # the same text by libnftables works, or says in its own words why not
+            return None
+        found = self._edits.outcome(prepared, written)
+        if found is None and not written.lost:
+            self._edits.distrust()  # the kernel holds something else than what it was given: all is read again
+        return found or _UNKNOWN
 
     # --- what can't be said ---
 
     def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
         """Rules that nft can't express, and hooks where foreign chains would be overruled or overrule us."""
-        findings = list(self._check_tables())
+        around = self._look_around()
+        findings = list(table_findings(around.tables, owner=self._owner, adopt=self._adopt))
         for chain in ruleset.chains:
-            findings.extend(self._check_chain(chain))
+            findings.extend(self._renderings.findings(chain))
         for attachment in ruleset.attachments:
             try:
-                render_rule(
-                    attachment.rule, family=attachment.family, language=self._language, names=names_in(attachment.table)
-                )
+                self._renderings.rule(attachment.dispatcher, attachment.rule)
             except InexpressibleError as error:
                 findings.append(Unsupported(f"attachment to {attachment.dispatcher}", error.reason))
         findings.extend(deep_paths(ruleset, known=self._paths))
         findings.extend(own_places_findings(ruleset))
         if not self._isolated and ruleset.attachments:
-            findings.extend(neighbour_findings(ruleset, self._netlink.chains(), owner=self._owner))
-        wanted = {chain.key for chain in ruleset.chains}
-        self._texts = {key: held for key, held in self._texts.items() if key in wanted}
+            findings.extend(neighbour_findings(ruleset, around.chains, owner=self._owner))
+        self._renderings.keep({chain.key for chain in ruleset.chains})
         return tuple(findings)
 
-    def _check_tables(self) -> Iterable[Unsupported]:
-        """Tables of the owner's name that aren't ours to touch."""
-        for table in self._netlink.tables():
-            if table.name != self._owner or table.family not in _FAMILIES:
-                continue
-            where = f"table {table.family} {table.name}"
-            if table.flags & TABLE_OWNED:
-                yield Unsupported(where, "another process holds it for itself alone (flags owner): end that process")
-            elif table.use and not self._adopt and not is_marked(table.userdata):
-                yield Unsupported(
-                    where,
-                    "somebody else made and filled it (it lacks the comment of meshfw's tables): take another owner, "
-                    "or say adopt = true under [backend.nft] to have it built anew",
-                )
-
-    def _check_chain(self, chain: Chain) -> Iterable[Unsupported]:
-        name = chain_name(chain.key)
-        if len(name) > _NAME_MAX:
-            yield Unsupported(str(chain.key), f"its nft name has {len(name)} characters; {_NAME_MAX} are allowed")
-        try:
-            self._render_chain(chain)
-        except InexpressibleError:  # of some rule: now of which, and of which others
-            names = names_in(chain.table)
-            for index, rule in enumerate(chain.rules, 1):
-                try:
-                    render_rule(rule, family=chain.family, language=self._language, names=names)
-                except InexpressibleError as error:
-                    text = format_rule(rule, family=chain.family, language=self._language)
-                    yield Unsupported(f"{chain.key}, rule {index}", error.reason, text)
+    def _look_around(self) -> Around:
+        """The tables and the base chains of everybody, read again only where somebody else has written."""
+        generation = self._netlink.generation()
+        if self._around is None or self._around.generation != generation:
+            self._around = look_around(self._netlink)
+        return self._around
 
 
-_NAME_MAX: Final = 255  # linux/netfilter/nf_tables.h, NFT_NAME_MAXLEN with the final NUL
+_UNKNOWN: Final = Snapshot()
+"""What a batch left where the kernel's answers don't say it."""
 _FAMILIES: Final = {name: family for family, name in FAMILIES.items()}
 
 
@@ -391,8 +376,5 @@ def _option(site: Site, name: str) -> bool:
     return value
 
 
-def _explained(error: BackendError) -> BackendError:
-    """The library's refusal as ours, with the state the kernel is in."""
-    if isinstance(error, KernelError):
-        return KernelError(f"{error.reason}\nnothing was changed", errno=error.errno, backend=NAME, remedy=error.remedy)
-    return BackendError(f"{error.reason}\nnothing was changed", backend=NAME, remedy=error.remedy)
+def _holds(known: Snapshot, keys: Iterable[ListKey | SetKey]) -> bool:
+    return all(key in known.sets if isinstance(key, tuple) else key in known.lists for key in keys)

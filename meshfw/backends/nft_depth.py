@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from meshfw.alignment import shared_ends
 from meshfw.backend import Unsupported
 from meshfw.model import Chain, ChainKey, Goto, Jump, Ruleset
 
@@ -12,8 +13,8 @@ DEPTH_MAX: Final = 15
 """Chains on a path behind a dispatcher (net/netfilter/nf_tables.h, NFT_JUMP_STACK_SIZE, less the dispatcher)."""
 
 
-Known = dict[ChainKey, tuple[Chain, tuple[ChainKey, ...]]]
-"""The chains that a chain leads to, by the chain itself."""
+Known = dict[ChainKey, tuple[Chain, dict[str, int]]]
+"""The names of the chains that a chain leads to and how often it does, by the chain itself."""
 
 
 def deep_paths(ruleset: Ruleset, *, most: int = DEPTH_MAX, known: Known | None = None) -> Iterator[Unsupported]:
@@ -39,13 +40,18 @@ def deep_paths(ruleset: Ruleset, *, most: int = DEPTH_MAX, known: Known | None =
 
 
 def _steps(chain: Chain, known: Known) -> tuple[ChainKey, ...]:
-    """The chains that a chain leads to."""
+    """The chains that a chain leads to; of one much like last time's only the rules that differ are looked at."""
     key = chain.key
     held = known.get(key)
     if held is None or held[0] is not chain:
-        targets = [rule.target.chain for rule in chain.rules if isinstance(rule.target, Jump | Goto)]
-        held = known[key] = chain, tuple(ChainKey(chain.family, chain.table, name) for name in dict.fromkeys(targets))
-    return held[1]
+        old, counts = (held[0].rules, dict(held[1])) if held is not None else ((), {})
+        start, end = shared_ends(old, chain.rules) if old else (0, 0)
+        for rules, sign in ((old, -1), (chain.rules, 1)):
+            for rule in rules[start : len(rules) - end]:
+                if isinstance(rule.target, Jump | Goto):
+                    counts[rule.target.chain] = counts.get(rule.target.chain, 0) + sign
+        held = known[key] = chain, {name: count for name, count in counts.items() if count}
+    return tuple(ChainKey(chain.family, chain.table, name) for name in sorted(held[1]))
 
 
 def _measure(

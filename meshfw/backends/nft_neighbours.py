@@ -5,12 +5,48 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
+import msgspec
+
 from meshfw.backend import Unsupported
-from meshfw.kernel.netlink import TABLE_DORMANT, NfChain, NfTable
+from meshfw.backends.layout import is_marked
+from meshfw.kernel.netlink import TABLE_DORMANT, TABLE_OWNED, NfChain, Nfnetlink, NfTable
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Attachment, ChainKey, Family, Goto, Jump, Place, Policy, Ruleset, Table
 
+
+class Around(msgspec.Struct, frozen=True):
+    """What everybody's tables are, and their base chains, at one generation of nf_tables."""
+
+    generation: int
+    tables: tuple[NfTable, ...]
+    chains: tuple[NfChain, ...]
+
+
+def look_around(netlink: Nfnetlink) -> Around:
+    """What stands in a namespace beside us; read whole, and again whenever somebody writes."""
+    before = netlink.settled()
+    tables, chains = netlink.tables(), netlink.chains()
+    after = netlink.generation()
+    return Around(before if after == before else -1, tables, tuple(chain for chain in chains if chain.hook is not None))
+
+
 _REACHED: Final = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": (Family.IPV4, Family.IPV6)}
+
+
+def table_findings(tables: Iterable[NfTable], *, owner: str, adopt: bool) -> Iterator[Unsupported]:
+    """Tables of the owner's name that aren't ours to touch."""
+    for table in tables:
+        if table.name != owner or table.family not in FAMILIES.values():
+            continue
+        where = f"table {table.family} {table.name}"
+        if table.flags & TABLE_OWNED:
+            yield Unsupported(where, "another process holds it for itself alone (flags owner): end that process")
+        elif table.use and not adopt and not is_marked(table.userdata):
+            yield Unsupported(
+                where,
+                "somebody else made and filled it (it lacks the comment of meshfw's tables): take another owner, "
+                "or say adopt = true under [backend.nft] to have it built anew",
+            )
 
 
 def neighbour_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: str) -> Iterator[Unsupported]:

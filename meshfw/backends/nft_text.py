@@ -72,11 +72,11 @@ def _family_text(
     if rebuilt:
         yield f"delete table {table}\n"
     yield from chain.from_iterable(edit.removals() for edit in edits)
-    yield from chain.from_iterable(_element_lines(table, change) for change in sets)
+    yield from chain.from_iterable(element_lines(table, change) for change in sets)
     yield f"table {table} {{\n"
     if not present or rebuilt:
         yield f'\tcomment "{MARK}"\n'
-    yield from chain.from_iterable(_set_block(change.new) for change in sets if change.old is None and change.new)
+    yield from chain.from_iterable(set_block(change.new) for change in sets if change.old is None and change.new)
     yield from chain.from_iterable(edit.block() for edit in edits)
     yield "}\n"
     yield from chain.from_iterable(edit.insertions() for edit in edits)
@@ -91,7 +91,8 @@ def _family_text(
 # --- sets --------------------------------------------------------------------------------------------------
 
 
-def _element_lines(table: str, change: SetChange) -> Iterator[str]:
+def element_lines(table: str, change: SetChange) -> Iterator[str]:
+    """The lines that take elements out of a set and put others in."""
     if change.old is None or change.new is None:
         return
     name = nft_set(change.key[1])
@@ -104,7 +105,8 @@ def _elements(entry: Set, elements: Iterable[tuple[int, int]]) -> str:
     return ", ".join(entry.text(low, high) for low, high in elements)
 
 
-def _set_block(entry: Set) -> Iterator[str]:
+def set_block(entry: Set) -> Iterator[str]:
+    """The declaration of a set with its elements."""
     yield f"\tset {nft_set(entry.name)} {{\n\t\ttype {set_type(entry)}\n"
     if entry.intervals:
         yield "\t\tflags interval\n"
@@ -179,14 +181,19 @@ def restart_notes(plan: Plan) -> tuple[str, ...]:
     for change in plan.lists:
         start, end = (0, 0) if change.key.family in plan.rebuilt else change.run
         again = [
-            index + 1
+            index
             for index, rule in enumerate(change.rules)
             if rule.stateful and change.source[index] >= 0 and not start <= index < end
         ]
         if again:
-            rules = ", ".join(map(str, again))
-            notes.append(f"{change.key}: rule {rules} is written again, and its limit starts anew")
+            notes.append(restart_note(change.key, again))
     return tuple(notes)
+
+
+def restart_note(key: ListKey, again: Iterable[int]) -> str:
+    """That rules of a list, by their indices, start to count anew."""
+    rules = ", ".join(str(index + 1) for index in again)
+    return f"{key}: rule {rules} is written again, and its limit starts anew"
 
 
 def rule_texts(plan: Plan, render: Renderer) -> Mapping[ListKey, tuple[str, ...]]:

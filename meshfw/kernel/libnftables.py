@@ -75,6 +75,7 @@ class Libnftables:
 
     Made in ``namespace`` (a name or a path; None: the calling thread's) and working there for good. Raises
     BackendError when the library is missing, KernelError when the kernel refuses (EPERM: no CAP_NET_ADMIN).
+    ``send_buffer`` is the size of its socket's buffer, in bytes: a transaction whose messages exceed it is refused.
     """
 
     def __init__(self, namespace: str | None = None, *, library: str = LIBRARY) -> None:
@@ -83,7 +84,7 @@ class Libnftables:
         self._namespace = HeldNamespace(namespace)
         try:
             with _LIBRARY_LOCK, self._namespace.entered():
-                self._context = _new_context(self._library)
+                self._context, self.send_buffer = _new_context(self._library)
         except BaseException:
             self._namespace.close()
             raise
@@ -214,7 +215,8 @@ def _load(name: str) -> ctypes.CDLL:
     return library
 
 
-def _new_context(library: ctypes.CDLL) -> int:
+def _new_context(library: ctypes.CDLL) -> tuple[int, int]:
+    """A context, and the size of its socket's send buffer."""
     with Nfnetlink() as probe:
         probe.generation()  # fails here with an error where the library would end the process or print by itself
     known = _netfilter_sockets()
@@ -228,11 +230,11 @@ def _new_context(library: ctypes.CDLL) -> int:
             f"libnftables' socket got a descriptor beyond {_SELECTABLE - 1}, with which it would abort the process",
             remedy="open the backend before other files and sockets, or close some",
         )
-    _enlarge_buffers(sockets)
+    buffer = _enlarge_buffers(sockets)
     if library.nft_ctx_buffer_output(context) != 0 or library.nft_ctx_buffer_error(context) != 0:
         library.nft_ctx_free(context)
         raise BackendError("libnftables can't buffer its output: out of memory")
-    return context
+    return context, buffer
 
 
 def _execute(library: ctypes.CDLL, context: int, data: bytes) -> int:
@@ -270,8 +272,9 @@ def _duplicate(descriptor: int) -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0, fileno=os.dup(descriptor))
 
 
-def _enlarge_buffers(sockets: set[tuple[int, int]]) -> None:
-    """Raise the limits of the context's socket as far as the system lets us (socket(7))."""
+def _enlarge_buffers(sockets: set[tuple[int, int]]) -> int:
+    """Raise the limits of the context's socket as far as the system lets us (socket(7)); the size to send then."""
+    sizes = []
     for descriptor, _ in sockets:
         try:
             with _duplicate(descriptor) as channel:
@@ -280,8 +283,10 @@ def _enlarge_buffers(sockets: set[tuple[int, int]]) -> None:
                         channel.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
                     except OSError:  # no CAP_NET_ADMIN in the first user namespace: up to net.core.[wr]mem_max
                         channel.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
+                sizes.append(channel.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
         except OSError:
             continue  # another thread's, closed meanwhile; a too small buffer is told by EMSGSIZE later
+    return min(sizes, default=_BUFFER)
 
 
 def _failure(said: str) -> BackendError:

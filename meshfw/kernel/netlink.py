@@ -209,6 +209,31 @@ class Nfnetlink:
                     raise _refusal(error, "take away rules and chains") from error
         raise KernelError("take away rules and chains: other writers never paused", errno=errno.EINTR)
 
+    def exchange(self, messages: Callable[[int], bytes], count: int) -> tuple[int, list[bytes], bool]:
+        """Send messages made for so many sequence numbers; the first number, all answers, and whether some are lost.
+
+        Answers that are there when send() returns, as those to transactions and to questions for one object are.
+        """
+        with self._lock:
+            first = self._sequence + 1 & 0x7FFFFFFF
+            self._sequence = first + count - 1
+            answers: list[bytes] = []
+            lost = False
+            try:
+                self._socket.send(messages(first))
+            except OSError as error:
+                self._drain()
+                raise _refusal(error, "send a transaction") from error
+            while True:
+                try:
+                    answers.append(self._socket.recv(self._receive_size, socket.MSG_DONTWAIT))
+                except BlockingIOError:
+                    return first, answers, lost
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise _refusal(error, "read what became of a transaction") from error
+                    lost = True
+
     def _is_unused(self, family: str, name: str) -> bool:
         number = family_number(family)
         tables = [table for table in self._dump(tables_dump(), number) or () if table.name == name]

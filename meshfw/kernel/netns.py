@@ -13,6 +13,7 @@ import fcntl
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -98,6 +99,11 @@ class HeldNamespace:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    @property
+    def file(self) -> str:
+        """A path of the namespace while it is held, good for whatever in this process wants one."""
+        return f"/proc/self/fd/{self._descriptor}"
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """A block that the calling thread spends in this namespace; free when it's there already.
@@ -145,6 +151,31 @@ def entered(where: str | None) -> Iterator[None]:
         yield
 
 
+def fresh_namespace() -> HeldNamespace:
+    """A network namespace of one's own, empty and without a name: gone when it's closed and nothing works there.
+
+    KernelError where the system refuses, with EPERM without CAP_SYS_ADMIN (unshare(2)).
+    """
+    made: list[HeldNamespace | BackendError] = []
+
+    def make() -> None:  # in a thread of its own, so that no other one is moved
+        try:
+            _unshare_function()(CLONE_NEWNET)
+            made.append(HeldNamespace())
+        except OSError as error:
+            made.append(refused(error, "make a network namespace", remedy=_SYS_ADMIN_REMEDY))
+        except BackendError as error:
+            made.append(error)
+
+    thread = threading.Thread(target=make, name="meshfw-namespace")
+    thread.start()
+    thread.join()
+    (found,) = made
+    if isinstance(found, BackendError):
+        raise found
+    return found
+
+
 def namespace_path(where: str | None) -> str:
     """The nsfs file of a namespace given by name, by path, or None for the calling thread's."""
     if where is None:
@@ -188,6 +219,24 @@ def _setns_function() -> Callable[[int, int], object]:
             raise OSError(number, os.strerror(number))
 
     return setns
+
+
+def _unshare_function() -> Callable[[int], object]:
+    """unshare(2), which Python has since 3.12; raises OSError."""
+    if sys.version_info >= (3, 12):
+        return os.unshare
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.unshare.argtypes = (ctypes.c_int,)
+    libc.unshare.restype = ctypes.c_int
+
+    def unshare(kind: int) -> None:
+        if libc.unshare(kind) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return unshare
 
 
 def has_net_admin() -> bool:

@@ -29,7 +29,7 @@ _NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _NFTABLES = 10 << 8
 _NEWTABLE, _GETTABLE, _DELTABLE = _NFTABLES | 0, _NFTABLES | 1, _NFTABLES | 2
 _NEWCHAIN, _GETCHAIN, _DELCHAIN = _NFTABLES | 3, _NFTABLES | 4, _NFTABLES | 5
-_NEWRULE, _GETRULE, _DELRULE = _NFTABLES | 6, _NFTABLES | 7, _NFTABLES | 8
+NEWRULE, _GETRULE, _DELRULE = _NFTABLES | 6, _NFTABLES | 7, _NFTABLES | 8
 NEWGEN, GETGEN = _NFTABLES | 15, _NFTABLES | 16
 
 # enum nft_*_attributes
@@ -127,8 +127,8 @@ def chains_dump() -> Dump[NfChain]:
 
 def rules_dump(table: str, chain: str | None) -> Dump[NfRule]:
     """The dump of the rules of a table, or of one chain of it."""
-    wanted = _string(_RULE_TABLE, table) + (b"" if chain is None else _string(_RULE_CHAIN, chain))
-    return Dump(_GETRULE, _NEWRULE, _rule_parser(wanted, chain or ""), wanted, linked)
+    wanted = string_attribute(_RULE_TABLE, table) + (b"" if chain is None else string_attribute(_RULE_CHAIN, chain))
+    return Dump(_GETRULE, NEWRULE, _rule_parser(wanted, chain or ""), wanted, linked)
 
 
 class NfObject(msgspec.Struct, frozen=True):
@@ -142,7 +142,7 @@ class NfObject(msgspec.Struct, frozen=True):
 
 def delete_table(family: str, name: str, *, sequence: int) -> bytes:
     """The message of a batch that takes a table away with all that is in it (NFT_MSG_DELTABLE)."""
-    return _message(_DELTABLE, family, _string(_TABLE_NAME, name), sequence)
+    return _message(_DELTABLE, family, string_attribute(_TABLE_NAME, name), sequence)
 
 
 def delete_objects(objects: Iterable[NfObject], sequence: int) -> bytes:
@@ -152,11 +152,22 @@ def delete_objects(objects: Iterable[NfObject], sequence: int) -> bytes:
 
 def _delete(item: NfObject, sequence: int) -> bytes:
     if item.handle is None:
-        names = _string(_CHAIN_TABLE, item.table) + _string(_CHAIN_NAME, item.chain)
+        names = string_attribute(_CHAIN_TABLE, item.table) + string_attribute(_CHAIN_NAME, item.chain)
         return _message(_DELCHAIN, item.family, names, sequence)
-    names = _string(_RULE_TABLE, item.table) + _string(_RULE_CHAIN, item.chain)
-    handle = _ATTRIBUTE.pack(12, _RULE_HANDLE) + item.handle.to_bytes(8, "big")
-    return _message(_DELRULE, item.family, names + handle, sequence)
+    return _message(_DELRULE, item.family, names_rule(item), sequence)
+
+
+def names_rule(item: NfObject) -> bytes:
+    """The attributes that name a rule: its table, its chain and, where it's given, its handle."""
+    names = string_attribute(_RULE_TABLE, item.table) + string_attribute(_RULE_CHAIN, item.chain)
+    if item.handle is None:
+        return names
+    return names + _ATTRIBUTE.pack(12, _RULE_HANDLE) + item.handle.to_bytes(8, "big")
+
+
+def rule_question(item: NfObject, sequence: int) -> bytes:
+    """The question for one rule, by its handle (NFT_MSG_GETRULE)."""
+    return _message(_GETRULE, item.family, names_rule(item), sequence)
 
 
 def _message(kind: int, family: str, body: bytes, sequence: int) -> bytes:
@@ -202,7 +213,8 @@ def linked(rules: list[NfRule]) -> bool:
     return True
 
 
-def _string(kind: int, text: str) -> bytes:
+def string_attribute(kind: int, text: str) -> bytes:
+    """An attribute that holds a text and its final NUL."""
     data = text.encode("utf-8", "surrogateescape") + b"\0"
     return _ATTRIBUTE.pack(len(data) + 4, kind) + data + bytes(-len(data) & 3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -227,7 +228,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Rule):
             return NotImplemented
-        return self is other or self.key() == other.key()
+        return self is other or _stated(self) == _stated(other) or self.key() == other.key()
 
     def __ne__(self, other: object) -> bool:  # the struct's own would compare identity
         return not self == other
@@ -285,3 +286,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
             wanted = " or ".join(str(number) for number in sorted(match.protocols))
             return f"match {name} needs the rule to state its protocol ({wanted})"
         return match.problem(self, family)
+
+
+_stated: Final = attrgetter(*Rule.__struct_fields__)
+"""All that a rule states, as it is: rules that state the same in the same order mean the same."""

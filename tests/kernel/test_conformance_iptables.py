@@ -90,7 +90,6 @@ DIFFERENCES = (
     "atomicity: table",
     "opaque: True",
     "native_sets: False",
-    "edits_in_place: True",
     "processes_per_family: 1",
 )
 

@@ -1,0 +1,92 @@
+"""The nft texts of rules, kept for as long as their chains are wanted, and what of a chain nft can't say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from meshfw.alignment import shared_ends
+from meshfw.backend import Unsupported
+from meshfw.backends.layout import names_in
+from meshfw.backends.nft_text import chain_name
+from meshfw.errors import InexpressibleError
+from meshfw.extensions.language import Language
+from meshfw.languages.iptables import format_rule
+from meshfw.languages.nft import NftText, render_rule
+from meshfw.model import Chain, Rule
+from meshfw.plan import Plan
+from meshfw.snapshot import ListKey
+
+_NAME_MAX: Final = 255  # linux/netfilter/nf_tables.h, NFT_NAME_MAXLEN with the final NUL
+
+
+class Renderings:
+    """The texts of the rules of every chain that was looked at last."""
+
+    def __init__(self, language: Language) -> None:
+        self._language = language
+        self._texts: dict[ListKey, tuple[Chain, tuple[NftText, ...]]] = {}
+
+    def rule(self, key: ListKey, rule: Rule) -> NftText:
+        """The text of one rule of a list.
+
+        Raises:
+            InexpressibleError: nft has no way to say it.
+        """
+        return render_rule(rule, family=key.family, language=self._language, names=names_in(key.table))
+
+    def chain(self, chain: Chain) -> tuple[NftText, ...]:
+        """The texts of a chain's rules; only those are rendered that an earlier chain of that name didn't have there.
+
+        Raises:
+            InexpressibleError: nft has no way to say one of them.
+        """
+        known = self._texts.get(chain.key)
+        if known is not None and known[0] is chain:
+            return known[1]
+        old, texts = known if known is not None else (None, ())
+        start, end = (0, 0) if old is None else shared_ends(old.rules, chain.rules)
+        names = names_in(chain.table)
+        memo: dict[int, NftText] = {}
+        if old is not None:
+            gone = slice(start, len(texts) - end)
+            memo = {id(rule): text for rule, text in zip(old.rules[gone], texts[gone], strict=True)}
+        middle = tuple(
+            memo.get(id(rule)) or render_rule(rule, family=chain.family, language=self._language, names=names)
+            for rule in chain.rules[start : len(chain.rules) - end]
+        )
+        found = texts[:start] + middle + texts[len(texts) - end :]
+        self._texts[chain.key] = (chain, found)
+        return found
+
+    def keep(self, wanted: Collection[ListKey]) -> None:
+        """Forget all chains but these."""
+        self._texts = {key: held for key, held in self._texts.items() if key in wanted}
+
+    def of_plan(self, plan: Plan) -> Callable[[ListKey, Rule], NftText]:
+        """The text of any rule of a plan's changed lists."""
+        known: dict[ListKey, dict[int, NftText]] = {}
+        for change in plan.lists:
+            if isinstance(change.new, Chain):
+                texts = self.chain(change.new)
+                known[change.key] = {id(rule): text for rule, text in zip(change.new.rules, texts, strict=True)}
+
+        def render(key: ListKey, rule: Rule) -> NftText:
+            return known.get(key, {}).get(id(rule)) or self.rule(key, rule)
+
+        return render
+
+    def findings(self, chain: Chain) -> Iterator[Unsupported]:
+        """What of a chain nft can't say, rule by rule."""
+        name = chain_name(chain.key)
+        if len(name) > _NAME_MAX:
+            yield Unsupported(str(chain.key), f"its nft name has {len(name)} characters; {_NAME_MAX} are allowed")
+        try:
+            self.chain(chain)
+        except InexpressibleError:  # of some rule: now of which, and of which others
+            for index, rule in enumerate(chain.rules, 1):
+                try:
+                    self.rule(chain.key, rule)
+                except InexpressibleError as error:
+                    text = format_rule(rule, family=chain.family, language=self._language)
+                    yield Unsupported(f"{chain.key}, rule {index}", error.reason, text)
