@@ -214,7 +214,7 @@ def linked(rules: list[NfRule]) -> bool:
 
 
 def is_unused(table: NfTable, chains: Sequence[NfChain]) -> bool:
-    """Whether a table holds but these chains, and they are base chains as iptables makes them, accepting, without a rule."""
+    """Whether a table holds but these chains, base chains as iptables makes them: accepting, and without a rule."""
     return (table.use, table.flags, table.userdata) == (len(chains), 0, b"") and all(
         chain.use == 0 and chain.policy == "accept" and chain.name in _BUILT_IN and not chain.userdata
         for chain in chains
