@@ -23,6 +23,7 @@ from meshfw.kernel.nfmessage import (
     REQUEST,
     attributes,
     raise_code,
+    string_attribute,
 )
 
 _NFTABLES: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES; enum nf_tables_msg_types
@@ -57,7 +58,7 @@ def rules_digest(netlink: Nfnetlink, family: str, table: str, *, chain: str) -> 
     An expression is taken for a counter by its bytes, where a rule holds such bytes once: within rules that count, as
     all of meshfw's do, and all of iptables', that's the counter itself.
     """
-    narrowed = _string(1, table) + _string(2, chain)  # NFTA_RULE_TABLE, NFTA_RULE_CHAIN
+    narrowed = string_attribute(1, table) + string_attribute(2, chain)  # NFTA_RULE_TABLE, NFTA_RULE_CHAIN
     for _ in range(_ATTEMPTS):
         digest = hashlib.sha256()
         try:
@@ -106,7 +107,7 @@ class ChainHead(NamedTuple):
 
 def chain_heads(netlink: Nfnetlink, family: str, table: str) -> dict[str, ChainHead]:
     """The chains of a table by their names."""
-    own = _string(1, table)  # NFTA_CHAIN_TABLE, which the kernel writes first
+    own = string_attribute(1, table)  # NFTA_CHAIN_TABLE, which the kernel writes first
     heads: dict[str, ChainHead] = {}
     for body in _messages(netlink, _GETCHAIN, b"", family=family):
         if body.startswith(own):
@@ -126,7 +127,7 @@ def sets_digest(netlink: Nfnetlink, family: str, table: str, *, constant: bool =
     go by themselves are left out: they are of sets which meshfw doesn't make.
     """
     digest = hashlib.sha256()
-    for body in _messages(netlink, _GETSET, _string(1, table), family=family):  # NFTA_SET_TABLE
+    for body in _messages(netlink, _GETSET, string_attribute(1, table), family=family):  # NFTA_SET_TABLE
         found = dict(attributes(body, 0, len(body)))
         found.pop(_SET_COUNT, None)
         digest.update(_hashed(found))
@@ -134,7 +135,7 @@ def sets_digest(netlink: Nfnetlink, family: str, table: str, *, constant: bool =
         known = flags & _SET_CONSTANT and _SET_HANDLE in found and not constant
         if not known and not flags & (_SET_TIMEOUT | _SET_EVAL):
             name = _ATTRIBUTE.pack(4 + len(found[_SET_NAME]), 2) + found[_SET_NAME]  # NFTA_SET_ELEM_LIST_SET
-            narrowed = _string(1, table) + name + bytes(-len(name) & 3)
+            narrowed = string_attribute(1, table) + name + bytes(-len(name) & 3)
             digest.update(_elements(netlink, family, narrowed))
     return digest.digest()
 
@@ -189,8 +190,3 @@ def _hashed(found: dict[int, bytes]) -> bytes:
     for kind, held in found.items():
         digest.update(struct.pack("=II", kind, len(held)) + held)
     return digest.digest()
-
-
-def _string(kind: int, text: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape") + b"\0"
-    return _ATTRIBUTE.pack(len(data) + 4, kind) + data + bytes(-len(data) & 3)
