@@ -221,18 +221,18 @@ class Nfnetlink:
             lost = False
             try:
                 self._socket.send(messages(first))
+                while True:
+                    try:
+                        answers.append(self._socket.recv(self._receive_size, socket.MSG_DONTWAIT))
+                    except BlockingIOError:
+                        return first, answers, lost
+                    except OSError as error:
+                        if error.errno != errno.ENOBUFS:
+                            raise
+                        lost = True
             except OSError as error:
                 self._drain()
-                raise _refusal(error, "send a transaction") from error
-            while True:
-                try:
-                    answers.append(self._socket.recv(self._receive_size, socket.MSG_DONTWAIT))
-                except BlockingIOError:
-                    return first, answers, lost
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise _refusal(error, "read what became of a transaction") from error
-                    lost = True
+                raise _refusal(error, "send nf_tables a message") from error
 
     def _is_unused(self, family: str, name: str) -> bool:
         number = family_number(family)
