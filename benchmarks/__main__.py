@@ -2,189 +2,78 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
 
 import msgspec
 
 from benchmarks import plot
-from benchmarks.cell import Request
 from benchmarks.machine import machine
-from benchmarks.peers import PEERS, PeerRequest
-from benchmarks.peers import SHOWN as COMPARED
-from benchmarks.results import Cell, PeerCell, Run
-from benchmarks.scenarios import BY_NAME
+from benchmarks.measuring import AnyRequest, measure_all
+from benchmarks.options import parser, peer_requests, requests, trial_requests
+from benchmarks.report import fill, joined, report
+from benchmarks.results import Cell, PeerCell, Run, Trial
 from benchmarks.subjects import SUBJECTS
 from benchmarks.tables import show
 from benchmarks.targets import Judged, excess, judge
-from meshfw.testing.mesh import LEAST_RULES
+from benchmarks.trials.goals import judge_trials
 from meshfw.testing.netns import available
-
-SIZES: Final = (10, 100, 1_000, 10_000)
-SMOKE_SIZES: Final = (10, 100)
-SMOKE_PEER_SIZES: Final = (10,)
-SMOKE_PAIRS: Final = 1
-_CELL_SECONDS: Final = 1800.0
-
-
-def pairs(rules: int) -> int:
-    """How often meshfw and the plain tool take turns with so many rules."""
-    return 9 if rules <= 100 else 7 if rules <= 1_000 else 5
-
-
-def peer_samples(rules: int) -> int:
-    """How often a peer is measured with so many rules; one process for each makes a sample of seconds."""
-    return 3 if rules <= 100 else 2
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line's options."""
-    options = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    options.add_argument("--smoke", action="store_true", help="a short run: does everything work, are the counts right")
-    options.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
-    options.add_argument("--backends", type=_names(SUBJECTS), default=list(SUBJECTS), metavar="NAME,...")
-    options.add_argument(
-        "--peers",
-        type=lambda text: _names(PEERS)(text) if text else [],
-        default=list(PEERS),
-        metavar="NAME,...",
-        help="other clients, for comparison; none with --peers=",
-    )
-    options.add_argument("--scenarios", type=_names(BY_NAME), default=list(BY_NAME), metavar="NAME,...")
-    options.add_argument("--sizes", type=_sizes, metavar="RULES,...", help="10,100,1000,10000 unless told")
-    options.add_argument("--pairs", type=_count, metavar="N", help="samples of each, by size unless told")
-    options.add_argument(
-        "--output", default="build/benchmarks", metavar="DIRECTORY", help="for results.json and the pictures"
-    )
-    return options
-
-
-def _names(known: Any) -> Any:
-    def read(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return names
-
-    return read
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
-
-
-def _sizes(text: str) -> list[int]:
-    sizes = [_count(word) for word in text.split(",")]
-    if min(sizes) < LEAST_RULES:
-        raise argparse.ArgumentTypeError(f"at least {LEAST_RULES} rules")
-    return sizes
-
-
-def requests(options: argparse.Namespace) -> list[Request]:
-    """The cells that the options ask for."""
-    sizes = options.sizes or (SMOKE_SIZES if options.smoke else SIZES)
-    return [
-        Request(subject, scenario, rules, options.pairs or (SMOKE_PAIRS if options.smoke else pairs(rules)))
-        for subject in options.backends
-        for scenario in options.scenarios
-        for rules in sizes
-    ]
-
-
-def peer_requests(options: argparse.Namespace) -> tuple[list[PeerRequest], list[str]]:
-    """The cells of peers that the options ask for, and what of them can't be measured here, or takes too long."""
-    found, notes = [], []
-    sizes = options.sizes or (SMOKE_PEER_SIZES if options.smoke else SIZES)
-    for name in options.peers:
-        peer = PEERS[name]
-        if peer.subject not in options.backends:
-            continue
-        if peer.missing is not None:
-            notes.append(f"{name}: {peer.missing}")
-            continue
-        too_many = [f"{size:,}" for size in sizes if size > peer.most]
-        if too_many:
-            notes.append(f"{name} with {', '.join(too_many)} rules, which takes minutes a sample")
-        found += [
-            PeerRequest(name, scenario, size, 1 if options.smoke else peer_samples(size))
-            for scenario in options.scenarios
-            for size in sizes
-            if scenario in (COMPARED[:1] if options.smoke else COMPARED) and size <= peer.most
-        ]
-    return found, notes
-
-
-class CellError(Exception):
-    """A cell that couldn't be measured, and what its process said."""
-
-
-def where(request: Request | PeerRequest) -> str:
-    """Which cell it is, in words."""
-    who = request.subject if isinstance(request, Request) else request.peer
-    return f"{who}, {request.scenario}, {request.rules:,} rules"
-
-
-def measure(request: Request | PeerRequest) -> Cell | PeerCell:
-    """A cell, measured in a process of its own."""
-    module = "benchmarks.cell" if isinstance(request, Request) else "benchmarks.peers"
-    try:
-        done = subprocess.run(
-            (sys.executable, "-m", module),
-            input=msgspec.json.encode(request),
-            capture_output=True,
-            timeout=_CELL_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CellError(f"{where(request)}: no end after {_CELL_SECONDS:g} s") from None
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise CellError(f"{where(request)}: {said or f'exit code {done.returncode}'}")
-    if isinstance(request, Request):
-        return msgspec.json.decode(done.stdout, type=Cell)
-    return msgspec.json.decode(done.stdout, type=PeerCell)
-
-
-def measure_all(wanted: Sequence[Request | PeerRequest], *, at_once: int) -> tuple[list[Cell | PeerCell], list[str]]:
-    """The cells, and the errors of those that couldn't be measured; says on standard error how far it is.
-
-    More than one ``at_once`` disturb each other's times, but not each other's counts.
-    """
-    cells: list[Cell | PeerCell] = []
-    errors = []
-    with ThreadPoolExecutor(at_once) as workers:
-        waiting = [workers.submit(measure, request) for request in wanted]
-        for number, (request, future) in enumerate(zip(wanted, waiting, strict=True), 1):
-            print(f"[{number}/{len(wanted)}] {where(request)}", file=sys.stderr, flush=True)
-            try:
-                cells.append(future.result())
-            except CellError as error:
-                errors.append(str(error))
-    return cells, errors
 
 
 def write(run: Run, judged: Sequence[Judged], directory: str) -> None:
-    """Write the results and the pictures."""
+    """Write the results, the report and the pictures."""
     os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, "results.json")
-    with open(path, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode({"run": run, "targets": judged}), indent=1) + b"\n")
-    print(f"\nwrote {path}")
+    _write(
+        os.path.join(directory, "results.json"),
+        msgspec.json.format(msgspec.json.encode({"run": run, "targets": judged}), indent=1) + b"\n",
+    )
     reason = plot.missing()
-    if reason is None and run.cells:
-        for picture in plot.draw(run, directory):
-            print(f"wrote {picture}")
-    elif reason is not None:
+    pictures = [] if reason is not None else list(plot.draw(run, directory))
+    for picture in pictures:
+        print(f"wrote {picture}")
+    if reason is not None:
         print(reason)
+    text = report(run, judged, pictures=[os.path.basename(picture) for picture in pictures])
+    _write(os.path.join(directory, "report.md"), text.encode())
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+    print(f"wrote {path}")
+
+
+def rewrite(path: str, run: Run, judged: Sequence[Judged]) -> None:
+    """Have the tables in a Markdown file written anew, and say which ones the run doesn't have."""
+    with open(path, encoding="utf-8") as file:
+        text, missing = fill(file.read(), run, judged)
+    _write(path, text.encode())
+    for name in missing:
+        print(f"{path}: {name} was not measured, and stays as it was")
+
+
+def read(paths: Sequence[str]) -> Run:
+    """The run that results.json files hold, the later ones in place of the earlier ones; ValueError for no such file.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    runs = []
+    for path in paths:
+        with open(path, "rb") as file:
+            try:
+                runs.append(msgspec.json.decode(file.read(), type=_Document).run)
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{path}: {error}") from None
+    return joined(runs)
+
+
+class _Document(msgspec.Struct, frozen=True):
+    """results.json; its verdicts are found again from the run."""
+
+    run: Run
 
 
 def exit_code(run: Run, judged: Sequence[Judged], *, smoke: bool, check: bool) -> int:
@@ -195,27 +84,44 @@ def exit_code(run: Run, judged: Sequence[Judged], *, smoke: bool, check: bool) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; the exit code."""
+    """Measure, or read what was measured; print, write; the exit code."""
     options = parser().parse_args(arguments)
-    reason = available()
-    if reason is not None:
-        print(f"nothing can be measured: {reason}; run as root, or inside `unshare -rn`", file=sys.stderr)
-        return 1
-    facts = machine(tool for name in options.backends for tool in SUBJECTS[name].tools)
-    peers, notes = peer_requests(options)
-    found, errors = measure_all((*requests(options), *peers), at_once=(os.cpu_count() or 1) if options.smoke else 1)
-    run = Run(
-        machine=facts,
-        command=("python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)),
-        cells=tuple(cell for cell in found if isinstance(cell, Cell)),
-        peers=tuple(cell for cell in found if isinstance(cell, PeerCell)),
-        notes=tuple(notes),
-        errors=tuple(errors),
-    )
-    judged = judge(run.cells)
+    if options.report:
+        try:
+            run = read(options.report)
+        except (OSError, ValueError) as error:
+            print(f"no report: {error}", file=sys.stderr)
+            return 1
+    else:
+        reason = available()
+        if reason is not None:
+            print(f"nothing can be measured: {reason}; run as root, or inside `unshare -rn`", file=sys.stderr)
+            return 1
+        run = measured(options, sys.argv[1:] if arguments is None else arguments)
+    judged = (*judge(run.cells), *judge_trials(run.trials))
     show(run, judged)
     write(run, judged, options.output)
+    if options.readme:
+        rewrite(options.readme, run, judged)
     return exit_code(run, judged, smoke=options.smoke, check=options.check)
+
+
+def measured(options: Namespace, words: Sequence[str]) -> Run:
+    """The run that the options ask for."""
+    facts = machine(tool for name in options.backends for tool in SUBJECTS[name].tools)
+    peers, notes = peer_requests(options)
+    asked: tuple[AnyRequest, ...] = (*requests(options), *peers, *trial_requests(options))
+    at_once = (os.cpu_count() or 1) if options.smoke else 1
+    found, late, errors = measure_all(asked, at_once=at_once, limit=options.limit)
+    return Run(
+        machine=facts,
+        command=("python", "-m", "benchmarks", *words),
+        cells=tuple(cell for cell in found if isinstance(cell, Cell)),
+        peers=tuple(cell for cell in found if isinstance(cell, PeerCell)),
+        trials=tuple(trial for trial in found if isinstance(trial, Trial)),
+        notes=(*notes, *late),
+        errors=tuple(errors),
+    )
 
 
 if __name__ == "__main__":

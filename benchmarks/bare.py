@@ -1,4 +1,4 @@
-"""The bare reading of legacy tables: the two questions to the kernel that no look at them can do without."""
+"""The bare limits: the questions to the kernel that no look at its tables can do without, and nothing around them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,39 @@ _FAMILIES: Final = (
     ("ip", socket.AF_INET, socket.IPPROTO_IP),
     ("ip6", socket.AF_INET6, socket.IPPROTO_IPV6),
 )
+
+_GETGEN: Final = 0xA10  # linux/netfilter/nf_tables.h, NFT_MSG_GETGEN in the subsystem NFNL_SUBSYS_NFTABLES
+_QUESTION_GEN: Final = struct.pack("=IHHIIBBH", 20, _GETGEN, 1, 0, 0, 0, 0, 0)  # struct nlmsghdr and nfgenmsg
+_GENERATION: Final = slice(24, 28)  # behind both headers and that of the first attribute, NFTA_GEN_ID
+_NETLINK_NETFILTER: Final = 12  # linux/netlink.h
+
+
+class BareGeneration:
+    """The generation of nf_tables in the calling thread's namespace, all families at once; a call asks for it.
+
+    One send and one receive on a kept socket, whose answer isn't looked at.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket.connect((0, 0))
+        self._answer = bytearray(4096)
+
+    def __enter__(self) -> BareGeneration:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def __call__(self) -> None:
+        """Ask for it."""
+        self._socket.send(_QUESTION_GEN)
+        self._socket.recv_into(self._answer)
+
+    def number(self) -> int:
+        """The generation of now."""
+        self()
+        return int.from_bytes(self._answer[_GENERATION], "big")
 
 
 class BareRead:
@@ -49,6 +82,12 @@ class BareRead:
     def size(self) -> int:
         """The bytes of all entries."""
         return sum(len(entries) - _QUESTION.size for *_, entries in self._tables)
+
+    def shapes(self) -> bytes:
+        """The shape of each table: its hooks, the number of its entries and their size, as the kernel tells it."""
+        for descriptor, level, info, _ in self._tables:
+            self._ask(descriptor, level, _GET_INFO, info)
+        return b"".join(info.raw for _, _, info, _ in self._tables)
 
     def __call__(self) -> None:
         """Ask for the shape of each table, and for its entries."""

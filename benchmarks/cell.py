@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
-from benchmarks.bare import BareRead
 from benchmarks.plain import Prepared, plain_steps, run_all, verbatim_steps
 from benchmarks.results import Cell, Sample, Work
 from benchmarks.scenarios import BY_NAME, Scenario
@@ -159,10 +158,12 @@ class Rig:
             yield prepared
 
     @contextmanager
-    def bare(self) -> Iterator[BareRead]:
-        """A block with the bare reading of the namespace's legacy tables."""
-        with self._room.entered(), BareRead() as read:
-            yield read
+    def bare(self) -> Iterator[Callable[[], None]]:
+        """A block with the bare question to the kernel that an idle apply can't do without."""
+        if self._subject.bare is None:
+            raise BackendError(f"{self._subject.name} has no bare limit")
+        with self._room.entered(), self._subject.bare() as ask:
+            yield ask
 
     def meet_packets(self) -> None:
         """Let packets meet the rules, so that counters aren't what they were."""
@@ -197,10 +198,10 @@ def time_plain(rig: Rig, *, verbatim: bool = False) -> Sample:
 
 
 def time_bare(rig: Rig, loops: int) -> Sample:
-    """One sample of the bare reading of legacy tables."""
+    """One sample of the bare question to the kernel."""
     rig.meet_packets()
-    with rig.bare() as read:
-        return looped(read, loops)
+    with rig.bare() as ask:
+        return looped(ask, loops)
 
 
 # --- memory --------------------------------------------------------------------------------------------------
@@ -290,7 +291,7 @@ def _measure(request: Request, rooms: ExitStack) -> Cell:
     }
     if asks:
         contestants["verbatim"] = lambda rig: time_plain(rig, verbatim=True)
-    if scenario.idle and subject.xtables:
+    if scenario.idle and subject.bare is not None:
         contestants["bare"] = lambda rig: time_bare(rig, scenario.loops)
     samples = take_turns(contestants, rig, turns=request.pairs)
     with rig() as fresh:

@@ -73,14 +73,25 @@ class Prepared:
 
     def run(self, *before: str) -> str:
         """What the command, behind the words of ``before``, says on standard error; CommandError when it fails."""
+        return self.wait(self.start(*before))
+
+    def start(self, *before: str) -> subprocess.Popen[bytes]:
+        """The process of the command, behind the words of ``before``."""
         stdin, stdout, stderr = self._files
         os.lseek(stdin, 0, os.SEEK_SET)
-        command = (*before, *self.command)
+        for descriptor in (stdout, stderr):
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return subprocess.Popen((*before, *self.command), stdin=stdin, stdout=stdout, stderr=stderr)
+
+    def wait(self, process: subprocess.Popen[bytes]) -> str:
+        """What a started process says on standard error by its end; CommandError when it fails."""
         # Without a time limit: with one, subprocess looks for the end after 0.5 ms, 1, 2, 4, 8 ... (the cell has one).
-        done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=stderr, check=False)
-        said = self._written(stderr)
-        if done.returncode != 0:
-            raise CommandError(command, returncode=done.returncode, stderr=said)
+        with process:
+            returncode = process.wait()
+        said = self._written(self._files[2])
+        if returncode != 0:
+            raise CommandError(self.command, returncode=returncode, stderr=said)
         return said
 
     @property

@@ -61,8 +61,18 @@ def draw(run: Run, directory: str) -> Iterator[str]:
     """Write the pictures of a run into a directory; the paths."""
     import matplotlib as mpl
 
+    from benchmarks.plot_endurance import plot_edits, plot_limits, plot_trials
+
     mpl.use("agg")
-    for name, figure in (("time.png", _times(run)), ("processes.png", _processes(run))):
+    figures = []
+    if run.cells:
+        figures += [("time.png", _times(run)), ("processes.png", _processes(run))]
+    if any(cell.bare is not None for cell in run.cells):
+        figures.append(("limits.png", plot_limits(run.cells)))
+    if run.trials:
+        figures.append(("endurance.png", plot_trials(run.trials)))
+    figures += [("edits.png", plot_edits(trial)) for trial in run.trials if trial.trial == "edit"]
+    for name, figure in figures:
         path = os.path.join(directory, name)
         figure.savefig(path, dpi=_DPI)
         yield path
@@ -146,14 +156,15 @@ def _draw_times(panel: Axes, works: Mapping[tuple[str, str, int], Work], scenari
     panel.set(xscale="log", yscale="log")
     panel.set_title(scenario.title, fontsize=10)
     panel.xaxis.set_major_formatter("{x:,.0f}")
-    panel.yaxis.set_major_formatter(_milliseconds)
+    panel.yaxis.set_major_formatter(plain_number)
     panel.tick_params(labelsize=8)
     panel.grid(visible=True, which="major", alpha=0.25)
     return lines
 
 
-def _milliseconds(value: float, _position: float) -> str:
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+def plain_number(value: float, _position: float = 0) -> str:
+    """A number on an axis, without an exponent."""
+    return f"{value:,.0f}" if value >= 1 else f"{value:.10f}".rstrip("0").rstrip(".")
 
 
 # --- processes -----------------------------------------------------------------------------------------------

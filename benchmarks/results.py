@@ -9,6 +9,20 @@ from typing import Any
 import msgspec
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """The middle and the ends of some numbers."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> Spread:
+        """The spread of at least one number."""
+        held = list(numbers)
+        return cls(statistics.median(held), min(held), max(held))
+
+
 class Sample(msgspec.Struct, frozen=True):
     """One measured apply, or the plain tool's same work, in seconds.
 
@@ -41,7 +55,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     ``plain`` is the plain tool making the same rules, or looking, where there is nothing to do. ``verbatim`` is the
     plain tool on the whole transaction, the questions that prove it included; None where it has none. ``bare`` is the
-    bare reading of the legacy tables, where that is the least that an idle apply can cost.
+    least that an idle apply can cost, where there is nothing to do: one question for the generation of nf_tables, or
+    the bare reading of the legacy tables.
     """
 
     subject: str
@@ -76,30 +91,40 @@ class PeerCell(msgspec.Struct, frozen=True, kw_only=True):
     start: Work | None = None
 
 
+class Figure(msgspec.Struct, frozen=True):
+    """One quantity of a trial: its unit, and all samples in the order in which they were taken."""
+
+    unit: str
+    samples: tuple[float, ...]
+
+    @property
+    def spread(self) -> Spread:
+        """The middle and the ends of the samples."""
+        return Spread.of(self.samples)
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial with one backend: with how many rules, how long it went on, and every quantity that it gave."""
+
+    trial: str
+    subject: str
+    rules: int
+    amount: float
+    figures: Mapping[str, Figure]
+    notes: tuple[str, ...] = ()
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run: where and how it was measured, its cells, those of the peers, and what went wrong."""
+    """A whole run: where and how it was measured, its cells, those of the peers, trials, and what went wrong."""
 
     machine: Mapping[str, Any]
     command: tuple[str, ...]
     cells: tuple[Cell, ...]
     peers: tuple[PeerCell, ...] = ()
+    trials: tuple[Trial, ...] = ()
     notes: tuple[str, ...] = ()
     """What was not measured, and why."""
     errors: tuple[str, ...] = ()
-
-
-class Spread(msgspec.Struct, frozen=True):
-    """The middle and the ends of some numbers."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, numbers: Iterable[float]) -> Spread:
-        """The spread of at least one number."""
-        held = list(numbers)
-        return cls(statistics.median(held), min(held), max(held))
 
 
 def walls(work: Work) -> Spread:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 import msgspec
 
+from benchmarks.bare import BareGeneration, BareRead
 from meshfw.backend import Backend, Site
 from meshfw.plugins import Plugins
 
@@ -19,7 +21,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     comes from. The plain tool, whose programs are ``tools``, makes a change by running the commands of the very
     transaction that the backend compiles; ``reads`` are the commands by which a script would find out that nothing
     changed. ``per_family`` is the number of processes that the backend may take to read, or to write, one family.
-    ``xtables``: it keeps the legacy tables, whose bare reading is the least that an idle apply can cost.
+    ``bare`` opens, in the calling thread's namespace, the question that is the least that an idle apply can cost.
     """
 
     name: str
@@ -27,7 +29,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     factory: str = ""
     reads: tuple[tuple[str, ...], ...]
     per_family: int = 0
-    xtables: bool = False
+    bare: Callable[[], AbstractContextManager[Callable[[], None]]] | None = None
 
     @property
     def plain(self) -> str:
@@ -48,19 +50,21 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             name="nft",
             tools=("nft",),
             reads=(("nft", "list", "ruleset"),),
+            bare=BareGeneration,
         ),
         Subject(
             name="iptables-nft",
             tools=("iptables-nft-restore", "ip6tables-nft-restore"),
             reads=(("iptables-nft-save",), ("ip6tables-nft-save",)),
             per_family=1,
+            bare=BareGeneration,
         ),
         Subject(
             name="iptables-legacy",
             tools=("iptables-legacy-restore", "ip6tables-legacy-restore"),
             reads=(("iptables-legacy-save",), ("ip6tables-legacy-save",)),
             per_family=1,
-            xtables=True,
+            bare=BareRead,
         ),
     )
 }

@@ -8,10 +8,11 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.results import Cell, PeerCell, Run, Work, cpus, ratios, steps, walls
+from benchmarks.results import Cell, Figure, PeerCell, Run, Trial, Work, cpus, ratios, steps, walls
 from benchmarks.scenarios import BY_NAME
 from benchmarks.subjects import SUBJECTS
 from benchmarks.targets import Judged, excess
+from benchmarks.trials import TRIALS
 
 STEPS: Final = ("check", "observe", "diff", "compile", "commit", "proof")
 """The steps of an apply, in their order."""
@@ -29,7 +30,7 @@ class Table(msgspec.Struct, frozen=True):
 def show(run: Run, judged: Sequence[Judged]) -> None:
     """Print everything for people."""
     print(f"\n{', '.join(f'{key} {value}' for key, value in run.machine.items())}")
-    for table in (*tables(run.cells), *overviews(run.cells, run.peers), *peer_tables(run.peers)):
+    for table in all_tables(run):
         _show_table(table)
     print("\nTargets")
     for target in judged:
@@ -41,6 +42,17 @@ def show(run: Run, judged: Sequence[Judged]) -> None:
         print(f"\ntoo many processes: {line}", file=sys.stderr)
     for error in run.errors:
         print(f"\nerror: {error}", file=sys.stderr)
+
+
+def all_tables(run: Run) -> tuple[Table, ...]:
+    """Everything that was measured."""
+    return (
+        *tables(run.cells),
+        *limits(run.cells),
+        *overviews(run.cells, run.peers),
+        *peer_tables(run.peers),
+        *trial_tables(run.trials),
+    )
 
 
 def tables(cells: Sequence[Cell]) -> Iterable[Table]:
@@ -64,11 +76,11 @@ def _costs(name: str, cells: Sequence[Cell]) -> Table:
                 f"{cell.rules:,}",
                 str(cell.meshfw.processes),
                 str(cell.plain.processes),
-                f"{_ms(ours.median)} ({_ms(ours.low)}-{_ms(ours.high)})",
-                f"{_ms(plain.median)} ({_ms(plain.low)}-{_ms(plain.high)})",
+                f"{milliseconds(ours.median)} ({milliseconds(ours.low)}-{milliseconds(ours.high)})",
+                f"{milliseconds(plain.median)} ({milliseconds(plain.low)}-{milliseconds(plain.high)})",
                 f"{ratios(cell).median:.3g}",
-                _ms(cpus(cell.meshfw).median),
-                _ms(cpus(cell.plain).median),
+                milliseconds(cpus(cell.meshfw).median),
+                milliseconds(cpus(cell.plain).median),
                 f"{cell.meshfw.memory / 1e6:.1f} + {cell.meshfw.idle_memory / 1e6:.0f}",
                 f"{cell.plain.memory / 1e6:.1f}",
             )
@@ -95,7 +107,7 @@ def _steps(name: str, cells: Sequence[Cell]) -> Table:
         if held:
             same = f"{ratios(cell, 'commit', over=cell.same_text).median:.3g}" if "commit" in held else ""
             plain = f"{ratios(cell, 'commit').median:.3g}" if "commit" in held else ""
-            times = (_ms(held[step]) if step in held else "" for step in STEPS)
+            times = (milliseconds(held[step]) if step in held else "" for step in STEPS)
             rows.append((BY_NAME[cell.scenario].title, f"{cell.rules:,}", *times, same, plain))
     note = (
         "Observe is the reading before the commit, proof the one behind it; diff is all that is not the backend's.\n"
@@ -130,7 +142,7 @@ def overview(cells: Sequence[Cell], peers: Sequence[PeerCell]) -> Table:
 
 
 def _short(work: Work | None) -> str:
-    return "" if work is None else f"{work.processes:,} / {_ms(walls(work).median)}"
+    return "" if work is None else f"{work.processes:,} / {milliseconds(walls(work).median)}"
 
 
 def peer_tables(peers: Sequence[PeerCell]) -> Iterable[Table]:
@@ -153,19 +165,83 @@ def peer_tables(peers: Sequence[PeerCell]) -> Iterable[Table]:
 
 def _peer_row(cell: PeerCell) -> tuple[str, ...]:
     wall = walls(cell.work)
-    start = f"{cell.start.processes}, {_ms(walls(cell.start).median)}" if cell.start is not None else ""
+    start = f"{cell.start.processes}, {milliseconds(walls(cell.start).median)}" if cell.start is not None else ""
     return (
         BY_NAME[cell.scenario].title,
         f"{cell.rules:,}",
         f"{cell.work.processes:,}",
-        f"{_ms(wall.median)} ({_ms(wall.low)}-{_ms(wall.high)})",
-        _ms(cpus(cell.work).median),
+        f"{milliseconds(wall.median)} ({milliseconds(wall.low)}-{milliseconds(wall.high)})",
+        milliseconds(cpus(cell.work).median),
         f"{cell.left_out} rules" if cell.left_out else "",
         start,
     )
 
 
-def _ms(seconds: float) -> str:
+def limits(cells: Sequence[Cell]) -> Iterable[Table]:
+    """A table of what an idle apply takes beside the least that it can, and beside the plain tool that looks."""
+    held = [cell for cell in cells if cell.bare is not None]
+    if not held:
+        return
+    columns = ("idle, µs", "rules", "meshfw", "bare question", "ratio (least-most)", "plain tool")
+    rows = []
+    for cell in held:
+        ours, bare, ratio = walls(cell.meshfw), walls(cell.bare or cell.plain), ratios(cell, over=cell.bare)
+        rows.append(
+            (
+                cell.subject,
+                f"{cell.rules:,}",
+                microseconds(ours.median),
+                microseconds(bare.median),
+                f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})",
+                microseconds(walls(cell.plain).median),
+            )
+        )
+    note = (
+        "bare question: the least that tells whether anything changed, on a kept socket and with nothing around it.\n"
+        "Over nf_tables one GETGEN, on legacy tables GET_INFO and GET_ENTRIES of each. The ratio is pair by pair."
+    )
+    yield Table("An idle apply beside the limits themselves", columns, tuple(rows), note)
+
+
+def trial_tables(trials: Sequence[Trial]) -> Iterable[Table]:
+    """For each kind of trial a table of everything that it gave, by backend."""
+    for name in dict.fromkeys(trial.trial for trial in trials):
+        held = [trial for trial in trials if trial.trial == name]
+        rows = tuple(
+            (trial.subject, f"{trial.rules:,}", f"{trial.amount:,g}", quantity, *_figure(figure))
+            for trial in held
+            for quantity, figure in trial.figures.items()
+        )
+        columns = ("backend", "rules", TRIALS[name].unit, "quantity", "median (least-most)", "unit", "samples")
+        notes = [f"{trial.subject}: {note}" for trial in held for note in trial.notes]
+        yield Table(f"Trial: {TRIALS[name].title}", columns, rows, "\n".join(notes))
+
+
+def _figure(figure: Figure) -> tuple[str, str, str]:
+    """A quantity's numbers, its unit, and how many samples it has; seconds are shown as milliseconds."""
+    scale, unit = (1e3, "ms") if figure.unit == "s" else (1.0, figure.unit)
+    spread = figure.spread
+    text = number(spread.median * scale)
+    if len(figure.samples) > 1:
+        text += f" ({number(spread.low * scale)}-{number(spread.high * scale)})"
+    return text, unit, f"{len(figure.samples):,}"
+
+
+def number(value: float) -> str:
+    """A number with three or four digits that count; a whole one as such."""
+    if value == round(value):
+        return f"{value:,.0f}"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
+    return f"{value:,.{digits}f}"
+
+
+def microseconds(seconds: float) -> str:
+    """Microseconds with three or four digits that count."""
+    return milliseconds(seconds * 1e3)
+
+
+def milliseconds(seconds: float) -> str:
     """Milliseconds with three or four digits that count."""
     value = seconds * 1e3
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3 if value >= 0.1 else 4

@@ -106,9 +106,10 @@ def put(
 def noted(shop: Workshop, backend: Backend, declared: Ruleset, report: Report, *, reason: str) -> int:
     """Note what was applied: the backend that auto took, and the state, before the first one what stood there.
 
-    The number of the state; 0 where none was recorded. Nothing is where nothing was even read.
+    The number of the state; 0 where none was recorded. Nothing is where nothing was even read, by an earlier process
+    either.
     """
-    if report.outcome is Outcome.IDLE:
+    if report.outcome is Outcome.IDLE and report.cache != reconcile.KEPT:
         return 0
     if declared:
         shop.remember(backend)

@@ -242,6 +242,20 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Provable(Protocol):
+    """What a backend may offer beside the protocol: a few bytes that say what the kernel holds, for later processes."""
+
+    def digest(self) -> str | None:
+        """The digest of everything that ``observe`` would tell but counters and handles, or more; None: can't tell.
+
+        It is of one moment, starts no process, and is the same in any process while nothing of that changed, so nothing
+        of it may come from ``hash()`` or a counter of the instance. What reads the kernel (the owner, the options, the
+        namespace with its boot, tools and libraries with their versions) is part of it.
+        """
+        ...
+
+
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """Where and as whom a backend works: what every factory gets.
 
@@ -259,7 +273,7 @@ class Outcome(StrEnum):
     """How a reconcile ended."""
 
     IDLE = "idle"
-    """The fingerprint was the one of our last commit: nothing was read."""
+    """The fingerprint was the one of our last commit, or a kept proof holds: no rule was read."""
     CLEAN = "clean"
     """The kernel was read and held what is wanted."""
     CHANGED = "changed"
@@ -267,7 +281,10 @@ class Outcome(StrEnum):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one reconcile did; ``cache`` is ``hit`` or why it was dropped, ``commits`` how many transactions it took."""
+    """What one reconcile did; ``cache`` is ``hit``, ``kept`` (a proof of an earlier process) or why it was dropped.
+
+    ``commits`` is how many transactions it took.
+    """
 
     outcome: Outcome
     backend: str

@@ -10,6 +10,7 @@ from meshfw.errors import ConcurrentChangeError, UnsupportedError, VerifyError
 from meshfw.expansion import expand
 from meshfw.model import Ruleset
 from meshfw.plan import Plan, diff
+from meshfw.proofs import Proofs
 from meshfw.snapshot import Snapshot
 
 ATTEMPTS: Final = 4
@@ -17,22 +18,36 @@ ATTEMPTS: Final = 4
 PATIENCE: Final = 4
 """Commits put off because somebody wrote in between. Then one is made all the same: whoever writes that often mostly
 writes rules of his own; such a commit is never exclusive, so all of ours is read behind it."""
+KEPT: Final = "kept"
+"""What a report says of the cache where a proof of an earlier process held."""
 
 
-def plan(backend: Backend, ruleset: Ruleset) -> Plan:
-    """What ``apply`` would change now; reads the kernel and writes nothing.
+def plan(backend: Backend, ruleset: Ruleset, *, proofs: Proofs | None = None) -> Plan:
+    """What ``apply`` would change now; reads the kernel and writes nothing there.
+
+    With ``proofs`` no rule is read where an earlier process proved that there is nothing to change.
 
     Raises:
         UnsupportedError: the backend can't express the ruleset.
     """
-    return compared(backend, ruleset)[1]
+    wanted, _ = checked(backend, ruleset)
+    if _is_proven(backend, wanted, proofs, declared=ruleset):
+        return Plan(desired=wanted)
+    observed, found = _compared(backend, wanted)
+    if proofs is not None and not found:
+        proofs.keep(backend, wanted, observed.fingerprint)
+    return found
 
 
 def compared(backend: Backend, ruleset: Ruleset) -> tuple[Snapshot, Plan]:
     """What the kernel holds now, and what ``apply`` would change of it; as :func:`plan`."""
-    wanted, _ = checked(backend, ruleset)
+    observed, found = _compared(backend, checked(backend, ruleset)[0])
+    return observed.snapshot, found
+
+
+def _compared(backend: Backend, wanted: Ruleset) -> tuple[Observed, Plan]:
     observed, _ = _look(backend)
-    return observed.snapshot, _difference(backend, observed, wanted)
+    return observed, _difference(backend, observed, wanted)
 
 
 Agree = Callable[[Snapshot, Plan], None]
@@ -46,12 +61,15 @@ def apply(
     agree: Agree | None = None,
     before: Callable[[Snapshot], None] | None = None,
     stood: bool = False,
+    proofs: Proofs | None = None,
 ) -> Report:
     """Make the kernel hold the ruleset, and prove it.
 
     ``agree`` is asked before each commit until one is made; nothing was written when it raises. Nobody asks it where
     the last report still stands. ``before`` is told what the kernel holds, once and before anything is written; nothing
     is if it raises. ``stood`` says of a ruleset that it stood there: what the backend now has against it is a warning.
+    With ``proofs`` what is proven is kept for later processes, and where an earlier one's holds no rule is read, unless
+    somebody is to ``agree``.
 
     Raises:
         UnsupportedError: the backend can't express it; nothing was written.
@@ -64,6 +82,8 @@ def apply(
         return report
     cache = backend.cache
     wanted, warnings = checked(backend, ruleset, stood=stood)
+    if agree is None and _is_proven(backend, wanted, proofs, declared=ruleset):
+        return Report(outcome=Outcome.IDLE, backend=backend.name, cache=KEPT, warnings=warnings)
     observed, state = _look(backend)
     first = todo = _difference(backend, observed, wanted)
     if agree is not None:
@@ -90,7 +110,7 @@ def apply(
             agree(observed.snapshot, todo)
     if observed.fingerprint is None and backend.fingerprint() is not None:
         notes.append("others kept writing while the rules were read: what was read may be of several moments")
-    _settle(backend, observed, wanted, declared=ruleset)
+    _settle(backend, observed, wanted, declared=ruleset, proofs=proofs)
     return Report(
         outcome=Outcome.CHANGED if commits else Outcome.CLEAN,
         backend=backend.name,
@@ -132,6 +152,23 @@ def checked(backend: Backend, ruleset: Ruleset, *, stood: bool = False) -> tuple
     if refused and not stood:
         raise UnsupportedError(backend.name, refused)
     return ruleset, tuple(str(finding) for finding in findings)
+
+
+def _is_proven(backend: Backend, wanted: Ruleset, proofs: Proofs | None, *, declared: Ruleset) -> bool:
+    """Whether an earlier process proved what the kernel holds now; then its fingerprint stands for it from now on.
+
+    Nobody asks for it who has read the rules himself.
+    """
+    cache = backend.cache
+    if proofs is None or cache.snapshot is not None:
+        return False
+    proven = proofs.find(backend, wanted)
+    if proven is None:
+        return False
+    if proven.fingerprint is not None:
+        cache.fingerprint, cache.ruleset = proven.fingerprint, declared
+        cache.report = Report(outcome=Outcome.IDLE, backend=backend.name, cache="hit")
+    return True
 
 
 def _difference(backend: Backend, observed: Observed, wanted: Ruleset) -> Plan:
@@ -192,7 +229,7 @@ def _commit(
     return Observed(observed.snapshot.updated(part.snapshot, todo.keys), part.fingerprint), True
 
 
-def _settle(backend: Backend, observed: Observed, wanted: Ruleset, *, declared: Ruleset) -> None:
+def _settle(backend: Backend, observed: Observed, wanted: Ruleset, *, declared: Ruleset, proofs: Proofs | None) -> None:
     """Remember what was proven: the snapshot, now known to equal the wanted ruleset's own values."""
     cache = backend.cache
     cache.snapshot = observed.snapshot.adopted(wanted)
@@ -200,3 +237,5 @@ def _settle(backend: Backend, observed: Observed, wanted: Ruleset, *, declared: 
     cache.ruleset = declared
     cache.reason = "hit" if observed.fingerprint is not None else "no fingerprint"
     cache.report = Report(outcome=Outcome.IDLE, backend=backend.name, cache="hit")
+    if proofs is not None:
+        proofs.keep(backend, wanted, observed.fingerprint)

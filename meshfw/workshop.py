@@ -21,6 +21,7 @@ from meshfw.languages.iptables import format_rule
 from meshfw.model import Family, Rule, Ruleset
 from meshfw.plan import Formatter
 from meshfw.plugins import AUTO, Plugins, Sighting, standing, unread, untold
+from meshfw.proofs import Proofs
 from meshfw.sources.hosts import host_tables
 from meshfw.wanted import fit_families, load_rules
 
@@ -136,6 +137,13 @@ class Workshop:
                 yield backend
         finally:
             backend.close()
+
+    def proofs(self, backend: Backend) -> Proofs:
+        """What earlier processes proved of the place where the backend works."""
+        from meshfw import __version__
+        from meshfw.backends.instance import place_of
+
+        return Proofs(place_of(self.site, backend.name), release=__version__)
 
     def fitted(self, ruleset: Ruleset, backend: Backend) -> Ruleset:
         """The part of the rules that the host and the backend can hold, with a warning about the rest."""

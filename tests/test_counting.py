@@ -197,6 +197,29 @@ def test_threads_older_than_the_block_are_counted_in_it() -> None:
     assert (counter.count.forks, counter.count.execs) == (1, 1)
 
 
+def test_another_process_that_runs_already_is_counted_in_place_of_this_one() -> None:
+    program = "import subprocess, sys\nfor line in sys.stdin:\n    subprocess.run(['/bin/true'])\n    print(flush=True)"
+    pipe = subprocess.PIPE
+    with subprocess.Popen((sys.executable, "-c", program), stdin=pipe, stdout=pipe) as other:
+
+        def once() -> None:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            other.stdin.write(b"\n")
+            other.stdin.flush()
+            assert other.stdout.readline()
+
+        once()
+        with ProcessCounter(pid=other.pid) as counter:
+            reap(spawn("/bin/true"))
+            once()
+            once()
+        once()
+        assert field(other.pid, "TracerPid") == "0"
+        other.communicate()
+    assert counter.count == Count(2, 2, (("/bin/true",),) * 2)
+
+
 def test_a_thread_made_while_the_block_begins_is_in_it() -> None:
     over, wanted, done = threading.Event(), threading.Event(), threading.Event()
 

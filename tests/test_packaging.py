@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from meshfw.service.units import AGENT, RESTORE
 from tests.conftest import cannot_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +75,7 @@ def test_wheel_holds_the_package_with_its_types_and_nothing_else(wheel: Path) ->
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert sources("meshfw") | {"meshfw/py.typed"} <= names
+    assert {f"meshfw/service/{name}" for name in ("hardening.conf", AGENT, RESTORE)} <= names
     assert {name.split("/")[0] for name in names} == {"meshfw", f"meshfw-{VERSION}.dist-info"}
     assert not any("__pycache__" in name for name in names)
 

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from random import random
-from typing import Final, Protocol
+from typing import Final
 
 from meshfw import __version__
 from meshfw.agent.demand import Demand, Wanted, rule_count
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper, Keeping
 from meshfw.agent.orphans import bury_orphans
+from meshfw.agent.outside import Closable, Outside
 from meshfw.agent.past import Past
 from meshfw.agent.schedule import Schedule
 from meshfw.agent.status import Phase, Status
@@ -26,7 +27,6 @@ from meshfw.agent.voice import Voice
 from meshfw.agent.watchman import Watchman
 from meshfw.errors import AgentError, ConfigError, LockError, MeshfwError, RolledBackError, VerifyError
 from meshfw.settings import AgentSettings, OnStop
-from meshfw.source import Changes
 from meshfw.workshop import Where, Workshop
 
 RELOAD: Final = "reload"
@@ -45,14 +45,6 @@ _LOCKED_PAUSE: Final = 1.0
 _WORDS: Final[Mapping[int, str]] = {signal.SIGHUP: RELOAD, signal.SIGTERM: STOP, signal.SIGINT: STOP}
 
 
-class Closable(Protocol):
-    """Something open."""
-
-    def close(self) -> None:
-        """Close it; a second call does nothing."""
-        ...
-
-
 def _shut() -> Closable:
     return ExitStack()
 
@@ -61,8 +53,7 @@ class Agent:
     """Keeps the rules of one configuration in place until it's told to stop.
 
     ``shop`` is what the configuration made, and ``where`` how to make it again; ``past`` knows what was applied before;
-    ``watched`` are files whose change asks for a reload. ``door`` opens what others ask the agent by, in the namespace
-    of now, and ``pulse`` hears within how many seconds the loop is back at the latest.
+    ``outside`` is whoever runs it.
     """
 
     def __init__(
@@ -72,9 +63,7 @@ class Agent:
         *,
         voice: Voice,
         past: Past,
-        watched: Callable[[Workshop], Changes | None] = lambda _: None,
-        door: Callable[[Agent], Closable | None] = lambda _: None,
-        pulse: Callable[[float], None] = lambda _: None,
+        outside: Outside | None = None,
         clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         chance: Callable[[], float] = random,
     ) -> None:
@@ -82,9 +71,8 @@ class Agent:
         self._where = where
         self._voice = voice
         self._past = past
-        self._watched = watched
-        self._door, self._opened = door, _shut()
-        self._pulse = pulse
+        self._outside = outside or Outside()
+        self._opened = _shut()
         self._clock = clock
         self._chance = chance
         self.ears = Ears()
@@ -92,7 +80,7 @@ class Agent:
         self._keeper: Keeper | None = None
         self._demand = Demand(shop, past, self._settings)
         self._watchman = self._new_watchman()
-        self._config_changes = watched(shop)
+        self._config_changes = self._outside.changes(shop)
         self._wanted = Wanted(None)
         self._kept: Keeping | None = None
         self._retry = _RETRY_FIRST
@@ -152,7 +140,7 @@ class Agent:
         self._listen()
         self._schedule.soon(_OPEN)
         self._do_due()
-        self._voice.notifier.ready(self._voice.status.phase)
+        self._voice.notifier.ready(self._voice.headline)
         self._voice.info(f"keeping the rules of {self.owner}", backend=self._voice.status.backend)
         if self._settings.full_check:
             self._schedule.soon(_CHECK, self._settings.full_check)
@@ -160,7 +148,7 @@ class Agent:
     def step(self) -> None:
         """Wait for what comes first, and do what is then due."""
         limit = self._voice.notifier.watchdog_interval or _LONGEST_WAIT
-        self._pulse(limit)
+        self._outside.beat(limit)
         woken = self.ears.wait(self._schedule.left(limit))
         self._voice.notifier.watchdog()
         bury_orphans()
@@ -225,8 +213,10 @@ class Agent:
         if self._keeper is None or self._keeper.watch is None:
             return
         for event in self._keeper.watch.events():
+            if event.generation:
+                self._voice.note(generation=event.generation)
             due = None if event.own else self._watchman.heard(event)
-            if due is not None:
+            if due is not None and self._voice.status.phase is not Phase.FAILING:  # which has a pause of its own
                 self._schedule.at(LOOK, due)
 
     # --- configuration and sources ---
@@ -244,7 +234,7 @@ class Agent:
         else:
             self._voice.once("configuration", "")
             self._take(shop)
-        self._voice.notifier.ready(self._voice.status.phase)
+        self._voice.notifier.ready(self._voice.headline)
 
     def _take(self, shop: Workshop) -> None:
         """Work with a new configuration from now on."""
@@ -254,6 +244,7 @@ class Agent:
         self._watchman = self._new_watchman()
         self._voice.note(warnings=tuple(shop.warnings))
         self._voice.info("the configuration was read anew")
+        self._outside.adopted(shop)
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
@@ -280,7 +271,7 @@ class Agent:
         """Let others ask, at a place that goes by the namespace; that nobody can ask is no reason not to work."""
         self._opened.close()
         try:
-            self._opened = self._door(self) or _shut()
+            self._opened = self._outside.door(self) or _shut()
             self._voice.once("door", "")
         except AgentError:
             if not self._voice.status.reconciled:
@@ -330,6 +321,7 @@ class Agent:
                 self._demand.kept = self._watchman.declared or self._demand.kept
             else:
                 self._schedule.soon(RELOAD)
+            self._schedule.at(LOOK, self._watchman.next_look)
         except RolledBackError as error:
             self._voice.error(f"undone: {error}")
             self._demand.reject()
@@ -339,7 +331,6 @@ class Agent:
             self._failed(error, LOOK)
         for warning in self._shop.warnings:
             self._voice.once(warning, warning)
-        self._schedule.at(LOOK, self._watchman.next_look)
         if self._watchman.calm_at is not None:
             self._schedule.at(_CALM, self._watchman.calm_at)
 

@@ -78,13 +78,16 @@ class Voice:
         status = self.status
         return "" if status.healthy else status.reason or f"it is {status.phase}"
 
+    @property
+    def headline(self) -> str:
+        """What it's doing and why, on a line."""
+        return f"{self.status.phase}: {self.status.reason}" if self.status.reason else self.status.phase
+
     def note(self, **changes: Any) -> None:
         """Change some of the status."""
         before, self.status = self.status, msgspec.structs.replace(self.status, **changes)
         if (before.phase, before.reason) != (self.status.phase, self.status.reason):
-            self.notifier.status(
-                f"{self.status.phase}: {self.status.reason}" if self.status.reason else self.status.phase
-            )
+            self.notifier.status(self.headline)
         for counter in self.counters:
             counter.status(self.status)
 

@@ -155,7 +155,7 @@ class Watchman:
     def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
         report = repair.report
         self._voice.reconciled(report, repair.seconds, costs=keeper.backend.cache.costs)
-        for warning in (*report.warnings, *keeper.shop.plugins.reconciled(report)):
+        for warning in (*keeper.shop.warnings, *report.warnings, *keeper.shop.plugins.reconciled(report)):
             self._voice.once(warning, warning)
         culprits = tuple(self._culprits)
         self._fine()

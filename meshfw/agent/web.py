@@ -12,13 +12,14 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import make_wsgi_app
 
+from meshfw.agent.pulse import Doubt
 from meshfw.errors import AgentError
 from meshfw.printable import whole
 from meshfw.settings import Address
@@ -33,26 +34,6 @@ PATIENCE: Final = 5.0
 """Seconds that a client may be silent, or take nothing of its answer."""
 _BODY_MOST: Final = 64 * 1024  # bytes of an unwanted body that are read, so that the refusal gets through
 _log = logging.getLogger(__name__)
-
-Doubt = Callable[[], str]
-"""Why something isn't so; empty where it is."""
-
-
-class Pulse:
-    """The loop's sign of life: each beat says within how many seconds the next one comes at the latest."""
-
-    def __init__(self, *, grace: float = 30.0) -> None:
-        self._grace = grace
-        self._due = time.monotonic() + grace
-
-    def beat(self, within: float) -> None:
-        """The loop lives, and beats again within so many seconds."""
-        self._due = time.monotonic() + within + self._grace
-
-    def doubt(self) -> str:
-        """Why the loop may hang; empty where it's in time. A machine's sleep doesn't count (clock_gettime(2))."""
-        late = time.monotonic() - self._due
-        return "" if late <= 0 else f"the loop is late by {late + self._grace:.0f} s"
 
 
 class WebServer:

@@ -40,6 +40,12 @@ def only_writer(site: Site, *, timeout: float) -> Iterator[None]:
         yield
 
 
+def place_of(site: Site, backend: str) -> str:
+    """What a backend at work for an owner in a network namespace is known by among others, while the system runs."""
+    with HeldNamespace(site.netns) as namespace:
+        return f"{backend} {site.owner} {namespace.identity.device}:{namespace.identity.inode}"
+
+
 def runtime_file(owner: str, netns: str | None, kind: str) -> str:
     """The path of a file by which running processes of an owner find each other in a network namespace.
 

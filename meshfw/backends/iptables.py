@@ -9,6 +9,7 @@ before it, and the reading of bytes tells what stands where.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -28,16 +29,18 @@ from meshfw.backend import (
 from meshfw.backends.iptables_learning import Texts
 from meshfw.backends.iptables_listing import observed_lists
 from meshfw.backends.iptables_options import options_of
-from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, RawTable, Reader, same_owned
-from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, stands, steps_of, tidying
-from meshfw.backends.iptables_text import changes_of, tables_of, undo_text
+from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, Reader
+from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, steps_of, tidying
+from meshfw.backends.iptables_text import tables_of
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
-from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, iptables_marker, table_of
+from meshfw.backends.iptables_undo import Undoing
+from meshfw.backends.layout import LEFT_OVER, TableKey, iptables_chain, table_of
 from meshfw.backends.lock_watch import LockWatch, lock_watch, own_opening
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import dormant_findings, overruling_findings
 from meshfw.backends.nft_watch import NftWatch, noted, own_chains
-from meshfw.errors import BackendError, ConcurrentChangeError, PartialCommitError
+from meshfw.backends.standing import look_digest, sealed
+from meshfw.errors import BackendError, ConcurrentChangeError
 from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.kernel.netns import HeldNamespace
@@ -82,7 +85,8 @@ class IptablesBackend:
         except BaseException:
             self._home.close()
             raise
-        self._tool = Tool(variant, self._home, wait=self._options.wait)
+        self._tool = Tool(variant, self._home, wait=self._options.wait, costs=self.cache.costs)
+        self._undoing = Undoing(self._reader, self._tool, owner=site.owner)
         self._texts = Texts(site.owner, site.language, reader=self._reader, tool=self._tool)
         self._known: Look | None = None
         self._epoch = 0
@@ -131,10 +135,24 @@ class IptablesBackend:
 
     def fingerprint(self) -> Fingerprint | None:
         """A number that moves whenever the bytes of our chains, or the jumps to them, are others than before."""
+        return self._print(self._now())
+
+    def _now(self, tables: Collection[TableKey] | None = None) -> Look:
+        """What stands now, apart from counters; ``tables`` are those that matter."""
         known = self._known
-        if known is None or not self._reader.still(known):
-            known = self._refreshed()
-        return self._print(known)
+        if known is None or not self._reader.still(known, tables):
+            later = None if known is None else self._reader.later(known)
+            if later is None:
+                return self._refreshed()
+            known = self._known = later
+        return known
+
+    def digest(self) -> str | None:
+        """The digest of our chains and of what leads to them, for a later process; None where others keep writing."""
+        told = self.fingerprint()
+        if told is None or self._known is None:
+            return None
+        return sealed(look_digest(self._known), self._home.identity, self._owner, self._options, files=self._tool.files)
 
     def _print(self, look: Look) -> Fingerprint | None:
         return None if look.stamp is None else Fingerprint((self._epoch, self._home.identity))
@@ -144,11 +162,14 @@ class IptablesBackend:
         look = self._reader.look()
         if self._known is None or not look.same(self._known):
             self._epoch += 1
+        else:  # somebody wrote elsewhere, and may go on
+            self._reader.mark(look, since=self._known)
         self._known, self._fresh, self._unproven = look, False, None
         return look
 
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """Our chains as they are now, and what leads to them; ``keys`` narrows the reading."""
+        self.cache.costs.reads += 1
         part = None if keys is None else self._part(key for key in keys if not isinstance(key, tuple))
         silent: str | None = ""
         for _ in range(_READS):
@@ -230,7 +251,7 @@ class IptablesBackend:
         with self._alone() as lock, noted(self._events) as own:
             before = self._before(based_on, plan)
             printed: dict[Family, str] = {}
-            tidied = 0
+            tidied, costs, began = 0, self.cache.costs, time.monotonic()
             try:
                 for step in transaction.steps:
                     family = self._tool.family(step.command)
@@ -241,9 +262,11 @@ class IptablesBackend:
             except BaseException as error:
                 self._known = None
                 self._texts.forget()
-                self._put_back(plan, before, error, lock)
+                self._undoing.put_back(plan, before, error, lock)
                 raise
             own.made = len(tables_of(plan)) + tidied
+            costs.commits += 1
+            costs.commit_seconds += time.monotonic() - began
             undisturbed = not self._variant.legacy or lock is not None
             exclusive = based_on is not None and undisturbed
             return self._committed(plan, before, printed, exclusive=exclusive, tidied=tidied)
@@ -255,8 +278,10 @@ class IptablesBackend:
         Gives what programs need that are started inside, None where nothing is locked.
         """
         if self._variant.legacy and self._tool.takes_lock_file:
+            began = time.monotonic()
             with own_opening(self._hints) as taken, xtables_lock(timeout=self._options.wait) as lock:
                 taken()
+                self.cache.costs.lock_seconds += time.monotonic() - began
                 yield lock
         else:
             yield None
@@ -266,9 +291,7 @@ class IptablesBackend:
 
         Whatever it is based on: chains are edited by position, so those of the plan are what it was made for.
         """
-        known = self._known
-        if known is None or not self._reader.still(known, tables_of(plan)):
-            known = self._refreshed()
+        known = self._now(tables_of(plan))
         if (based_on is not None and based_on != self._print(known)) or not all(
             change.old is None or change.old.backing.is_of(known.table(table_of(change.key)).chains)
             for change in plan.lists
@@ -299,62 +322,6 @@ class IptablesBackend:
         self._fresh = self._variant.legacy
         self._unproven = (plan, printed)
         return Committed(self._print(known), exclusive=True)
-
-    # --- putting back ---
-
-    def _put_back(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
-        """Make the tables that a failed commit has changed what they were; PartialCommitError where that fails."""
-        try:
-            self._undo_all(plan, before, error, lock)
-        except PartialCommitError:
-            raise
-        except BaseException as second:  # noqa: BLE001 - whatever ends it, somebody has to be told what stands
-            raise PartialCommitError(error, second, stands(tables_of(plan), plan), backend=self.name) from error
-
-    def _undo_all(self, plan: Plan, before: Look, error: BaseException, lock: XtablesLock | None) -> None:
-        now = self._standing(plan, tables_of(plan))
-        touched = self._changed_tables(now, before)
-        for family in Family:
-            text = "".join(self._undo(plan, key, now[key]) for key in touched if key[0] is family)
-            if text:
-                try:
-                    self._tool.restore(family, text, lock=lock)
-                except BackendError as second:
-                    raise PartialCommitError(error, second, stands(touched, plan), backend=self.name) from error
-        now = self._standing(plan, touched)
-        left = self._changed_tables(now, before)
-        if left:
-            raise PartialCommitError(error, None, stands(left, plan), backend=self.name) from error
-        if isinstance(error, BackendError):
-            done = ", ".join(f"{family} {table}" for family, table in touched)
-            error.add_remedy(f"put back: {done}" if done else "nothing was changed")
-
-    def _standing(self, plan: Plan, keys: Iterable[TableKey]) -> dict[TableKey, RawTable]:
-        """What tables hold now, strangers' chains aside, from one reading."""
-        look = self._reader.look()
-        return {key: self._unstrange(plan, key, look) for key in keys}
-
-    def _undo(self, plan: Plan, key: TableKey, now: RawTable) -> str:
-        return undo_text(plan, key, chains=now.chains, jumps=now.jumps, owner=self._owner)
-
-    def _unstrange(self, plan: Plan, key: TableKey, now: Look) -> RawTable:
-        """A table without chains that somebody made meanwhile under names that the plan makes: they lack our marker."""
-        table = now.table(key)
-        made = [change.key for change in changes_of(plan, key) if change.old is None]
-        names = {self._chain(held): iptables_marker(self._owner, held).encode() for held in made}
-        strange = [
-            name
-            for name, marker in names.items()
-            if name in table.chains and not (table.chains[name] and marker in table.chains[name][0].body)
-        ]
-        return table.without(strange)
-
-    def _changed_tables(self, now: Mapping[TableKey, RawTable], before: Look) -> tuple[TableKey, ...]:
-        """The tables in which our chains, or how many jumps lead to them, aren't what they were.
-
-        Others may have written meanwhile, and built-in chains that a tool has made stay: neither is anything of ours.
-        """
-        return tuple(key for key, table in now.items() if not same_owned(table, before.table(key), self._owner))
 
     # --- what can't be said ---
 

@@ -18,8 +18,10 @@ from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.model import Chain, ChainKey, Dispatcher, Family, Goto, Jump, Match, Not, OpaqueMatch, OpaqueTarget, Rule
 from meshfw.snapshot import ListKey
 
-_MOST: Final = 200_000
-"""Texts that are remembered; beyond, all are forgotten and learned anew."""
+_LEAST: Final = 20_000
+"""Texts that are remembered at least, or else four for each rule that is wanted; beyond, all are learned anew."""
+_LEFT: Final = 1_000
+"""Rules no longer wanted whose texts stay."""
 
 
 class Lexicon:
@@ -43,6 +45,7 @@ class Lexicon:
         self._shortened: dict[str, str] = {}
         self._wanted: Mapping[ListKey, Sequence[Rule]] = {}
         self._lists: dict[ListKey, tuple[Chain | Dispatcher, bool]] = {}
+        self._most = _LEAST
 
     # --- bytes and texts ---
 
@@ -56,7 +59,7 @@ class Lexicon:
 
     def remember(self, family: Family, rules: Iterable[RawRule], texts: Iterable[str | None]) -> None:
         """Take down what iptables printed for rules of which it tells everything; None where that isn't sure."""
-        if len(self._texts) > _MOST:
+        if len(self._texts) > self._most:
             self._texts.clear()
         known = ((rule, text) for rule, text in zip(rules, texts, strict=True) if text is not None)
         self._texts.update(((family, rule.body), text) for rule, text in known)
@@ -73,15 +76,24 @@ class Lexicon:
         if known is not None and known[0] is rule and known[1] is family:
             return known[2]
         text = format_rule(self._stored(rule), family=family, language=self._language)
-        if len(self._written) > _MOST:
-            self._written.clear()
         self._written[id(rule)] = (rule, family, text)
         if self._rules.get((family, text)) is None:
             self._rules[family, text] = rule
         return text
 
+    def _outgrow(self, lists: Sequence[Chain | Dispatcher]) -> None:
+        """Let go what was written of rules that nobody wants any more: sources make new ones for years."""
+        count = sum(len(wanted.rules) for wanted in lists)
+        self._most = max(_LEAST, 4 * count)
+        if len(self._rules) > self._most:
+            self._rules.clear()
+        if len(self._written) > 2 * count + _LEFT:
+            held = {id(rule) for wanted in lists for rule in wanted.rules}
+            self._written = {number: entry for number, entry in self._written.items() if number in held}
+
     def want(self, lists: Sequence[Chain | Dispatcher], spellings: KnownTexts) -> None:
         """Take down which rules without a typed value are wanted, so that their texts are known again."""
+        self._outgrow(lists)
         known, self._lists = self._lists, {}
         for wanted in lists:
             held = known.get(wanted.key)
@@ -146,7 +158,7 @@ class Lexicon:
             rule = self._logical(parse_rule(text, family=family, language=self._language))
         except MeshfwError:
             rule = None
-        if len(self._rules) > _MOST:
+        if len(self._rules) > self._most:
             self._rules.clear()
         self._rules[family, text] = rule
         return rule

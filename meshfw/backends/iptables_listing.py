@@ -184,7 +184,7 @@ def _list(
         policy = _POLICIES.get(last, Policy.RETURN)
     end = len(texts) - (policy is not Policy.RETURN)
     jumps = {hook: held.count(name) for hook, held in raw.jumps.items() if name in held}
-    placed = isinstance(key, DispatcherKey) and _is_placed(key, name, raw.jumps.get(key.hook, ()))
+    placed = isinstance(key, DispatcherKey) and is_placed(key, name, raw.jumps.get(key.hook, ()))
     standing = Standing(
         chain=name,
         length=len(rules),
@@ -228,7 +228,7 @@ def _rules(
         yield ObservedRule(rule, _UNTOLD if text is None else text, held.packets, held.bytes, index + 1)
 
 
-def _is_placed(key: DispatcherKey, name: str, jumps: Sequence[str]) -> bool:
+def is_placed(key: DispatcherKey, name: str, jumps: Sequence[str]) -> bool:
     """Whether its jump stands where it should: before or behind it only jumps to other owners' dispatchers."""
     if name not in jumps:
         return False

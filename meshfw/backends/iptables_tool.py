@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from meshfw.backend import Costs
 from meshfw.backends.iptables_listing import printed_rules
 from meshfw.backends.iptables_raw import RawRule
 from meshfw.backends.iptables_text import question_text
@@ -65,10 +66,14 @@ class ChainRules(NamedTuple):
 
 
 class Tool:
-    """The programs of one variant, run in ``home``; each waits ``wait`` seconds for the lock of the legacy tables."""
+    """The programs of one variant, run in ``home``; each waits ``wait`` seconds for the lock of the legacy tables.
 
-    def __init__(self, variant: Variant, home: HeldNamespace, *, wait: int) -> None:
+    Every run is counted among the ``costs``.
+    """
+
+    def __init__(self, variant: Variant, home: HeldNamespace, *, wait: int, costs: Costs) -> None:
         self.variant = variant
+        self._costs = costs
         self._home = home
         self._wait = wait
         self.started: deque[int] = deque(maxlen=_REMEMBERED)
@@ -81,6 +86,11 @@ class Tool:
     def family(self, command: Sequence[str]) -> Family | None:
         """The family that a command is for; None for a command of something else."""
         return next((family for family in Family if tuple(command) == self.command(family)), None)
+
+    @property
+    def files(self) -> tuple[str | None, ...]:
+        """The programs' files; None for one that isn't installed."""
+        return tuple(find(program) for program in self.variant.programs.values())
 
     @cached_property
     def takes_lock_file(self) -> bool:
@@ -130,6 +140,7 @@ class Tool:
 
     def _run(self, family: Family, text: str, lock: XtablesLock | None) -> Completed:
         data = text.encode(errors="surrogateescape")
+        self._costs.processes += 1
         with self._home.entered():
             done = run(
                 self.command(family),

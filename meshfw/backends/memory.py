@@ -55,6 +55,7 @@ from meshfw.model import (
 )
 from meshfw.plan import ListChange, Plan, SetChange
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
+from meshfw.states import snapshot_digest
 
 RESTORE: Final = "memory-restore"
 """The command of a step; its argument is the family whose text the lines run on."""
@@ -184,6 +185,10 @@ class MemoryBackend:
     def fingerprint(self) -> Fingerprint:
         """The number of writes, anybody's."""
         return Fingerprint((NAME, self.kernel.writes))
+
+    def digest(self) -> str:
+        """The digest of what the text says."""
+        return snapshot_digest(self.observe().snapshot)
 
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """What the text says, parsed: everything, or the lists and sets named."""

@@ -47,6 +47,7 @@ from meshfw.backends.nft_raw import OwnTables
 from meshfw.backends.nft_rendering import Renderings
 from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts
 from meshfw.backends.nft_watch import NftWatch, noted, own_tables
+from meshfw.backends.standing import mapped_files, sealed
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
 from meshfw.kernel.netlink import TABLE_DORMANT, Nfnetlink
@@ -128,6 +129,12 @@ class NftBackend:
     def fingerprint(self) -> Fingerprint:
         """A number that moves whenever our tables' bytes are others than before, in this namespace and boot."""
         return self._own.fingerprint()
+
+    def digest(self) -> str | None:
+        """The digest of what stands under our name, for a later process; None where others keep writing."""
+        told = self._own.digest()
+        options = (self._owner, self._isolated, self._adopt)
+        return None if told is None else sealed(told, self._namespace, *options, files=mapped_files("libnft"))
 
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """Our tables as they are now; ``keys`` narrows the reading of rules and elements.

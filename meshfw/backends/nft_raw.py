@@ -133,7 +133,7 @@ class OwnTables:
                 for name, head in chain_heads(self._netlink, table.family, table.name).items():
                     key = (table.family, name)
                     rules[key] = known.get(key) or rules_digest(self._netlink, table.family, table.name, chain=name)
-                    digest.update(name.encode("utf-8", "surrogateescape") + head + rules[key])
+                    digest.update(name.encode("utf-8", "surrogateescape") + head.digest + rules[key])
                 digest.update(sets_digest(self._netlink, table.family, table.name))
         except KernelError as error:
             _check_passing(error)

@@ -20,7 +20,7 @@ def run(arguments: Namespace) -> int:
     wanted = shop.rules()
     _settle(shop)
     with shop.backend() as backend:
-        plan = reconcile.plan(backend, shop.fitted(wanted, backend))
+        plan = reconcile.plan(backend, shop.fitted(wanted, backend), proofs=shop.proofs(backend))
         shop.warn_elsewhere(backend)
         name = backend.name
     if arguments.json:

@@ -14,6 +14,7 @@ from meshfw.cli.output import counted, for_tools, print_edits, print_json, warn
 from meshfw.errors import StateError
 from meshfw.files.kept import write_private
 from meshfw.planned import Planned, format_planned
+from meshfw.snapshot import Snapshot
 from meshfw.workshop import Workshop
 
 PENDING = 2
@@ -28,9 +29,13 @@ def run(arguments: Namespace) -> int:
         ruleset = shop.fitted(wanted, backend)
         shop.warnings += reconcile.checked(backend, ruleset)[1]
         shop.warn_elsewhere(backend)
-        snapshot, plan = reconcile.compared(backend, ruleset)
+        snapshot: Snapshot | None = None
+        if arguments.out is None:
+            plan = reconcile.plan(backend, ruleset, proofs=shop.proofs(backend))
+        else:
+            snapshot, plan = reconcile.compared(backend, ruleset)
         transaction = backend.compile(plan) if plan else None
-        if arguments.out is not None:
+        if snapshot is not None:
             text = str(transaction) if transaction is not None else ""
             reviewed = planned(shop, backend, wanted, snapshot=snapshot, plan=plan, transaction=text)
             _write(arguments.out, reviewed)

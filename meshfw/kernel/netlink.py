@@ -210,14 +210,11 @@ class Nfnetlink:
         raise KernelError("take away rules and chains: other writers never paused", errno=errno.EINTR)
 
     def exchange(self, messages: Callable[[int], bytes], count: int) -> tuple[int, list[bytes], bool]:
-        """Send messages made for so many sequence numbers; the first number, all answers, and whether some are lost.
-
-        Answers that are there when send() returns, as those to transactions and to questions for one object are.
-        """
+        """Send messages of so many numbers: the first one, what is answered at once, and whether some of it is lost."""
         with self._lock:
             first = self._sequence + 1 & 0x7FFFFFFF
             self._sequence = first + count - 1
-            answers: list[bytes] = []
+            answers: list[bytes] = []  # those to transactions and about one object are there when send() returns
             lost = False
             try:
                 self._socket.send(messages(first))

@@ -12,7 +12,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshfw.errors import KernelError
 from meshfw.kernel.netlink import Nfnetlink
@@ -27,7 +27,7 @@ from meshfw.kernel.nfmessage import (
 
 _NFTABLES: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES; enum nf_tables_msg_types
 _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = _NFTABLES | 4, _NFTABLES | 7, _NFTABLES | 10, _NFTABLES | 13
-_CHAIN_NAME, _CHAIN_COUNTERS = 3, 8
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_COUNTERS = 3, 4, 8
 _SET_NAME, _SET_FLAGS, _SET_HANDLE, _SET_COUNT = 2, 3, 16, 20
 _SET_CONSTANT, _SET_TIMEOUT, _SET_EVAL = 0x2, 0x10, 0x20  # enum nft_set_flags
 _ELEMENTS: Final = 3  # NFTA_SET_ELEM_LIST_ELEMENTS
@@ -94,15 +94,23 @@ def _take_rules(update: Callable[[memoryview], object], data: bytearray, size: i
 _ENDS: Final = frozenset({NLMSG_DONE, NLMSG_ERROR})
 
 
-def chain_heads(netlink: Nfnetlink, family: str, table: str) -> dict[str, bytes]:
-    """The digest of each chain of a table by its name: hook, priority, policy, flags, references, but no rules."""
+class ChainHead(NamedTuple):
+    """A chain without its rules: the digest of its hook, priority, policy, flags and references."""
+
+    digest: bytes
+    is_base: bool
+
+
+def chain_heads(netlink: Nfnetlink, family: str, table: str) -> dict[str, ChainHead]:
+    """The chains of a table by their names."""
     own = _string(1, table)  # NFTA_CHAIN_TABLE, which the kernel writes first
-    heads: dict[str, bytes] = {}
+    heads: dict[str, ChainHead] = {}
     for body in messages(netlink, _GETCHAIN, b"", family=family):
         if body.startswith(own):
             found = dict(attributes(body, 0, len(body)))
             found.pop(_CHAIN_COUNTERS, None)
-            heads[found[_CHAIN_NAME].rstrip(b"\0").decode("utf-8", "surrogateescape")] = _hashed(found)
+            name = found[_CHAIN_NAME].rstrip(b"\0").decode("utf-8", "surrogateescape")
+            heads[name] = ChainHead(_hashed(found), _CHAIN_HOOK in found)
     return heads
 
 

@@ -60,12 +60,13 @@ def guarded_apply(
         StateError, BackendError: it couldn't be made sure that the change can be undone; nothing was changed.
         MeshfwError: as ``reconcile.apply`` does; what it had done is undone.
     """
+    proofs = shop.proofs(backend)
     if confirm is None and not shop.config.safety.probes:
-        return Tried(report=reconcile.apply(backend, ruleset, agree=agree))
+        return Tried(report=reconcile.apply(backend, ruleset, agree=agree, proofs=proofs))
     trial = _Trial(shop, backend, ruleset if declared is None else declared, confirm=confirm)
 
     try:
-        report = reconcile.apply(backend, ruleset, agree=agree, before=trial.begin)
+        report = reconcile.apply(backend, ruleset, agree=agree, before=trial.begin, proofs=proofs)
         trial.probe()
     except BaseException as error:
         trial.end_badly(error)

@@ -39,6 +39,14 @@ class MuteFingerprint(Mutated):
         return None
 
 
+class DigestOfNothing(Mutated):
+    """Tells later processes the same, whatever stands in the kernel."""
+
+    def digest(self) -> str | None:
+        """Always the same."""
+        return "nothing"
+
+
 class StaleFingerprint(Mutated):
     """Answers a commit with the fingerprint from before it."""
 

@@ -290,13 +290,13 @@ class ProcessCounter:
     what runs on is let go, so wait in the block for what is to be counted whole. A block can't wait for *any*
     child until there is none, since the tracer is one; and a process can be in one block at a time. A system call
     that a signal may interrupt may be interrupted at both ends of the block. ``everything=False`` follows the calling
-    thread alone. A tracer that hangs, or doesn't answer, is ended after ``timeout`` seconds. Entering raises
-    KernelError when this process can't be traced; leaving, when the count was lost, unless the block raised itself.
+    thread alone, and ``pid`` another process in place of this one. A tracer that hangs is ended after ``timeout``
+    seconds. Entering raises KernelError when the process can't be traced; leaving, when the count was lost, unless the
+    block raised itself.
     """
 
-    def __init__(self, *, everything: bool = True, timeout: float = 30.0) -> None:
-        self._everything = everything
-        self._timeout = timeout
+    def __init__(self, *, everything: bool = True, pid: int | None = None, timeout: float = 30.0) -> None:
+        self._pid, self._everything, self._timeout = pid, everything, timeout
         self._owner = 0
         self._tracing: _Tracing | None = None
         self._count: Count | None = None
@@ -312,7 +312,8 @@ class ProcessCounter:
         if self._tracing is not None:
             raise BackendError("this counter is in a block already", remedy="make a ProcessCounter for each block")
         self._owner, self._count = os.getpid(), None
-        tracing = _Tracing(() if self._everything else (threading.get_native_id(),), timeout=self._timeout)
+        tids = () if self._everything or self._pid else (threading.get_native_id(),)
+        tracing = _Tracing(tids, pid=self._pid or self._owner, timeout=self._timeout)
         try:
             tracing.begin()
         except BaseException:
@@ -339,9 +340,9 @@ class ProcessCounter:
 
 
 class _Tracing:
-    """A tracer at work on this process, or on some threads of it, and the line to it."""
+    """A tracer at work on a process, or on some threads of it, and the line to it."""
 
-    def __init__(self, tids: Sequence[int], *, timeout: float) -> None:
+    def __init__(self, tids: Sequence[int], *, pid: int, timeout: float) -> None:
         self.timeout = timeout
         self.line, theirs = socket.socketpair()
         self.line.settimeout(timeout)
@@ -350,7 +351,7 @@ class _Tracing:
         with theirs:
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own interpreter on this file
-                    (*program, *map(str, (theirs.fileno(), timeout, os.getpid(), *tids))),
+                    (*program, *map(str, (theirs.fileno(), timeout, pid, *tids))),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
@@ -361,7 +362,7 @@ class _Tracing:
                 raise KernelError(f"start a tracer: {error.strerror}", errno=error.errno or 0) from error
 
     def begin(self) -> None:
-        """Let the tracer attach to this process, and wait until it has."""
+        """Let the tracer attach to the process, and wait until it has."""
         # Under Yama a child may trace us only by our leave (PR_SET_PTRACER(2const)); elsewhere this is EINVAL.
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(self.process.pid), *[ctypes.c_ulong(0)] * 3)
         self.ask()

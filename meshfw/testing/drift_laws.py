@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshfw.backend import Outcome
+from meshfw.backend import Outcome, Provable
 from meshfw.model import Ruleset
 from meshfw.plan import diff
 from meshfw.reconcile import apply
 from meshfw.testing.edits import EDITS, all_edits, edited, middle
-from meshfw.testing.lab import NEIGHBOUR, OWNER, Case, Lab, law, needs_fingerprint
+from meshfw.testing.lab import NEIGHBOUR, OWNER, Case, Lab, law, needs_digest, needs_fingerprint
 from meshfw.testing.rulesets import at_first, small
 from meshfw.testing.wrapping import Recording
 
@@ -138,6 +138,30 @@ def fingerprint_is_of_what_was_read(lab: Lab, case: Case) -> None:
     assert committed.exclusive, "nobody else wrote, and the commit can't tell"
 
 
+@law(needs_digest)
+def digest_tells_of_every_change(lab: Lab, case: Case) -> None:
+    """Every instance gives the same digest until something changes, whoever changed it and by whatever means."""
+    backend = lab.backend()
+    for name, tampered in all_edits(case.one).items():
+        apply(backend, case.one)
+        before = _digest(lab)
+        assert _digest(lab) == before, "nothing changed, and another instance gives another digest"
+        lab.changed(tampered)
+        assert _digest(lab) != before or not lab.differ(case.one, tampered), f"{name}: the digest stands"
+    for name, tamper in lab.tamperings.items():
+        apply(lab.backend(), lab.sample)
+        before = _digest(lab)
+        tamper()
+        assert _digest(lab) != before, f"{name}: the digest stands"
+
+
+def _digest(lab: Lab) -> str | None:
+    with lab.instance() as told:
+        digest = told.digest() if isinstance(told, Provable) else None
+    assert digest is not None, "the backend can't tell, though nobody writes"
+    return digest
+
+
 LAWS: Final = (
     tampering_is_repaired,
     every_kind_of_tampering_is_repaired,
@@ -146,5 +170,6 @@ LAWS: Final = (
     two_owners_never_fight,
     fingerprint_moves_with_every_write,
     fingerprint_is_of_what_was_read,
+    digest_tells_of_every_change,
 )
 """The second part of the book."""

@@ -13,6 +13,7 @@ from meshfw.backend import (
     Committed,
     Fingerprint,
     Observed,
+    Provable,
     Step,
     Transaction,
     Unsupported,
@@ -68,6 +69,10 @@ class Wrapped:
     def commit(self, transaction: Transaction, *, based_on: Fingerprint | None) -> Committed:
         """Passed on."""
         return self.inner.commit(transaction, based_on=based_on)
+
+    def digest(self) -> str | None:
+        """Passed on; None where the inner one has none."""
+        return self.inner.digest() if isinstance(self.inner, Provable) else None
 
     def watch(self) -> Watch | None:
         """Passed on."""

@@ -12,8 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshfw.agent.metrics import Metrics
+from meshfw.agent.pulse import Pulse
 from meshfw.agent.status import Status
-from meshfw.agent.web import CONNECTIONS, Pulse, WebServer
+from meshfw.agent.web import CONNECTIONS, WebServer
 from meshfw.errors import AgentError
 from meshfw.settings import Address
 

@@ -45,6 +45,7 @@ mkdir -p etc/systemd/system old
 cp -r "$over/." .
 pivot_root . old
 umount -l /old
+mount --make-rshared /
 exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin {SYSTEMD} --system --unit={TARGET} --show-status=no
 """
 _ENTER = f"""

@@ -11,6 +11,7 @@ import pytest
 from meshfw.backend import Committed, Fingerprint, Outcome, Site, Transaction
 from meshfw.backends.iptables import IptablesBackend, iptables_legacy, iptables_nft
 from meshfw.backends.iptables_tool import Tool
+from meshfw.backends.iptables_undo import Undoing
 from meshfw.errors import CommandError, ConcurrentChangeError, PartialCommitError, UnsupportedError
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.kernel.command import run
@@ -162,7 +163,7 @@ def test_a_put_back_that_can_not_look_says_what_may_stand(room: Room, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(Tool, "restore", fail)
-        patch.setattr(IptablesBackend, "_undo_all", blind)
+        patch.setattr(Undoing, "_undo_all", blind)
         with pytest.raises(PartialCommitError, match="ipv4 filter: changed and not put back"):
             apply(backend, ruleset([2]))
     apply(backend, ruleset([2]))

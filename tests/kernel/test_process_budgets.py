@@ -120,6 +120,21 @@ def test_what_happened_alone_says_how_many_processes_it_takes(room: Room, size: 
     assert (cleaned, report.outcome) == (each * families, Outcome.CHANGED)
 
 
+def test_an_iptables_backend_counts_what_it_spends(room: Room) -> None:
+    if not room.each:
+        return
+    mesh, costs = mesh_ruleset(10, language=LANGUAGE), room.backend.cache.costs
+    with ProcessCounter() as counter:
+        apply(room.backend, mesh)
+        apply(room.backend, edited(mesh, list.pop))
+        room.backend.observe()
+    assert costs.processes == counter.count.forks > 0
+    assert costs.commits == 2
+    assert costs.reads == 4  # before and behind the first commit, behind the second, and one more
+    assert 0 < costs.commit_seconds < 60
+    assert (costs.lock_seconds > 0) == (room.name == "iptables-legacy")
+
+
 def test_a_client_of_one_process_a_rule_takes_two_for_each(
     netns: Netns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requires: Callable[..., None]
 ) -> None:
