@@ -210,29 +210,26 @@ class Nfnetlink:
         raise KernelError("take away rules and chains: other writers never paused", errno=errno.EINTR)
 
     def exchange(self, messages: Callable[[int], bytes], count: int) -> tuple[int, list[bytes], bool]:
-        """Send messages made for so many sequence numbers; the first number, all answers, and whether some are lost.
-
-        Answers that are there when send() returns, as those to transactions and to questions for one object are.
-        """
+        """Send messages of so many numbers: the first one, what is answered at once, and whether some of it is lost."""
         with self._lock:
             first = self._sequence + 1 & 0x7FFFFFFF
             self._sequence = first + count - 1
-            answers: list[bytes] = []
+            answers: list[bytes] = []  # those to transactions and about one object are there when send() returns
             lost = False
             try:
                 self._socket.send(messages(first))
+                while True:
+                    try:
+                        answers.append(self._socket.recv(self._receive_size, socket.MSG_DONTWAIT))
+                    except BlockingIOError:
+                        return first, answers, lost
+                    except OSError as error:
+                        if error.errno != errno.ENOBUFS:
+                            raise
+                        lost = True
             except OSError as error:
                 self._drain()
-                raise _refusal(error, "send a transaction") from error
-            while True:
-                try:
-                    answers.append(self._socket.recv(self._receive_size, socket.MSG_DONTWAIT))
-                except BlockingIOError:
-                    return first, answers, lost
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise _refusal(error, "read what became of a transaction") from error
-                    lost = True
+                raise _refusal(error, "send nf_tables a message") from error
 
     def _is_unused(self, family: str, name: str) -> bool:
         number = family_number(family)

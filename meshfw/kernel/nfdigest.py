@@ -109,7 +109,7 @@ def chain_heads(netlink: Nfnetlink, family: str, table: str) -> dict[str, ChainH
     """The chains of a table by their names."""
     own = string_attribute(1, table)  # NFTA_CHAIN_TABLE, which the kernel writes first
     heads: dict[str, ChainHead] = {}
-    for body in _messages(netlink, _GETCHAIN, b"", family=family):
+    for body in messages(netlink, _GETCHAIN, b"", family=family):
         if body.startswith(own):
             found = dict(attributes(body, 0, len(body)))
             for passing in (_CHAIN_USE, _CHAIN_COUNTERS):
@@ -127,7 +127,7 @@ def sets_digest(netlink: Nfnetlink, family: str, table: str, *, constant: bool =
     go by themselves are left out: they are of sets which meshfw doesn't make.
     """
     digest = hashlib.sha256()
-    for body in _messages(netlink, _GETSET, string_attribute(1, table), family=family):  # NFTA_SET_TABLE
+    for body in messages(netlink, _GETSET, string_attribute(1, table), family=family):  # NFTA_SET_TABLE
         found = dict(attributes(body, 0, len(body)))
         found.pop(_SET_COUNT, None)
         digest.update(_hashed(found))
@@ -142,7 +142,7 @@ def sets_digest(netlink: Nfnetlink, family: str, table: str, *, constant: bool =
 
 def _elements(netlink: Nfnetlink, family: str, narrowed: bytes) -> bytes:
     elements: list[bytes] = []
-    for body in _messages(netlink, _GETSETELEM, narrowed, family=family):
+    for body in messages(netlink, _GETSETELEM, narrowed, family=family):
         for kind, held in attributes(body, 0, len(body)):
             if kind == _ELEMENTS:
                 elements.extend(element for _, element in attributes(held, 0, len(held)))
@@ -152,7 +152,7 @@ def _elements(netlink: Nfnetlink, family: str, narrowed: bytes) -> bytes:
     return digest.digest()
 
 
-def _messages(netlink: Nfnetlink, ask: int, narrowed: bytes, *, family: str) -> Iterator[bytes]:
+def messages(netlink: Nfnetlink, ask: int, narrowed: bytes, *, family: str) -> Iterator[bytes]:
     """The attributes of each message that answers a dump."""
     for _ in range(_ATTEMPTS):
         found: list[bytes] = []
