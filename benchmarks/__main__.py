@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"nothing can be measured: {reason}; run as root, or inside `unshare -rn`", file=sys.stderr)
             return 1
         run = measured(options, sys.argv[1:] if arguments is None else arguments)
-    judged = (*judge(run.cells), *judge_trials(run.trials))
+    judged = (*(judge(run.cells) if run.cells else ()), *judge_trials(run.trials))
     show(run, judged)
     write(run, judged, options.output)
     if options.readme:

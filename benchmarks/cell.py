@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -36,6 +38,8 @@ from meshfw.testing.loopback import delivers
 from meshfw.testing.mesh import mesh_ruleset
 from meshfw.testing.netns import Netns
 from meshfw.testing.wrapping import Wrapped
+
+R = TypeVar("R", bound=msgspec.Struct)
 
 _OWNER = "meshfw"
 _SHOWN = 4
@@ -342,7 +346,16 @@ def lock_of_ones_own() -> Iterator[None]:
         yield
 
 
-if __name__ == "__main__":
+def serve(measure: Callable[[R], msgspec.Struct], kind: type[R]) -> None:
+    """The life of a program that measures: a request as JSON on standard input, what it gave on standard output.
+
+    SIGINT ends it with all clean-up done, also where it was ignored, as by what a shell starts in the background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with lock_of_ones_own():
-        answer = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=Request))
+        answer = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=kind))
     sys.stdout.buffer.write(msgspec.json.encode(answer))
+
+
+if __name__ == "__main__":
+    serve(measure, Request)

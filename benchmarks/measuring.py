@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -49,18 +49,25 @@ def where(request: AnyRequest) -> str:
             return f"{request.subject}, trial {request.trial}, {request.rules:,} rules"
 
 
-def measure(request: AnyRequest, *, limit: float) -> AnyResult:
+Running = set["subprocess.Popen[bytes]"]
+"""The processes that measure just now."""
+
+
+def measure(request: AnyRequest, *, limit: float, running: Running | None = None) -> AnyResult:
     """What was asked for, measured in a process of its own that may take ``limit`` seconds."""
     module, kind = _MODULES[type(request)]
     if isinstance(request, TrialRequest):
         limit += request.longest
-    with subprocess.Popen(
-        (sys.executable, "-m", module),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            (sys.executable, "-m", module),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,  # so that whatever it has started can be ended with it
+        ) as process,
+        _among(process, running),
+    ):
         try:
             answer, said = process.communicate(msgspec.json.encode(request), timeout=limit)
         except subprocess.TimeoutExpired:
@@ -75,14 +82,29 @@ def measure(request: AnyRequest, *, limit: float) -> AnyResult:
     return msgspec.json.decode(answer, type=kind)
 
 
+@contextmanager
+def _among(process: subprocess.Popen[bytes], running: Running | None) -> Iterator[None]:
+    """A block in which a process is one of those that run."""
+    held: Running = set() if running is None else running
+    held.add(process)
+    try:
+        yield
+    finally:
+        held.discard(process)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Interrupt a process and all that it has started, so that it cleans up; kill them if it doesn't."""
     for number in (signal.SIGINT, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+        _signal(process, number)
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=_LAST_CALL)
             return
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def measure_all(
@@ -94,14 +116,21 @@ def measure_all(
     """
     found: list[AnyResult] = []
     notes, errors = [], []
+    running: Running = set()
     with ThreadPoolExecutor(at_once) as workers:
-        waiting = [workers.submit(measure, request, limit=limit) for request in wanted]
-        for number, (request, future) in enumerate(zip(wanted, waiting, strict=True), 1):
-            print(f"[{number}/{len(wanted)}] {where(request)}", file=sys.stderr, flush=True)
-            try:
-                found.append(future.result())
-            except TooLongError as error:
-                notes.append(str(error))
-            except CellError as error:
-                errors.append(str(error))
+        waiting = [workers.submit(measure, request, limit=limit, running=running) for request in wanted]
+        try:
+            for number, (request, future) in enumerate(zip(wanted, waiting, strict=True), 1):
+                print(f"[{number}/{len(wanted)}] {where(request)}", file=sys.stderr, flush=True)
+                try:
+                    found.append(future.result())
+                except TooLongError as error:
+                    notes.append(str(error))
+                except CellError as error:
+                    errors.append(str(error))
+        except BaseException:  # such as Ctrl-C: what runs isn't waited for, but cleans up
+            workers.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(running):
+                _signal(process, signal.SIGINT)
+            raise
     return found, notes, errors

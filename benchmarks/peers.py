@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.cell import lock_of_ones_own
+from benchmarks.cell import serve
 from benchmarks.iptc_client import Done, Refused, Task
 from benchmarks.plain import Prepared, run_all
 from benchmarks.results import PeerCell, Work
@@ -261,6 +261,4 @@ def _run_client(task: Task, room: Netns) -> Done:
 
 
 if __name__ == "__main__":
-    with lock_of_ones_own():
-        answer = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=PeerRequest))
-    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    serve(measure, PeerRequest)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.plot import CONTESTANTS, plain_number
 from benchmarks.results import Cell, Trial, Work, walls
 from benchmarks.results import Figure as Quantity
-from benchmarks.trials import TRIALS
+from benchmarks.tables import extent
+from benchmarks.trials import BESIDE
 from benchmarks.trials.goals import COMMITS, DIFF_SECONDS, EDIT_SECONDS, LEGACY_SECONDS, MEMORY_MB, NFT_SECONDS
 
 if TYPE_CHECKING:  # matplotlib is an extra, and slow to import
@@ -125,21 +126,17 @@ def _draw_latency(panel: Axes, trials: Sequence[Trial]) -> None:
     _target(panel, NFT_SECONDS * 1e3, "target: nft, iptables-nft")
     _target(panel, LEGACY_SECONDS * 1e3, "target: iptables-legacy")
     panel.set_ylabel("milliseconds", fontsize=9)
-    panel.set_title(f"flushed by somebody else, until repaired\n({_extent(trials[0])})", fontsize=9)
-
-
-def _extent(trial: Trial) -> str:
-    return f"{trial.rules:,} rules, {trial.amount:,g} {TRIALS[trial.trial].unit}"
+    panel.set_title(f"flushed by somebody else, until repaired\n({extent(trials[0])})", fontsize=9)
 
 
 def _draw_memory_at_rest(panel: Axes, trials: Sequence[Trial]) -> None:
     _draw_memory(panel, trials, "seconds")
-    panel.set_title(f"memory of the agent at rest\n({_extent(trials[0])})", fontsize=9)
+    panel.set_title(f"memory of the agent at rest\n({extent(trials[0])})", fontsize=9)
 
 
 def _draw_memory_of_reconciles(panel: Axes, trials: Sequence[Trial]) -> None:
     _draw_memory(panel, trials, "reconciles")
-    panel.set_title(f"memory while reconciling\n({_extent(trials[0])})", fontsize=9)
+    panel.set_title(f"memory while reconciling\n({extent(trials[0])})", fontsize=9)
 
 
 def _draw_memory(panel: Axes, trials: Sequence[Trial], unit: str) -> None:
@@ -166,7 +163,7 @@ def _draw_cpu(panel: Axes, trials: Sequence[Trial]) -> None:
     panel.set_xlim(0, 2.2 * max([0.01, *(trial.figures["CPU"].spread.median for trial in trials)]))
     panel.set_xlabel("% of a core", fontsize=9)
     panel.set_axisbelow(True)
-    panel.set_title(f"the agent beside a writer at 10 commits/s\n({_extent(trials[0])})", fontsize=9)
+    panel.set_title(f"the agent beside a writer at 10 commits/s\n({extent(trials[0])})", fontsize=9)
 
 
 def _draw_rival(panel: Axes, trials: Sequence[Trial]) -> None:
@@ -182,7 +179,7 @@ def _draw_rival(panel: Axes, trials: Sequence[Trial]) -> None:
     panel.set_xlim(0, 1.8 * max([COMMITS, *(trial.figures["commits"].spread.median for trial in trials)]))
     panel.set_xlabel("commits of ours (dashed: target)", fontsize=9)
     panel.set_axisbelow(True)
-    panel.set_title(f"against a rival who looks 10 times a second\n({_extent(trials[0])})", fontsize=9)
+    panel.set_title(f"against a rival who looks 10 times a second\n({extent(trials[0])})", fontsize=9)
 
 
 def _draw_growth(panel: Axes, trials: Sequence[Trial]) -> None:
@@ -220,7 +217,7 @@ def plot_edits(trial: Trial) -> Figure:
     figure = Figure(figsize=(7.5, 5.5), layout="constrained")
     panel = figure.subplots()
     figures = trial.figures
-    places = [name for name in figures if ", " not in name]
+    places = [name for name in figures if BESIDE not in name]
     for offset, colour, label, samples in (
         (-0.18, "#0072B2", "alone", [figures[place] for place in places]),
         (0.18, "#E69F00", "beside foreign chains", [next(_beside(figures, place)) for place in places]),
@@ -248,4 +245,4 @@ def plot_edits(trial: Trial) -> Figure:
 
 
 def _beside(figures: Mapping[str, Quantity], place: str) -> Iterator[Quantity]:
-    return (figure for name, figure in figures.items() if name.startswith(f"{place}, "))
+    return (figure for name, figure in figures.items() if name.startswith(f"{place}{BESIDE}"))

@@ -8,11 +8,11 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.results import Cell, Figure, PeerCell, Run, Trial, Work, cpus, ratios, steps, walls
+from benchmarks.results import Cell, PeerCell, Run, Trial, Work, cpus, ratios, steps, walls
 from benchmarks.scenarios import BY_NAME
 from benchmarks.subjects import SUBJECTS
 from benchmarks.targets import Judged, excess
-from benchmarks.trials import TRIALS
+from benchmarks.trials import BESIDE, TRIALS
 
 STEPS: Final = ("check", "observe", "diff", "compile", "commit", "proof")
 """The steps of an apply, in their order."""
@@ -204,27 +204,58 @@ def limits(cells: Sequence[Cell]) -> Iterable[Table]:
 
 
 def trial_tables(trials: Sequence[Trial]) -> Iterable[Table]:
-    """For each kind of trial a table of everything that it gave, by backend."""
+    """For each kind of trial a table of everything that it gave, a column for each backend."""
     for name in dict.fromkeys(trial.trial for trial in trials):
         held = [trial for trial in trials if trial.trial == name]
-        rows = tuple(
-            (trial.subject, f"{trial.rules:,}", f"{trial.amount:,g}", quantity, *_figure(figure))
-            for trial in held
-            for quantity, figure in trial.figures.items()
-        )
-        columns = ("backend", "rules", TRIALS[name].unit, "quantity", "median (least-most)", "unit", "samples")
+        extents = dict.fromkeys(extent(trial) for trial in held)
+        alike = len(extents) == 1
+        title = f"Trial: {TRIALS[name].title}" + (f" ({next(iter(extents))})" if alike else "")
+        columns = ["quantity", *(trial.subject if alike else f"{trial.subject}, {extent(trial)}" for trial in held)]
+        quantities = dict.fromkeys(quantity for trial in held for quantity in trial.figures)
+        rows = [(_named(quantity, held), *(_shown(trial, quantity) for trial in held)) for quantity in quantities]
+        if len(held) == 1:
+            columns, rows = _paired(columns, rows)
         notes = [f"{trial.subject}: {note}" for trial in held for note in trial.notes]
-        yield Table(f"Trial: {TRIALS[name].title}", columns, rows, "\n".join(notes))
+        yield Table(title, tuple(columns), tuple(rows), "\n".join(notes))
 
 
-def _figure(figure: Figure) -> tuple[str, str, str]:
-    """A quantity's numbers, its unit, and how many samples it has; seconds are shown as milliseconds."""
-    scale, unit = (1e3, "ms") if figure.unit == "s" else (1.0, figure.unit)
+def extent(trial: Trial) -> str:
+    """How many rules a trial had, and how long it went on."""
+    return f"{trial.rules:,} rules, {trial.amount:,g} {TRIALS[trial.trial].unit}"
+
+
+def _named(quantity: str, trials: Sequence[Trial]) -> str:
+    """A quantity and its unit; seconds are shown as milliseconds."""
+    unit = next(trial.figures[quantity].unit for trial in trials if quantity in trial.figures)
+    unit = "ms" if unit == "s" else unit
+    return f"{quantity}, {unit}" if unit else quantity
+
+
+def _shown(trial: Trial, quantity: str) -> str:
+    """The median of a quantity, with the least and the most where there are several samples."""
+    figure = trial.figures.get(quantity)
+    if figure is None:
+        return ""
+    scale = 1e3 if figure.unit == "s" else 1.0
     spread = figure.spread
     text = number(spread.median * scale)
     if len(figure.samples) > 1:
         text += f" ({number(spread.low * scale)}-{number(spread.high * scale)})"
-    return text, unit, f"{len(figure.samples):,}"
+    return text
+
+
+def _paired(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """A table of one trial, with what was measured ``beside`` something as a column behind what was measured alone."""
+    beside = {name: value for name, value in rows if BESIDE in name}
+    if not beside:
+        return list(columns), list(rows)
+    circumstance = next(iter(beside)).partition(BESIDE)[2].rpartition(",")[0]
+    found: list[tuple[str, ...]] = []
+    for name, value in rows:
+        quantity, _, unit = name.rpartition(", ")
+        if BESIDE not in name:
+            found.append((name, value, beside.get(f"{quantity}{BESIDE}{circumstance}, {unit}", "")))
+    return [*columns, f"beside {circumstance}"], found
 
 
 def number(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -322,8 +323,19 @@ def test_numbers_have_the_digits_that_count(value: float, text: str) -> None:
 def test_tables_of_trials_and_limits_are_whole() -> None:
     tables = [*trial_tables([beside(0), rest(), edit(0.1, 0.2)]), *limits([cell("idle"), cell()])]
     assert len(tables) == 4
+    assert tables[0].rows[0] == ("processes", "0")
+    assert tables[2].columns == ("quantity", "nft", "beside chains")
+    assert tables[2].rows == (("inserted, ms", "100 (1-9,000)", "200"),)
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     assert [*limits([cell()])] == []
+
+
+def test_trials_that_are_not_alike_say_so_in_their_columns() -> None:
+    other = trial("beside", "iptables-nft", short=True, processes=1)
+    (table,) = trial_tables([beside(0), other])
+    assert table.columns == ("quantity", "nft, 10,000 rules, 60 seconds", "iptables-nft, 10,000 rules, 0.5 seconds")
+    assert table.rows[0] == ("processes", "0", "1")
+    assert table.rows[1][2] == "", "it wasn't measured"
 
 
 # --- measuring ---
@@ -344,12 +356,31 @@ def dead_names() -> set[str]:
 def test_what_takes_too_long_is_ended_and_leaves_nothing(requires: Callable[..., None]) -> None:
     requires("nft")
     before, request = dead_names(), Request("nft", "first", 3_000, 9)
-    with pytest.raises(TooLongError, match=r"nft, first, 3,000 rules: no end after 1\.5 s"):
-        measure(request, limit=1.5)
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in what a shell starts in the background
+    try:
+        with pytest.raises(TooLongError, match=r"nft, first, 3,000 rules: no end after 1\.5 s"):
+            measure(request, limit=1.5)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert dead_names() <= before
     found, notes, errors = measure_all([request], at_once=1, limit=0.2)
     assert (found, errors) == ([], [])
     assert notes == ["nft, first, 3,000 rules: no end after 0.2 s"], "it's said, and is no error"
+
+
+@pytest.mark.kernel
+def test_an_interrupted_run_ends_at_once_and_leaves_nothing(requires: Callable[..., None], tmp_path: Path) -> None:
+    requires("nft")
+    before = dead_names()
+    words = ("--scenarios", "first", "--sizes", "5000", "--backends", "nft", "--peers=", "--output", str(tmp_path))
+    command = (sys.executable, "-m", "benchmarks", *words)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert not list(tmp_path.iterdir())
+    assert dead_names() <= before
 
 
 def test_what_fails_says_what_its_process_said() -> None:

@@ -43,6 +43,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 SECONDS: Final = "seconds"
 MODEL: Final = "model"
 """The subject of trials that need no backend."""
+BESIDE: Final = ", beside "
+"""What stands between a quantity and the circumstance in which it was measured once more."""
 _ALL: Final = tuple(SUBJECTS)
 
 TRIALS: Final = {
@@ -66,7 +68,7 @@ TRIALS: Final = {
             amount=60,
             unit=SECONDS,
             short_rules=100,
-            short_amount=1,
+            short_amount=0.5,
         ),
         Kind(
             name="rival",
@@ -76,7 +78,7 @@ TRIALS: Final = {
             amount=60,
             unit=SECONDS,
             short_rules=100,
-            short_amount=2,
+            short_amount=1.5,
         ),
         Kind(
             name="rest",
@@ -86,7 +88,7 @@ TRIALS: Final = {
             amount=600,
             unit=SECONDS,
             short_rules=100,
-            short_amount=1,
+            short_amount=0.5,
         ),
         Kind(
             name="reconciles",

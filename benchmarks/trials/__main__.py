@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-import msgspec
-
-from benchmarks.cell import lock_of_ones_own
+from benchmarks.cell import serve
 from benchmarks.results import Trial
 from benchmarks.trials import TrialRequest
 from benchmarks.trials.alone import BY_NAME as ALONE
@@ -19,6 +15,4 @@ def measure(request: TrialRequest) -> Trial:
 
 
 if __name__ == "__main__":
-    with lock_of_ones_own():
-        answer = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=TrialRequest))
-    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    serve(measure, TrialRequest)

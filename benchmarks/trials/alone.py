@@ -15,7 +15,7 @@ import msgspec
 from benchmarks.results import Figure, Trial
 from benchmarks.subjects import SUBJECTS
 from benchmarks.timing import timed
-from benchmarks.trials import TrialRequest
+from benchmarks.trials import BESIDE, TrialRequest
 from benchmarks.trials.agent import OWNER, resident
 from benchmarks.trials.outsiders import run_steps
 from meshfw.backend import Backend, Site, Step
@@ -167,7 +167,7 @@ def edit(request: TrialRequest) -> Trial:
     foreign = request.rules // RULES_A_FOREIGN_CHAIN
     figures = {}
     with _opened(request, language) as (backend, room):
-        for beside in ("", f", beside {foreign:,} foreign chains"):
+        for beside in ("", f"{BESIDE}{foreign:,} foreign chains"):
             if beside:
                 run_steps((_foreign_chains(foreign),), room)
             apply(backend, mesh)

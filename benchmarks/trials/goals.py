@@ -9,8 +9,9 @@ import msgspec
 
 from benchmarks.results import Figure, Trial
 from benchmarks.subjects import SUBJECTS
+from benchmarks.tables import extent
 from benchmarks.targets import Judged, Verdict
-from benchmarks.trials import MODEL, TRIALS
+from benchmarks.trials import BESIDE, MODEL, TRIALS
 from benchmarks.trials.alone import RULES_A_FOREIGN_CHAIN
 
 NFT_SECONDS: Final = 0.1
@@ -56,11 +57,6 @@ def judge_trials(trials: Sequence[Trial]) -> tuple[Judged, ...]:
         else:
             judged.append(Judged(goal.subject, goal.text, measured, met))
     return tuple(judged)
-
-
-def extent(trial: Trial) -> str:
-    """How many rules a trial had, and how long it went on."""
-    return f"{trial.rules:,} rules, {trial.amount:,g} {TRIALS[trial.trial].unit}"
 
 
 def _number(trial: Trial, name: str) -> float:
@@ -135,7 +131,7 @@ def foreign_shares(trial: Trial) -> dict[str, float]:
     return {
         place: trial.figures[beside].spread.median / figure.spread.median
         for place, figure in trial.figures.items()
-        for beside in [next((name for name in trial.figures if name.startswith(f"{place}, ")), "")]
+        for beside in [next((name for name in trial.figures if name.startswith(f"{place}{BESIDE}")), "")]
         if beside
     }
 

@@ -119,7 +119,7 @@ def beside(request: TrialRequest) -> Trial:
     """What the agent takes while somebody commits to rules of his own, ten times a second."""
     with stage(request) as at:
         whole = printed(at.subject, at.room)
-        time.sleep(_SETTLE)
+        time.sleep(min(_SETTLE, request.amount))
         with ProcessCounter(pid=at.agent.pid) as counter:
             cpu, start = at.agent.cpu(), time.perf_counter()
             writes = 0
