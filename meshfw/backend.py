@@ -256,6 +256,18 @@ class Provable(Protocol):
         ...
 
 
+@runtime_checkable
+class Narrowing(Protocol):
+    """What a backend may offer beside the protocol: which lists are others than they were, so that few are read."""
+
+    def moved(self, since: Fingerprint) -> Collection[ListKey] | None:
+        """The lists that may differ, but for counters, from what they were at an earlier fingerprint, or are gone.
+
+        They are those of the fingerprint that was told last. None: more than lists may differ, or it can't tell.
+        """
+        ...
+
+
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """Where and as whom a backend works: what every factory gets.
 

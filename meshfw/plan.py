@@ -60,16 +60,12 @@ class ListChange(msgspec.Struct, frozen=True):
     @property
     def dropped(self) -> tuple[int, ...]:
         """The indices of old rules that don't stay in place."""
-        count = len(self.old.rules) if self.old is not None else 0
-        start, end = self.ends
-        stay = set(self.kept[start : len(self.kept) - end])
-        return tuple(index for index in range(start, count - end) if index not in stay)
+        return _dropped(len(self.old.rules) if self.old is not None else 0, self.kept, self.ends)
 
     @property
     def written(self) -> tuple[int, ...]:
         """The indices of new rules that don't stay in place: new ones, and those that move."""
-        start, end = self.ends
-        return tuple(index for index in range(start, len(self.kept) - end) if self.kept[index] < 0)
+        return _written(self.kept, self.ends)
 
     @property
     def run(self) -> tuple[int, int]:
@@ -253,23 +249,31 @@ def _sources(
     old: Sequence[ObservedRule], new: Sequence[Rule], kept: tuple[int, ...], ends: tuple[int, int]
 ) -> tuple[int, ...]:
     """For each new rule the old rule whose counters are its own: the one kept, or an equal one that moves."""
-    start, end = ends
-    middle = kept[start : len(kept) - end]
-    if -1 not in middle:
-        return kept
-    stay = set(middle)
     free: dict[Any, list[int]] = {}
-    for index in range(start, len(old) - end):
+    for index in _dropped(len(old), kept, ends):
         rule = old[index].rule
-        if index not in stay and rule is not None:
+        if rule is not None:
             free.setdefault(rule.key(), []).append(index)
     if not free:
         return kept
-    found = [
-        index if index >= 0 or not free else _take(free, rule)
-        for index, rule in zip(middle, new[start : len(new) - end], strict=True)
-    ]
-    return (*kept[:start], *found, *kept[len(kept) - end :])
+    found = list(kept)
+    for index in _written(kept, ends):
+        found[index] = _take(free, new[index])
+    return tuple(found)
+
+
+def _dropped(count: int, kept: tuple[int, ...], ends: tuple[int, int]) -> tuple[int, ...]:
+    start, end = ends
+    return tuple(sorted(set(range(start, count - end)).difference(kept[start : len(kept) - end])))
+
+
+def _written(kept: tuple[int, ...], ends: tuple[int, int]) -> tuple[int, ...]:
+    start, end = ends
+    middle = kept[start : len(kept) - end]
+    found: list[int] = []
+    for _ in range(middle.count(-1)):
+        found.append(kept.index(-1, found[-1] + 1 if found else start))
+    return tuple(found)
 
 
 def _take(free: dict[Any, list[int]], rule: Rule) -> int:

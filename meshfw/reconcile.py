@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from meshfw.backend import Backend, Observed, Outcome, Report, Unsupported
+from meshfw.backend import Backend, Narrowing, Observed, Outcome, Report, Unsupported
 from meshfw.errors import ConcurrentChangeError, UnsupportedError, VerifyError
 from meshfw.expansion import expand
 from meshfw.model import Ruleset
@@ -46,7 +46,7 @@ def compared(backend: Backend, ruleset: Ruleset) -> tuple[Snapshot, Plan]:
 
 
 def _compared(backend: Backend, wanted: Ruleset) -> tuple[Observed, Plan]:
-    observed, _ = _look(backend)
+    observed, *_ = _look(backend)
     return observed, _difference(backend, observed, wanted)
 
 
@@ -84,7 +84,7 @@ def apply(
     wanted, warnings = checked(backend, ruleset, stood=stood)
     if agree is None and _is_proven(backend, wanted, proofs, declared=ruleset):
         return Report(outcome=Outcome.IDLE, backend=backend.name, cache=KEPT, warnings=warnings)
-    observed, state = _look(backend)
+    observed, state, known = _look(backend)
     first = todo = _difference(backend, observed, wanted)
     if agree is not None:
         agree(observed.snapshot, todo)
@@ -101,7 +101,7 @@ def apply(
         fresh = commits == refusals == 0
         insist = refusals >= PATIENCE and agree is None  # nobody has agreed to what such a commit meets
         observed, committed = _commit(
-            backend, observed, todo, wanted, cached=fresh and state == "hit", insist=insist, notes=notes
+            backend, observed, todo, wanted, cached=fresh and known, insist=insist, notes=notes
         )
         commits += committed
         refusals += not committed
@@ -191,15 +191,24 @@ _STRANGER: Final = (
 )
 
 
-def _look(backend: Backend) -> tuple[Observed, str]:
-    """What the kernel holds: from the cache while its fingerprint stands, else read; and ``hit`` or why not."""
+def _look(backend: Backend) -> tuple[Observed, str, bool]:
+    """What the kernel holds, ``hit`` or why it was read, and whether any of it is from the cache.
+
+    It's all from the cache while its fingerprint stands, and else as far as the backend can tell what still stands.
+    """
     cache = backend.cache
-    if cache.snapshot is not None and cache.fingerprint is not None:
-        fingerprint = backend.fingerprint()
-        if fingerprint == cache.fingerprint:
-            return Observed(cache.snapshot, fingerprint), "hit"
-        cache.drop("the kernel changed" if fingerprint is not None else "no fingerprint")
-    return backend.observe(), cache.reason
+    if cache.snapshot is None or cache.fingerprint is None:
+        return backend.observe(), cache.reason, False
+    known, since, fingerprint = cache.snapshot, cache.fingerprint, backend.fingerprint()
+    if fingerprint == since:
+        return Observed(known, fingerprint), "hit", True
+    cache.drop("the kernel changed" if fingerprint is not None else "no fingerprint")
+    moved = backend.moved(since) if isinstance(backend, Narrowing) else None
+    if moved is not None:
+        part = backend.observe(moved)
+        if part.fingerprint == fingerprint:
+            return Observed(known.updated(part.snapshot, moved), fingerprint), cache.reason, True
+    return backend.observe(), cache.reason, False
 
 
 def _commit(

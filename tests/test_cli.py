@@ -539,7 +539,7 @@ def test_plan_tells_what_apply_would_warn_of(cli: Any, house: Path, netns: Netns
     declare(*limited)
     assert cli("plan", *room).err == ""
     assert cli("apply", *room).code == 0
-    declare(limited[0], "-s 10.1.0.0/16 -j DROP", limited[1], limited[2])
+    declare(limited[1], limited[0], limited[2])
     planned = cli("plan", *room)
     assert "is written again, and its limit starts anew" in planned.err
     assert cli("plan", "--transaction", *room).err == planned.err

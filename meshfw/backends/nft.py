@@ -30,41 +30,30 @@ from meshfw.backend import (
     Unsupported,
     Watch,
 )
-from meshfw.backends.layout import is_marked, nft_set
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_edits import Edits
 from meshfw.backends.nft_listing import (
     Expected,
-    JsonReader,
-    Listing,
-    chain_bodies,
-    chain_state,
-    prove,
 )
 from meshfw.backends.nft_loading import run_steps, transaction_texts
 from meshfw.backends.nft_neighbours import Around, look_around, neighbour_findings, own_places_findings, table_findings
 from meshfw.backends.nft_raw import OwnTables
+from meshfw.backends.nft_reading import Reading
 from meshfw.backends.nft_rendering import Renderings
-from meshfw.backends.nft_text import chain_name, restart_notes, rule_texts
+from meshfw.backends.nft_text import restart_notes, rule_texts
 from meshfw.backends.nft_watch import NftWatch, noted, own_tables
 from meshfw.backends.standing import mapped_files, sealed
 from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, InexpressibleError, KernelError
-from meshfw.kernel.libnftables import Libnftables, Numeric
-from meshfw.kernel.netlink import TABLE_DORMANT, Nfnetlink
+from meshfw.kernel.libnftables import Libnftables
+from meshfw.kernel.netlink import Nfnetlink
 from meshfw.kernel.netns import Namespace, entered
-from meshfw.languages.nft import FAMILIES
-from meshfw.model import Family, Policy, Ruleset, SetKey
+from meshfw.model import Family, Ruleset, SetKey
 from meshfw.plan import Plan
-from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
+from meshfw.snapshot import ListKey, Snapshot
 
 NAME: Final = "nft"
 _OPTIONS: Final = ("isolated", "adopt")
-_NUMERIC: Final = Numeric.PROTOCOL | Numeric.PRIORITY
 _READS: Final = 5
-_FEW: Final = 32
-"""Up to so many changed chains of a family are listed one by one; more, by listing the table."""
-_SMALL: Final = 2000
-"""Below so many rules a whole new table is listed at once; above, the kernel's dump of a table is quadratic."""
 _TRIM: Final = 2000
 """Rules read beyond which the C library's memory is worth giving back."""
 
@@ -96,6 +85,7 @@ class NftBackend:
         except BaseException:
             self._netlink.close()
             raise
+        self._reading = Reading(site, netlink=self._netlink, nft=self._nft)
         self._renderings = Renderings(site.language)
         self._edits = Edits(self._owner, self._netlink, self._renderings.rule)
         self._edited: Snapshot | None = None
@@ -136,6 +126,10 @@ class NftBackend:
         options = (self._owner, self._isolated, self._adopt)
         return None if told is None else sealed(told, self._namespace, *options, files=mapped_files("libnft"))
 
+    def moved(self, since: Fingerprint) -> Collection[ListKey] | None:
+        """The lists whose bytes aren't those of an earlier fingerprint; None where more than lists may differ."""
+        return self._own.moved(since)
+
     def observe(self, keys: Collection[ListKey | SetKey] | None = None) -> Observed:
         """Our tables as they are now; ``keys`` narrows the reading of rules and elements.
 
@@ -155,7 +149,7 @@ class NftBackend:
             before = self._netlink.settled()
             fingerprint = self._own.at(before)
             try:
-                snapshot = self._read(keys, proven=before == self._own_generation)
+                snapshot = self._reading.read(keys, expected=self._expected if before == self._own_generation else {})
             except KernelError as refused:
                 if refused.errno != errno.ENOENT:
                     raise
@@ -168,99 +162,6 @@ class NftBackend:
         if snapshot is None and error is not None:
             raise error
         return Observed(snapshot or Snapshot(), None)
-
-    def _read(self, keys: Collection[ListKey | SetKey] | None, *, proven: bool) -> Snapshot:
-        listing = Listing()
-        present = self._present(listing)
-        unlistable = frozenset(listing.broken)  # by now the tables with flags
-        policies = self._chains(listing, present)
-        reader = JsonReader(listing, language=self._language)
-        rules: dict[ListKey, tuple[ObservedRule, ...]] = {}
-        if keys is None:
-            for family in present:
-                if family in unlistable:
-                    continue
-                text = self._list(f"list table {FAMILIES[family]} {self._owner}")
-                rules.update(reader.rules(text))
-                held = any(key.family is family for key in policies) or any(key[0] is family for key in listing.sets)
-                if not held:
-                    listing.broken.setdefault(family, "an empty table was left behind")
-        else:
-            wanted = [key for key in keys if not isinstance(key, tuple) and key in policies]
-            if proven:
-                rules.update(self._prove(wanted, policies))
-            for key in wanted:
-                if key not in rules:
-                    table = f"{FAMILIES[key.family]} {self._owner}"
-                    rules.update(reader.rules(self._list(f"list chain {table} {chain_name(key)}")))
-            self._read_sets(keys, present, reader)
-            policies = {key: policies[key] for key in wanted}
-        for key, allowed in policies.items():
-            listing.lists[key] = ObservedList(key, rules.get(key, ()), allowed)
-        return Snapshot(listing.lists, listing.sets, listing.broken)
-
-    def _present(self, listing: Listing) -> tuple[Family, ...]:
-        """The families whose table of ours stands."""
-        present = []
-        for table in self._netlink.tables():
-            family = _FAMILIES.get(table.family)
-            if table.name == self._owner and family is not None:
-                present.append(family)
-                if not is_marked(table.userdata):
-                    listing.broken[family] = "the table was made by somebody else"
-                if table.flags:  # and nft 1.0.6 reads out of bounds when it lists such a table as JSON
-                    what = "dormant" if table.flags & TABLE_DORMANT else f"special (flags {table.flags:#x})"
-                    listing.broken[family] = f"the table was made {what}"
-        return tuple(present)
-
-    def _chains(self, listing: Listing, present: Collection[Family]) -> dict[ListKey, frozenset[Policy]]:
-        policies = {}
-        for family in present:
-            for chain in self._netlink.chains(FAMILIES[family]):
-                if chain.table != self._owner:
-                    continue
-                state = chain_state(chain, family)
-                if isinstance(state, str):
-                    listing.broken.setdefault(family, state)
-                else:
-                    policies[state[0]] = state[1]
-        return policies
-
-    def _list(self, command: str) -> str:
-        return self._nft.run(command, json_output=True, numeric=_NUMERIC)
-
-    @staticmethod
-    def _whole(family: Family, mine: Collection[ListKey], standing: Iterable[ListKey]) -> bool:
-        """Whether these are all the lists that stand in the family's table."""
-        return sum(key.family is family for key in standing) == len(mine)
-
-    def _prove(self, keys: Iterable[ListKey], standing: Collection[ListKey]) -> dict[ListKey, tuple[ObservedRule, ...]]:
-        """The lists whose text is what our own last commit left; the others are left to be read by meaning."""
-        found: dict[ListKey, tuple[ObservedRule, ...]] = {}
-        for family in Family:
-            mine = [key for key in keys if key.family is family and key in self._expected]
-            table = f"{FAMILIES[family]} {self._owner}"
-            bodies: dict[str, str] = {}
-            size = sum(len(self._expected[key].rules) for key in mine)
-            if len(mine) > _FEW or (len(mine) > 1 and size < _SMALL and self._whole(family, mine, standing)):
-                bodies = chain_bodies(self._nft.run(f"list table {table}", numeric=_NUMERIC))
-            for key in mine:
-                name = chain_name(key)
-                if name not in bodies:
-                    bodies |= chain_bodies(self._nft.run(f"list chain {table} {name}", numeric=_NUMERIC))
-                rules = prove(bodies.get(name, ""), self._expected[key])
-                if rules is not None:
-                    found[key] = rules
-        return found
-
-    def _read_sets(self, keys: Collection[ListKey | SetKey], present: Collection[Family], reader: JsonReader) -> None:
-        for key in keys:
-            if isinstance(key, tuple) and key[0] in present:
-                try:
-                    text = self._list(f"list set {FAMILIES[key[0]]} {self._owner} {nft_set(key[1])}")
-                except KernelError:  # ENOENT: it is gone, which is what the caller learns
-                    continue
-                reader.rules(text)
 
     # --- writing ---
 
@@ -363,7 +264,6 @@ class NftBackend:
 
 _UNKNOWN: Final = Snapshot()
 """What a batch left where the kernel's answers don't say it."""
-_FAMILIES: Final = {name: family for family, name in FAMILIES.items()}
 
 
 def _option(site: Site, name: str) -> bool:

@@ -24,10 +24,11 @@ from meshfw.backends.layout import nft_chain, nft_set
 from meshfw.backends.nft_text import Renderer, chain_name, element_lines, restart_note, set_type
 from meshfw.errors import BackendError
 from meshfw.kernel.netlink import Nfnetlink
-from meshfw.kernel.nfbatch import ELEMENTS_MAX, Change, Elements, NewRule, Written, rule_of, write
+from meshfw.kernel.nfbatch import ELEMENTS_MAX, Change, Elements, Filling, NewRule, NewSet, Written, rule_of, write
+from meshfw.kernel.nfbody import Body, body_of, with_ids
 from meshfw.kernel.nfexpr import without_counter
 from meshfw.kernel.nfmessage import NfObject, NfRule
-from meshfw.kernel.scratch import Body, Scratch
+from meshfw.kernel.scratch import Scratch
 from meshfw.languages.nft import FAMILIES, NftText
 from meshfw.model import ElementType, Family, Goto, Jump, Set
 from meshfw.plan import ListChange, Plan, SetChange
@@ -106,7 +107,7 @@ class Edits:
             return None
         found = [self._list_edit(change, texts[change.key]) for change in plan.lists]
         edits = tuple(edit for edit in found if edit is not None)
-        size = sum(len(placed.body.expressions) for edit in edits for placed in edit.placed)
+        size = sum(placed.body.size for edit in edits for placed in edit.placed)
         if len(edits) != len(found) or size > _BYTES_MAX:
             return None
         prepared = Prepared(edits, plan.sets)
@@ -148,7 +149,7 @@ class Edits:
             return False
         if len(self._bodies) > _BODIES_MAX:
             self._bodies.clear()
-        self._bodies.update(((family, text), body) for text, body in zip(missing, found, strict=True))
+        self._bodies.update(((family, text), body) for text, body in zip(missing, found, strict=True) if body)
         return True
 
     def _list_edit(self, change: ListChange, texts: Mapping[int, NftText]) -> ListEdit | None:
@@ -161,7 +162,7 @@ class Edits:
                 body = self._bodies.get((change.key.family, str(text)))
             else:
                 body, packets, octets = self._standing(change.key, held[source].handle)
-            if body is None or not body.standalone:
+            if body is None:
                 return None
             placed.append(Placed(index, before, text, body, packets, octets))
         return ListEdit(change, tuple(held[index].handle for index in change.dropped), tuple(placed))
@@ -172,7 +173,7 @@ class Edits:
         if rule is None:
             return None, 0, 0
         _, packets, octets = without_counter(rule.expressions)
-        return Body(rule.expressions, rule.userdata), packets, octets
+        return body_of(self._netlink, FAMILIES[key.family], self._owner, rule), packets, octets
 
     def _place(self, key: ListKey, handle: int | None = None) -> NfObject:
         return NfObject(FAMILIES[key.family], self._owner, chain_name(key), handle)
@@ -198,14 +199,19 @@ class Edits:
     def _changes(self, prepared: Prepared) -> Iterator[Change]:
         for change in prepared.sets:
             yield from self._elements(change)
+        number = 0
         for edit in prepared.lists:
             place = self._place(edit.change.key)
             yield from (msgspec.structs.replace(place, handle=handle) for handle in edit.gone)
             for placed in edit.placed:
-                body = placed.body
-                yield NewRule(
-                    place.family, place.table, place.chain, body.expressions, body.userdata, before=placed.before
-                )
+                body, ids = placed.body, {}
+                for held in body.sets:
+                    number += 1
+                    ids[held.name] = number
+                    yield NewSet(place.family, place.table, number, held.attributes)
+                    yield Filling(place.family, place.table, number, held.elements)
+                expressions = with_ids(body.expressions, ids)
+                yield NewRule(place.family, place.table, place.chain, expressions, body.userdata, before=placed.before)
 
     def _elements(self, change: SetChange) -> Iterator[Elements]:
         entry = change.new
@@ -253,15 +259,14 @@ def _declaration(entry: Set) -> str:
 def _places(change: ListChange) -> Iterator[tuple[int, int | None]]:
     """Each rule to write, in order, and the handle of the next one that stays."""
     held = () if change.old is None else change.old.rules
-    start, end = change.ends
-    before = held[len(held) - end].handle if end else None
-    found: list[tuple[int, int | None]] = []
-    for index in reversed(range(start, len(change.kept) - end)):
-        if change.kept[index] >= 0:
-            before = held[change.kept[index]].handle
+    found: dict[int, int | None] = {}
+    for index in reversed(change.written):
+        after = index + 1
+        if after in found:
+            found[index] = found[after]
         else:
-            found.append((index, before))
-    return reversed(found)
+            found[index] = held[change.kept[after]].handle if after < len(change.kept) else None
+    return reversed(found.items())
 
 
 def _notes(edit: ListEdit) -> Iterator[str]:
@@ -275,24 +280,20 @@ def _after(edit: ListEdit, written: Iterator[NfRule]) -> ObservedList | None:
     change = edit.change
     old = () if change.old is None else change.old.rules
     start, end = change.ends
-    tail = old[len(old) - end :]
-    placed = {item.index: item for item in edit.placed}
-    before = old[start - 1].handle if start else 0
-    middle: list[ObservedRule] = []
-    for index in range(start, len(change.kept) - end):
-        item = placed.get(index)
-        if item is None:
-            held = old[change.kept[index]]
-        else:
-            rule = next(written, None)
-            last = index == len(change.kept) - 1
-            if rule is None or not _is_meant(rule, item.body, before, last=last):
-                return None
-            held = ObservedRule(change.rules[index], str(item.text), item.packets, item.bytes, rule.handle)
-        middle.append(held)
-        before = held.handle
+    stop = len(change.kept) - end
+    middle = [old[kept] for kept in change.kept[start:stop]] if old else [_NOBODY] * (stop - start)
+    for item in edit.placed:  # in order, so what stands before each is known
+        at = item.index - start
+        before = middle[at - 1].handle if at else old[start - 1].handle if start else 0
+        rule = next(written, None)
+        if rule is None or not _is_meant(rule, item.body, before, last=item.index == len(change.kept) - 1):
+            return None
+        middle[at] = ObservedRule(change.rules[item.index], str(item.text), item.packets, item.bytes, rule.handle)
     policies = frozenset() if change.old is None else change.old.policies
-    return ObservedList(change.key, old[:start] + tuple(middle) + tail, policies, declared=change.new)
+    return ObservedList(change.key, old[:start] + tuple(middle) + old[len(old) - end :], policies, declared=change.new)
+
+
+_NOBODY: Final = ObservedRule(None)
 
 
 def _is_meant(rule: NfRule, body: Body, before: int, *, last: bool) -> bool:
@@ -300,5 +301,10 @@ def _is_meant(rule: NfRule, body: Body, before: int, *, last: bool) -> bool:
     return (
         (rule.position == before or (last and rule.position == 0))
         and rule.userdata == body.userdata
-        and without_counter(rule.expressions)[0] == without_counter(body.expressions)[0]
+        and _compared(rule.expressions) == _compared(body.expressions)
     )
+
+
+def _compared(expressions: bytes) -> bytes:
+    """What must be equal: neither what was counted meanwhile, nor the number that a set of the rule's own got."""
+    return without_counter(with_ids(expressions, {}))[0]

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from meshfw.backend import Fingerprint
+from meshfw.backends.nft_listing import list_key
 from meshfw.backends.nft_text import chain_name
 from meshfw.errors import KernelError
 from meshfw.kernel.netlink import Nfnetlink, NfTable
@@ -25,10 +26,16 @@ from meshfw.kernel.netns import Namespace
 from meshfw.kernel.nfdigest import chain_heads, rules_digest, sets_digest
 from meshfw.languages.nft import FAMILIES
 from meshfw.plan import Plan
+from meshfw.snapshot import ListKey
 
 _READS: Final = 5
 _UNKNOWN: Final = -1
 _NAMES: Final = frozenset(FAMILIES.values())
+
+_KEPT: Final = 3
+"""Fingerprints of which the digests of single chains are known."""
+REST: Final = ""
+"""What stands for all of a table but its chains where a chain's name does: none is empty."""
 
 _Chain = tuple[str, str]
 
@@ -50,6 +57,8 @@ class OwnTables:
         self._rested = False
         self._whole = b""
         self._rules: dict[_Chain, bytes] = {}
+        self._heads: dict[_Chain, bytes] = {}
+        self._before: dict[Fingerprint, Mapping[_Chain, bytes]] = {}
 
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of now."""
@@ -72,7 +81,35 @@ class OwnTables:
             if not known or self._whole != known:
                 self._move()
             self._generation = generation
+            self._note()
         return self._print
+
+    def moved(self, since: Fingerprint) -> tuple[ListKey, ...] | None:
+        """The lists whose bytes, handles among them, aren't known to be those of an earlier fingerprint, or are gone.
+
+        None where more than lists may differ: sets, or what others put into our tables.
+        """
+        before, now = self._before.get(since), self._before.get(self._print)
+        if not before or not now:
+            return None
+        if any(before.get(key) != now.get(key) for key in {*before, *now} if key[1] == REST):
+            return None
+        families = {name: family for family, name in FAMILIES.items()}
+        keys = []
+        for table, chain in sorted({*before, *now}):
+            if chain != REST and before.get((table, chain)) != now.get((table, chain)):
+                key = list_key(families[table], chain)
+                if key is None:
+                    return None
+                keys.append(key)
+        return tuple(keys)
+
+    def _note(self) -> None:
+        """Keep what is known of the chains at this fingerprint, and at a few before it."""
+        self._before.pop(self._print, None)
+        while len(self._before) >= _KEPT:
+            del self._before[next(iter(self._before))]
+        self._before[self._print] = {key: self._heads[key] + digest for key, digest in self._rules.items()}
 
     def committed(self, generation: int | None, plan: Plan) -> Fingerprint:
         """The fingerprint after a commit of ours; a generation where nobody else wrote since it was planned."""
@@ -82,8 +119,14 @@ class OwnTables:
             self._generation, self._rules = _UNKNOWN, {}
             return self._print
         self._generation = generation
-        for change in plan.lists:
-            self._rules.pop((FAMILIES[change.key.family], chain_name(change.key)), None)
+        touched = {(FAMILIES[change.key.family], chain_name(change.key)) for change in plan.lists}
+        touched |= {(FAMILIES[change.key[0]], REST) for change in plan.sets}
+        touched |= {(FAMILIES[it.key.family], REST) for it in plan.lists if it.old is None or it.new is None}
+        rebuilt = {FAMILIES[family] for family in plan.rebuilt}
+        self._rules = {
+            chain: digest for chain, digest in self._rules.items() if chain not in touched and chain[0] not in rebuilt
+        }
+        self._note()
         return self._print
 
     def digest(self) -> str | None:
@@ -116,6 +159,7 @@ class OwnTables:
         whole = self._read()
         if self._netlink.settled() == self._generation:
             self._whole = whole
+            self._note()
         else:  # some of it may be of another moment
             self._rules = {}
 
@@ -127,18 +171,22 @@ class OwnTables:
         digest = hashlib.sha256()
         known, self._rules = self._rules, {}
         rules: dict[_Chain, bytes] = {}
+        heads: dict[_Chain, bytes] = {}
         try:
             for table in self._tables():
-                digest.update(repr(table).encode())
                 for name, head in chain_heads(self._netlink, table.family, table.name).items():
                     key = (table.family, name)
+                    heads[key] = head.digest
                     rules[key] = known.get(key) or rules_digest(self._netlink, table.family, table.name, chain=name)
                     digest.update(name.encode("utf-8", "surrogateescape") + head.digest + rules[key])
-                digest.update(sets_digest(self._netlink, table.family, table.name))
+                # The table's own record counts all that stands in it, named counters and the like among it.
+                heads[table.family, REST] = repr(table).encode()
+                rules[table.family, REST] = sets_digest(self._netlink, table.family, table.name)
+                digest.update(heads[table.family, REST] + rules[table.family, REST])
         except KernelError as error:
             _check_passing(error)
             return b""
-        self._rules = rules
+        self._rules, self._heads = rules, heads
         return digest.digest()
 
     def _tables(self) -> Iterable[NfTable]:

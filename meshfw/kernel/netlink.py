@@ -44,6 +44,7 @@ from meshfw.kernel.nfmessage import (
     delete_table,
     family_number,
     header,
+    is_unused,
     raise_code,
     rules_dump,
     tables_dump,
@@ -62,7 +63,6 @@ _BATCH = struct.Struct("=IHHIIBBHHHIIHHIIBBH")
 _BATCH_BEGIN, _BATCH_END, _BATCH_GENID, _NFTABLES = 0x10, 0x11, 1, socket.htons(10)
 _GENID = struct.Struct("=HHI")
 _BEGIN_SIZE = REQUEST.size + 8
-_BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 
 _SIOCGSKNS = 0x894C  # linux/sockios.h, Linux 4.10
 _RECEIVE_SIZE = 1 << 16  # the kernel fills at most 32 KiB per dump message for a reader of this size
@@ -210,42 +210,32 @@ class Nfnetlink:
         raise KernelError("take away rules and chains: other writers never paused", errno=errno.EINTR)
 
     def exchange(self, messages: Callable[[int], bytes], count: int) -> tuple[int, list[bytes], bool]:
-        """Send messages made for so many sequence numbers; the first number, all answers, and whether some are lost.
-
-        Answers that are there when send() returns, as those to transactions and to questions for one object are.
-        """
+        """Send messages of so many numbers: the first one, what is answered at once, and whether some of it is lost."""
         with self._lock:
             first = self._sequence + 1 & 0x7FFFFFFF
             self._sequence = first + count - 1
-            answers: list[bytes] = []
+            answers: list[bytes] = []  # those to transactions and about one object are there when send() returns
             lost = False
             try:
                 self._socket.send(messages(first))
+                while True:
+                    try:
+                        answers.append(self._socket.recv(self._receive_size, socket.MSG_DONTWAIT))
+                    except BlockingIOError:
+                        return first, answers, lost
+                    except OSError as error:
+                        if error.errno != errno.ENOBUFS:
+                            raise
+                        lost = True
             except OSError as error:
                 self._drain()
-                raise _refusal(error, "send a transaction") from error
-            while True:
-                try:
-                    answers.append(self._socket.recv(self._receive_size, socket.MSG_DONTWAIT))
-                except BlockingIOError:
-                    return first, answers, lost
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise _refusal(error, "read what became of a transaction") from error
-                    lost = True
+                raise _refusal(error, "send nf_tables a message") from error
 
     def _is_unused(self, family: str, name: str) -> bool:
         number = family_number(family)
         tables = [table for table in self._dump(tables_dump(), number) or () if table.name == name]
         chains = [chain for chain in self._dump(chains_dump(), number) or () if chain.table == name]
-        return (
-            len(tables) == 1
-            and (tables[0].use, tables[0].flags, tables[0].userdata) == (len(chains), 0, b"")
-            and all(
-                chain.use == 0 and chain.policy == "accept" and chain.name in _BUILT_IN and not chain.userdata
-                for chain in chains
-            )
-        )
+        return len(tables) == 1 and is_unused(tables[0], chains)
 
     def _committed(self, generation: int, messages: Callable[[int], bytes]) -> bool:
         """Commit messages, made for a sequence number, if the generation still holds; False where it doesn't."""
@@ -335,9 +325,7 @@ class Nfnetlink:
 
     def _dump(self, dump: Dump[T], family: int) -> list[T] | None:
         """One dump, or None when the kernel says that it isn't one state, or when a part of it didn't fit."""
-        self._sequence = sequence = self._sequence + 1 & 0xFFFFFFFF
-        size, flags = REQUEST.size + len(dump.attributes), NLM_F_REQUEST | NLM_F_DUMP
-        self._socket.send(REQUEST.pack(size, dump.ask, flags, sequence, 0, family, 0, 0) + dump.attributes)
+        sequence = self._ask_dump(dump.ask, dump.attributes, family)
         found: list[T] = []
         parse, whole = dump.parse, True
         while True:
@@ -358,10 +346,14 @@ class Nfnetlink:
                         return found if whole else None
                 offset += length + 3 & ~3
 
-    def _stream(self, ask: int, attributes: bytes, family: int, take: Callable[[bytearray, int], bool]) -> bool:
+    def _ask_dump(self, ask: int, attributes: bytes, family: int) -> int:
         self._sequence = sequence = self._sequence + 1 & 0xFFFFFFFF
         size, flags = REQUEST.size + len(attributes), NLM_F_REQUEST | NLM_F_DUMP
         self._socket.send(REQUEST.pack(size, ask, flags, sequence, 0, family, 0, 0) + attributes)
+        return sequence
+
+    def _stream(self, ask: int, attributes: bytes, family: int, take: Callable[[bytearray, int], bool]) -> bool:
+        sequence = self._ask_dump(ask, attributes, family)
         if len(self._part) < self._receive_size:
             self._part = bytearray(self._receive_size)
         part, receive, number = self._part, self._socket.recv_into, _SEQUENCE.unpack_from

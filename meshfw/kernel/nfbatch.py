@@ -22,6 +22,7 @@ import msgspec
 
 from meshfw.errors import KernelError
 from meshfw.kernel.netlink import Nfnetlink
+from meshfw.kernel.nfbody import NAMELESS
 from meshfw.kernel.nfmessage import (
     NEWRULE,
     NLM_F_REQUEST,
@@ -44,6 +45,7 @@ _NEWSET, _NEWSETELEM, _DELSETELEM = 0xA09, 0xA0C, 0xA0E  # NFNL_SUBSYS_NFTABLES 
 _NESTED: Final = 0x8000  # NLA_F_NESTED
 _RULE_EXPRESSIONS, _RULE_POSITION, _RULE_USERDATA = 4, 6, 7  # enum nft_rule_attributes
 _ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS_LIST = 1, 2, 3  # enum nft_set_elem_list_attributes
+_SET_TABLE, _SET_NAME, _SET_ID, _ELEMENTS_ID = 1, 2, 10, 4  # NFTA_SET_*, NFTA_SET_ELEM_LIST_SET_ID
 _ELEMENT, _KEY, _VALUE = 1, 1, 1  # NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _CODE: Final = struct.Struct("=i")
@@ -76,8 +78,26 @@ class Elements(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
-Change = NewRule | NfObject | Elements
-"""One message of a batch: a rule or elements that come, or a rule that goes."""
+class NewSet(msgspec.Struct, frozen=True):
+    """A set without a name, its attributes as the kernel told them, for a rule that follows and names the ``id``."""
+
+    family: str
+    table: str
+    id: int
+    attributes: bytes
+
+
+class Filling(msgspec.Struct, frozen=True):
+    """The elements of such a set, as the kernel told them."""
+
+    family: str
+    table: str
+    id: int
+    elements: bytes
+
+
+Change = NewRule | NfObject | Elements | NewSet | Filling
+"""One message of a batch: a rule, elements or a set that come, or a rule that goes."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -163,7 +183,10 @@ def _batch(changes: Sequence[Change], generation: int | None, number: int) -> by
 def _message(change: Change, number: int) -> bytes:
     if isinstance(change, NfObject):
         return delete_objects((change,), number)
-    if isinstance(change, Elements):
+    if isinstance(change, NewSet | Filling):
+        kind, body = _set_message(change)
+        flags = _CREATE
+    elif isinstance(change, Elements):
         body = string_attribute(_ELEMENTS_TABLE, change.table) + string_attribute(_ELEMENTS_SET, change.set)
         body += _nested(_ELEMENTS_LIST, b"".join(map(_element, change.keys)))
         kind, flags = (_DELSETELEM, 0) if change.gone else (_NEWSETELEM, _CREATE)
@@ -180,6 +203,14 @@ def _message(change: Change, number: int) -> bytes:
             body += _attribute(_RULE_USERDATA, change.userdata)
     size = REQUEST.size + len(body)
     return REQUEST.pack(size, kind, NLM_F_REQUEST | flags, number, 0, family_number(change.family), 0, 0) + body
+
+
+def _set_message(change: NewSet | Filling) -> tuple[int, bytes]:
+    names = string_attribute(_SET_TABLE, change.table) + string_attribute(_SET_NAME, NAMELESS)
+    number = change.id.to_bytes(4, "big")
+    if isinstance(change, NewSet):
+        return _NEWSET, names + change.attributes + _attribute(_SET_ID, number)
+    return _NEWSETELEM, names + _attribute(_ELEMENTS_ID, number) + _nested(_ELEMENTS_LIST, change.elements)
 
 
 def _element(key: bytes) -> bytes:

@@ -23,11 +23,12 @@ from meshfw.kernel.nfmessage import (
     REQUEST,
     attributes,
     raise_code,
+    string_attribute,
 )
 
 _NFTABLES: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES; enum nf_tables_msg_types
 _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = _NFTABLES | 4, _NFTABLES | 7, _NFTABLES | 10, _NFTABLES | 13
-_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_COUNTERS = 3, 4, 8
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_USE, _CHAIN_COUNTERS = 3, 4, 6, 8
 _SET_NAME, _SET_FLAGS, _SET_HANDLE, _SET_COUNT = 2, 3, 16, 20
 _SET_CONSTANT, _SET_TIMEOUT, _SET_EVAL = 0x2, 0x10, 0x20  # enum nft_set_flags
 _ELEMENTS: Final = 3  # NFTA_SET_ELEM_LIST_ELEMENTS
@@ -57,7 +58,7 @@ def rules_digest(netlink: Nfnetlink, family: str, table: str, *, chain: str) -> 
     An expression is taken for a counter by its bytes, where a rule holds such bytes once: within rules that count, as
     all of meshfw's do, and all of iptables', that's the counter itself.
     """
-    narrowed = _string(1, table) + _string(2, chain)  # NFTA_RULE_TABLE, NFTA_RULE_CHAIN
+    narrowed = string_attribute(1, table) + string_attribute(2, chain)  # NFTA_RULE_TABLE, NFTA_RULE_CHAIN
     for _ in range(_ATTEMPTS):
         digest = hashlib.sha256()
         try:
@@ -95,7 +96,10 @@ _ENDS: Final = frozenset({NLMSG_DONE, NLMSG_ERROR})
 
 
 class ChainHead(NamedTuple):
-    """A chain without its rules: the digest of its hook, priority, policy, flags and references."""
+    """A chain without its rules: the digest of its hook, priority, policy and flags.
+
+    How many rules lead to it is left out: they are of the same table, and have digests of their own.
+    """
 
     digest: bytes
     is_base: bool
@@ -103,12 +107,13 @@ class ChainHead(NamedTuple):
 
 def chain_heads(netlink: Nfnetlink, family: str, table: str) -> dict[str, ChainHead]:
     """The chains of a table by their names."""
-    own = _string(1, table)  # NFTA_CHAIN_TABLE, which the kernel writes first
+    own = string_attribute(1, table)  # NFTA_CHAIN_TABLE, which the kernel writes first
     heads: dict[str, ChainHead] = {}
-    for body in _messages(netlink, _GETCHAIN, b"", family=family):
+    for body in messages(netlink, _GETCHAIN, b"", family=family):
         if body.startswith(own):
             found = dict(attributes(body, 0, len(body)))
-            found.pop(_CHAIN_COUNTERS, None)
+            for passing in (_CHAIN_USE, _CHAIN_COUNTERS):
+                found.pop(passing, None)
             name = found[_CHAIN_NAME].rstrip(b"\0").decode("utf-8", "surrogateescape")
             heads[name] = ChainHead(_hashed(found), _CHAIN_HOOK in found)
     return heads
@@ -122,7 +127,7 @@ def sets_digest(netlink: Nfnetlink, family: str, table: str, *, constant: bool =
     go by themselves are left out: they are of sets which meshfw doesn't make.
     """
     digest = hashlib.sha256()
-    for body in _messages(netlink, _GETSET, _string(1, table), family=family):  # NFTA_SET_TABLE
+    for body in messages(netlink, _GETSET, string_attribute(1, table), family=family):  # NFTA_SET_TABLE
         found = dict(attributes(body, 0, len(body)))
         found.pop(_SET_COUNT, None)
         digest.update(_hashed(found))
@@ -130,14 +135,14 @@ def sets_digest(netlink: Nfnetlink, family: str, table: str, *, constant: bool =
         known = flags & _SET_CONSTANT and _SET_HANDLE in found and not constant
         if not known and not flags & (_SET_TIMEOUT | _SET_EVAL):
             name = _ATTRIBUTE.pack(4 + len(found[_SET_NAME]), 2) + found[_SET_NAME]  # NFTA_SET_ELEM_LIST_SET
-            narrowed = _string(1, table) + name + bytes(-len(name) & 3)
+            narrowed = string_attribute(1, table) + name + bytes(-len(name) & 3)
             digest.update(_elements(netlink, family, narrowed))
     return digest.digest()
 
 
 def _elements(netlink: Nfnetlink, family: str, narrowed: bytes) -> bytes:
     elements: list[bytes] = []
-    for body in _messages(netlink, _GETSETELEM, narrowed, family=family):
+    for body in messages(netlink, _GETSETELEM, narrowed, family=family):
         for kind, held in attributes(body, 0, len(body)):
             if kind == _ELEMENTS:
                 elements.extend(element for _, element in attributes(held, 0, len(held)))
@@ -147,7 +152,7 @@ def _elements(netlink: Nfnetlink, family: str, narrowed: bytes) -> bytes:
     return digest.digest()
 
 
-def _messages(netlink: Nfnetlink, ask: int, narrowed: bytes, *, family: str) -> Iterator[bytes]:
+def messages(netlink: Nfnetlink, ask: int, narrowed: bytes, *, family: str) -> Iterator[bytes]:
     """The attributes of each message that answers a dump."""
     for _ in range(_ATTEMPTS):
         found: list[bytes] = []
@@ -185,8 +190,3 @@ def _hashed(found: dict[int, bytes]) -> bytes:
     for kind, held in found.items():
         digest.update(struct.pack("=II", kind, len(held)) + held)
     return digest.digest()
-
-
-def _string(kind: int, text: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape") + b"\0"
-    return _ATTRIBUTE.pack(len(data) + 4, kind) + data + bytes(-len(data) & 3)

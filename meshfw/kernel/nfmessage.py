@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -211,6 +211,17 @@ def linked(rules: list[NfRule]) -> bool:
             return False
         chain, handle = rule.chain, rule.handle
     return True
+
+
+def is_unused(table: NfTable, chains: Sequence[NfChain]) -> bool:
+    """Whether a table holds but these chains, base chains as iptables makes them: accepting, and without a rule."""
+    return (table.use, table.flags, table.userdata) == (len(chains), 0, b"") and all(
+        chain.use == 0 and chain.policy == "accept" and chain.name in _BUILT_IN and not chain.userdata
+        for chain in chains
+    )
+
+
+_BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 
 
 def string_attribute(kind: int, text: str) -> bytes:

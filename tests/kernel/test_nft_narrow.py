@@ -1,0 +1,75 @@
+"""Laws of narrow reading on nft: what others changed is read, what stands is not, and no counter is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from meshfw.backend import Outcome
+from meshfw.model import Family
+from meshfw.plan import diff
+from meshfw.reconcile import apply
+from meshfw.testing.netns import Netns
+from tests.kernel.test_nft import with_rules
+from tests.kernel.test_nft_quiet import OWN_WRITES, Quiet
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def quiet(netns: Netns, requires: Callable[..., None]) -> Iterator[Quiet]:
+    requires("nft")
+    made = Quiet(netns)
+    yield made
+    made.close()
+
+
+def listed(quiet: Quiet) -> set[str]:
+    """What was listed by the library, and forget it."""
+    found = {call for call in quiet.calls if call.startswith("list ")}
+    quiet.calls.clear()
+    return found
+
+
+def test_one_chain_that_somebody_changed_is_all_that_is_read(quiet: Quiet) -> None:
+    quiet.nft("flush chain ip meshfw filter-fw")
+    assert apply(quiet.own, quiet.ruleset).outcome is Outcome.CHANGED
+    assert listed(quiet) == {"list chain ip meshfw filter-fw"}
+    quiet.nft("flush chain ip6 meshfw filter-peers")  # soon after our own commit, and of a chain that it left alone
+    assert apply(quiet.own, quiet.ruleset).outcome is Outcome.CHANGED
+    assert "list chain ip6 meshfw filter-peers" in (found := listed(quiet))
+    assert not any("table" in call for call in found)
+
+
+@pytest.mark.parametrize("name", OWN_WRITES)
+def test_whatever_was_done_a_backend_that_knows_nothing_finds_the_same_after_the_repair(
+    quiet: Quiet, name: str
+) -> None:
+    quiet.nft(OWN_WRITES[name].format(handle=quiet.handle))
+    assert apply(quiet.own, quiet.ruleset).outcome is Outcome.CHANGED
+    stranger = quiet.backend()
+    assert not diff(stranger.observe().snapshot, quiet.ruleset)
+    assert apply(quiet.own, quiet.ruleset).outcome is Outcome.IDLE
+
+
+def test_equal_rules_under_new_handles_are_read_again(quiet: Quiet) -> None:
+    before = quiet.handles(Family.IPV4, "filter-fw")
+    text = quiet.listing("chain ip meshfw filter-fw")
+    quiet.nft(f"flush chain ip meshfw filter-fw\n{text}")
+    assert before
+    assert quiet.handles(Family.IPV4, "filter-fw") != before
+    assert apply(quiet.own, quiet.ruleset).outcome is Outcome.CLEAN
+    changed = with_rules(quiet.ruleset, "fw", lambda rules: rules[1:])
+    assert apply(quiet.own, changed).outcome is Outcome.CHANGED
+    assert not diff(quiet.backend().observe().snapshot, changed)
+
+
+def test_a_rule_that_moves_takes_the_packets_along_that_came_since_it_was_read(quiet: Quiet) -> None:
+    quiet.send(Family.IPV4, 1001, 3)
+    quiet.nft("flush chain ip meshfw filter-peers")
+    before = quiet.packets(quiet.backend(), Family.IPV4)
+    assert sum(before) >= 3
+    turned = with_rules(quiet.ruleset, "fw", lambda rules: (*rules[1:], rules[0]))
+    assert apply(quiet.own, turned).outcome is Outcome.CHANGED
+    assert sum(quiet.packets(quiet.backend(), Family.IPV4)) >= sum(before)
