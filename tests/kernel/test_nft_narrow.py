@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from meshfw.backend import Outcome
+from meshfw.backends import nft_reading
 from meshfw.model import Chain, Family, Ruleset, Table
 from meshfw.plan import diff
 from meshfw.reconcile import apply
@@ -106,3 +107,14 @@ def test_a_chain_that_went_is_missed_whatever_came_in_its_place(quiet: Quiet, te
     quiet.nft(f"flush chain ip meshfw filter-spare; {text}" if "delete" in text else text)
     assert apply(quiet.own, ruleset).outcome is Outcome.CHANGED
     assert not diff(quiet.backend().observe().snapshot, ruleset)
+
+
+def test_a_large_table_is_never_listed_whole_behind_a_commit(quiet: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def proof() -> set[str]:
+        quiet.nft("flush ruleset")
+        assert apply(quiet.own, quiet.ruleset).commits == 1
+        return {call.split()[1] for call in listed(quiet)}
+
+    assert proof() == {"table"}
+    monkeypatch.setattr(nft_reading, "_CALL_SQUARE", 0)
+    assert proof() == {"chain"}
