@@ -16,6 +16,7 @@ from meshfw.backends.nft_text import chain_name
 from meshfw.errors import KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
 from meshfw.kernel.netlink import TABLE_DORMANT, Nfnetlink
+from meshfw.kernel.nfdigest import sets_count
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Policy, SetKey
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
@@ -54,7 +55,8 @@ class Reading:
             for family in present:
                 if family in unlistable:
                     continue
-                rules.update(reader.rules(self._list(f"list table {FAMILIES[family]} {self._owner}")))
+                mine = [key for key in policies if key.family is family]
+                rules.update(self._read_family(family, mine, reader, size=sizes[family]))
                 held = any(key.family is family for key in policies) or any(key[0] is family for key in listing.sets)
                 if not held:
                     listing.broken.setdefault(family, "an empty table was left behind")
@@ -72,6 +74,24 @@ class Reading:
         for key, allowed in policies.items():
             listing.lists[key] = ObservedList(key, rules.get(key, ()), allowed)
         return Snapshot(listing.lists, listing.sets, listing.broken)
+
+    def _read_family(
+        self, family: Family, mine: Collection[ListKey], reader: JsonReader, *, size: int
+    ) -> dict[ListKey, tuple[ObservedRule, ...]]:
+        """All that stands in a family's table: at once, or chain by chain where that is quicker."""
+        table = f"{FAMILIES[family]} {self._owner}"
+        if not mine or self._at_once(mine, size=size) or not self._holds_no_more(family, mine):
+            return reader.rules(self._list(f"list table {table}"))
+        reader.rules(self._list(f"list sets table {table}"))
+        return dict(
+            item for key in mine for item in reader.rules(self._list(f"list chain {table} {chain_name(key)}")).items()
+        )
+
+    def _holds_no_more(self, family: Family, mine: Collection[ListKey]) -> bool:
+        """Whether a family's table holds but these lists and sets: else it has to be listed whole to say what."""
+        word = FAMILIES[family]
+        used = sum(table.use for table in self._netlink.tables(word) if table.name == self._owner)
+        return used == len(mine) + sets_count(self._netlink, word, self._owner)
 
     def _present(self, listing: Listing) -> tuple[Family, ...]:
         """The families whose table of ours stands."""
@@ -109,11 +129,9 @@ class Reading:
         return self._nft.run(command, json_output=True, numeric=_NUMERIC)
 
     @staticmethod
-    def _at_once(family: Family, mine: Collection[ListKey], standing: Iterable[ListKey], *, size: int) -> bool:
-        """Whether to list a family's table, of so many rules, is quicker than to list these lists of it one by one."""
-        if len(mine) < 2 or size**2 > len(mine) * _CALL_SQUARE:
-            return False
-        return len(mine) > _FEW or sum(key.family is family for key in standing) == len(mine)
+    def _at_once(mine: Collection[ListKey], *, size: int) -> bool:
+        """Whether to list a whole table, of so many rules, is quicker than to list these lists of it one by one."""
+        return len(mine) > 1 and size**2 <= len(mine) * _CALL_SQUARE
 
     def _prove(
         self,
@@ -129,7 +147,8 @@ class Reading:
             mine = [key for key in keys if key.family is family and key in expected]
             table = f"{FAMILIES[family]} {self._owner}"
             bodies: dict[str, str] = {}
-            if self._at_once(family, mine, standing, size=sizes.get(family, 0)):
+            many = len(mine) > _FEW or sum(key.family is family for key in standing) == len(mine)
+            if many and self._at_once(mine, size=sizes.get(family, 0)):
                 bodies = chain_bodies(self._nft.run(f"list table {table}", numeric=_NUMERIC))
             for key in mine:
                 name = chain_name(key)

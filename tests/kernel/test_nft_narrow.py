@@ -9,7 +9,7 @@ import pytest
 
 from meshfw.backend import Outcome
 from meshfw.backends import nft_reading
-from meshfw.model import Chain, Family, Ruleset, Table
+from meshfw.model import Chain, Family, Ruleset, Set, Table
 from meshfw.plan import diff
 from meshfw.reconcile import apply
 from meshfw.testing.netns import Netns
@@ -109,12 +109,44 @@ def test_a_chain_that_went_is_missed_whatever_came_in_its_place(quiet: Quiet, te
     assert not diff(quiet.backend().observe().snapshot, ruleset)
 
 
-def test_a_large_table_is_never_listed_whole_behind_a_commit(quiet: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
-    def proof() -> set[str]:
+def test_a_large_table_is_never_listed_whole(quiet: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kinds() -> set[str]:
+        """What is listed of rules: behind a commit, and by one that knows nothing."""
         quiet.nft("flush ruleset")
         assert apply(quiet.own, quiet.ruleset).commits == 1
-        return {call.split()[1] for call in listed(quiet)}
+        quiet.own.cache.drop("nothing is known")
+        assert apply(quiet.own, quiet.ruleset).outcome is Outcome.CLEAN
+        return {call.split()[1] for call in listed(quiet)} & {"table", "chain"}
 
-    assert proof() == {"table"}
+    assert kinds() == {"table"}
     monkeypatch.setattr(nft_reading, "_CALL_SQUARE", 0)
-    assert proof() == {"chain"}
+    assert kinds() == {"chain"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "add counter ip meshfw c",
+        "add map ip meshfw m { type inet_service : verdict; }",
+        "add set ip meshfw theirs { type ipv4_addr; flags timeout; }",
+        "add chain ip meshfw theirs",
+        "add rule ip meshfw filter-fw tcp dport { 1, 2 } counter accept",
+        "add rule ip meshfw filter-fw tcp dport vmap { 1 : accept, 2 : drop } counter",
+        "delete set ip meshfw set-unused; add counter ip meshfw c",
+        "add element ip meshfw set-web { 444 }",
+    ],
+)
+def test_chain_by_chain_a_stranger_finds_what_stands_in_the_table(
+    quiet: Quiet, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    unused = Set.of(Family.IPV4, "unused", ["192.0.2.1"])
+    ruleset = msgspec.structs.replace(quiet.ruleset, sets=(*quiet.ruleset.sets, unused))
+    apply(quiet.own, ruleset)
+    quiet.nft(text)
+    seen = quiet.backend().observe().snapshot
+    assert diff(seen, ruleset)
+    monkeypatch.setattr(nft_reading, "_CALL_SQUARE", 0)
+    assert quiet.backend().observe().snapshot == seen
+    quiet.own.cache.drop("nothing is known")
+    assert apply(quiet.own, ruleset).outcome is Outcome.CHANGED
+    assert not diff(quiet.backend().observe().snapshot, ruleset)
