@@ -137,11 +137,15 @@ def _declared(family: Family, chains: Iterable[ListChange], plan: Plan, *, owner
 
 
 def _parts(chains: Iterable[ListChange], render: Renderer, *, owner: str, buffer: int) -> Iterator[str]:
-    """Texts that each put so many rules at the ends of chains."""
+    """Texts that each put so many rules at the ends of chains.
+
+    Should somebody have taken the table away meanwhile, a part makes it again, and it says whose it is.
+    """
     lines: list[str] = []
     count = size = 0
     for change in chains:
-        head = f"table {FAMILIES[change.key.family]} {owner} {{\n\tchain {chain_name(change.key)} {{\n"
+        table = f'table {FAMILIES[change.key.family]} {owner} {{\n\tcomment "{MARK}"\n'
+        head = f"{table}\tchain {chain_name(change.key)} {{\n"
         opened = False
         for rule in _missing(change):
             text = str(render(change.key, rule))
