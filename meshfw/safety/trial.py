@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from meshfw import reconcile
 from meshfw.backend import Backend, Report
-from meshfw.errors import BackendError, MeshfwError, RolledBackError
+from meshfw.errors import BackendError, MeshfwError, RolledBackError, StateError
 from meshfw.model import Ruleset
 from meshfw.probe import Probe
 from meshfw.reconcile import Agree
@@ -174,7 +175,14 @@ class _Trial:
             reason = "a probe failed" if isinstance(error, RolledBackError) else "it failed, or was interrupted"
             settled(self._register, self.pending, reason, language=self._shop.language)
         except MeshfwError as failed:
-            again = (
-                f"it is tried again {'at' if self._confirm else 'by the next command after'} {at(self.pending.until)}"
-            )
+            again = "it is tried again by the next command, or by the agent"
+            if self._confirm is None:
+                self._hurry(self.pending)
+            else:
+                again = f"it is tried again at {at(self.pending.until)}"
             raise BackendError(f"{error}\n  and that couldn't be undone: {failed}", remedy=again) from error
+
+    def _hurry(self, pending: Pending) -> None:
+        """Have whoever comes next undo it, since no guard does: not only when its time would have been over."""
+        with suppress(StateError):  # then it's overdue when it is
+            self._register.write(msgspec.structs.replace(pending, until=time.time(), deadline=clock()))
