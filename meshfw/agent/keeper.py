@@ -116,7 +116,7 @@ class Keeper:
         """Take note of changes on trial that a restart of the machine ended. In a block of :meth:`alone`."""
         after_restart(self.shop.site, self.shop.warnings)
 
-    def apply(self, kept: Keeping, *, record: bool) -> Repair:
+    def apply(self, kept: Keeping, *, record: bool, meanwhile: Callable[[], object]) -> Repair:
         """Put in place what is newly wanted: undone where the probes fail after it. In a block of :meth:`alone`.
 
         Raises:
@@ -124,7 +124,7 @@ class Keeper:
             MeshfwError: as :func:`meshfw.reconcile.apply`.
         """
         begun = perf_counter()
-        report = guarded_apply(self.shop, self.backend, kept.fitted, declared=kept.declared).report
+        report = guarded_apply(self.shop, self.backend, kept.fitted, declared=kept.declared, meanwhile=meanwhile).report
         self.commits += report.commits
         if record:
             noted(self.shop, self.backend, kept.declared, report, reason=AGENT)

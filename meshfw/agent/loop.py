@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from math import inf
 from random import random
 from typing import Final
 
@@ -101,6 +102,7 @@ class Agent:
             formatter=self._shop.formatter,
             clock=self._clock,
             chance=self._chance,
+            alive=self._alive,
         )
 
     @property
@@ -150,14 +152,18 @@ class Agent:
 
     def step(self) -> None:
         """Wait for what comes first, and do what is then due."""
-        limit = self._voice.notifier.watchdog_interval or _LONGEST_WAIT
-        self._outside.beat(limit)
-        woken = self.ears.wait(self._schedule.left(limit))
-        self._voice.notifier.watchdog()
+        woken = self.ears.wait(self._schedule.left(self._alive()))
         bury_orphans()
         self._hear(woken)
         if not self._stopped:
             self._do_due()
+
+    def _alive(self) -> float:
+        """Give a sign of life; the seconds within which the next one has to come."""
+        limit = self._voice.notifier.watchdog_interval or _LONGEST_WAIT
+        self._outside.beat(limit)
+        self._voice.notifier.watchdog()
+        return limit
 
     def _do_due(self) -> None:
         for name in self._schedule.take():
@@ -311,8 +317,7 @@ class Agent:
         self._voice.note(source=wanted.origin)
         self._listen()
         if wanted.problem or self._demand.silent:
-            longest = _RETRY_LONGEST if wanted.problem else self._settings.resync
-            self._schedule.soon(_LOAD, min(self._settings.resync, longest))
+            self._schedule.soon(_LOAD, min(self._settings.resync, _RETRY_LONGEST if wanted.problem else inf))
         if self._kept is None:
             self._voice.note(phase=Phase.FAILING, healthy=False, reason=wanted.problem)
             return
@@ -362,10 +367,8 @@ class Agent:
             self._schedule.soon(_CHECK, self._settings.full_check)
 
     def _check(self) -> None:
-        if not self._settings.full_check:  # which was another when this became due
-            return
         self._plan_check()
-        if self._keeper is None or self._kept is None:
+        if not self._settings.full_check or self._keeper is None or self._kept is None:
             return
         if self._watchman.check(self._keeper, self._kept):
             self._schedule.soon(LOOK)

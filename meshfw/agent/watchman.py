@@ -34,6 +34,7 @@ _CULPRITS: Final = 16
 class Watchman:
     """Keeps a kernel to a ruleset, look by look; times are those of ``clock``, in seconds.
 
+    ``alive`` is called while something takes long.
     ``next_look`` is when to look again at the latest.
     """
 
@@ -46,12 +47,14 @@ class Watchman:
         formatter: Formatter,
         clock: Callable[[], float],
         chance: Callable[[], float],
+        alive: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._voice = voice
         self._past = past
         self._formatter = formatter
         self._clock = clock
+        self._alive = alive
         self._rivalry = Rivalry(settings, chance=chance)
         self._convergence = Convergence(settings.patience)
         self._kept: Keeping | None = None
@@ -151,7 +154,10 @@ class Watchman:
                 return True
             if self._past.moved():
                 return False
-            repair = keeper.repair(kept) if drifted else keeper.apply(kept, record=self._settings.last_good)
+            if drifted:
+                repair = keeper.repair(kept)
+            else:
+                repair = keeper.apply(kept, record=self._settings.last_good, meanwhile=self._alive)
             self._kept = kept
             self._past.seen()
         self._repaired(keeper, repair, drifted=drifted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -49,12 +50,13 @@ def guarded_apply(
     declared: Ruleset | None = None,
     confirm: float | None = None,
     agree: Agree | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Tried:
     """As ``reconcile.apply``, and undone unless the configuration's probes succeed; the instance lock is the caller's.
 
     With ``confirm`` what was changed then waits that many seconds for :func:`meshfw.safety.settling.confirm`, and is
     undone by a guard of its own. ``declared`` is what the sources say, where the host can't hold all of it. Where
-    nothing has to be changed there is no probe, no record and no guard.
+    nothing has to be changed there is no probe, no record and no guard. ``meanwhile`` is called while probes are asked.
 
     Raises:
         RolledBackError: a probe that worked before failed after the change, which was undone.
@@ -64,8 +66,7 @@ def guarded_apply(
     proofs = shop.proofs(backend)
     if confirm is None and not shop.config.safety.probes:
         return Tried(report=reconcile.apply(backend, ruleset, agree=agree, proofs=proofs))
-    trial = _Trial(shop, backend, ruleset if declared is None else declared, confirm=confirm)
-
+    trial = _Trial(shop, backend, ruleset if declared is None else declared, confirm=confirm, meanwhile=meanwhile)
     try:
         report = reconcile.apply(backend, ruleset, agree=agree, before=trial.begin, proofs=proofs)
         trial.probe()
@@ -81,13 +82,22 @@ def guarded_apply(
 class _Trial:
     """One change; ``pending`` is its record as long as one stands."""
 
-    def __init__(self, shop: Workshop, backend: Backend, declared: Ruleset, *, confirm: float | None) -> None:
+    def __init__(
+        self,
+        shop: Workshop,
+        backend: Backend,
+        declared: Ruleset,
+        *,
+        confirm: float | None,
+        meanwhile: Callable[[], object],
+    ) -> None:
         self.warnings: list[str] = []
         self.pending: Pending | None = None
         self._shop = shop
         self._backend = backend
         self._declared = declared
         self._confirm = confirm
+        self._meanwhile = meanwhile
         self._probes: tuple[Probe, ...] = ()
         self._old = Ruleset()
         self._register: Register = register_of(shop.site)
@@ -124,7 +134,7 @@ class _Trial:
             return ()
         from meshfw.safety.probing import failures  # with sockets and threads, which an idle apply doesn't load
 
-        return failures(self._shop.config.safety, probes, self._shop.site.netns)
+        return failures(self._shop.config.safety, probes, self._shop.site.netns, meanwhile=self._meanwhile)
 
     def _record(self) -> Pending:
         site, config, now = self._shop.site, self._shop.config, time.time()

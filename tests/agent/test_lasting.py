@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from meshfw.agent.demand import HELD, SOURCES, Demand
-from meshfw.agent.past import Past
+from meshfw.agent.past import AGENT, Past
 from meshfw.agent.status import Phase
 from meshfw.backend import Committed
 from meshfw.backends.instance import only_writer
 from meshfw.errors import BackendError
+from meshfw.model import Ruleset
 from meshfw.safety.settling import register_of
+from meshfw.states import State
 from meshfw.workshop import Workshop
 from tests.agent.world import RULES, Asked, World
 
@@ -52,20 +54,6 @@ def test_a_full_check_that_is_switched_on_by_a_reload_is_made(
     here.turn(0)
     here.turn(61)
     assert len(checks) == 1
-
-
-def test_options_that_the_backend_refuses_at_a_reload_are_told_of_and_the_old_ones_stay(
-    world: Callable[..., World], caplog: pytest.LogCaptureFixture
-) -> None:
-    here = world()
-    here.declare(*RULES[:1], more='[backend.memory]\nnative_sets = "x"\n')
-    here.agent.ears.say("reload")
-    here.turn(0)
-    assert any("the old one stays" in record.getMessage() for record in caplog.records)
-    here.undo()
-    here.turn(0)
-    here.turn(1)
-    assert here.stands()
 
 
 def test_sources_that_were_closed_are_not_listened_to_while_the_backend_cannot_be_opened(
@@ -212,3 +200,19 @@ def test_what_was_rejected_may_be_tried_again_after_another_declaration(tmp_path
     demand.reject()
     assert [origin(2), origin(2), origin(1), origin(2)] == [HELD, HELD, SOURCES, SOURCES]
     demand.close()
+
+
+def test_another_agent_is_a_rival_and_a_person_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    (tmp_path / "meshfw.toml").write_text('owner = "two"\n[[chain]]\nname = "a"\nrules = ["-j DROP"]\n')
+    shop = Workshop(Asked(str(tmp_path / "meshfw.toml"), backend="memory"))
+    past, declared = Past(shop.history), shop.rules()
+
+    def recorded(reason: str, ruleset: Ruleset) -> bool:
+        shop.history.record(State(owner="two", backend="memory", netns=None, ruleset=ruleset, time=1.0, reason=reason))
+        return past.moved()
+
+    assert not past.moved()
+    assert not recorded(AGENT, declared)
+    assert recorded("apply", Ruleset())
+    assert not past.moved()

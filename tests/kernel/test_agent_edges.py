@@ -63,3 +63,38 @@ def test_an_agent_that_ends_leaves_a_change_on_trial_to_its_guard(tools: None, n
         assert agent.rules() == 1
         assert agent.said("on trial")
         agent.until_rules(len(RULES))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        config(RULES[0]) + "[backend.nft]\nnonsense = true\n",
+        config(RULES[0], "-m u32 --u32 6&0xFF=1 -j DROP"),
+    ],
+    ids=["an option that there isn't", "a rule that nft can't hold"],
+)
+def test_what_the_backend_refuses_at_a_reload_is_told_of_and_the_old_rules_are_kept(
+    tools: None, netns: Netns, tmp_path: Path, bad: str
+) -> None:
+    with running(netns, tmp_path) as agent:
+        agent.wait_for("keeping the rules")
+        agent.file.write_text(bad, encoding="utf-8")
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for("the old one stays")
+        agent.flush()
+        agent.until_rules(len(RULES))
+
+
+def test_what_nft_cannot_hold_of_a_source_leaves_the_last_good_rules(tools: None, netns: Netns, tmp_path: Path) -> None:
+    source = tmp_path / "rules.v4"
+    source.write_text(dump(3), encoding="utf-8")
+    with running(netns, tmp_path, text=SOURCE) as agent:
+        agent.wait_for("keeping the rules")
+        until_drops(agent, 3)
+        source.write_text(
+            dump(3).replace("COMMIT", '-A INPUT -m u32 --u32 "6&0xFF=1" -j DROP\nCOMMIT'), encoding="utf-8"
+        )
+        agent.wait_for("u32")
+        agent.tool("nft", "flush", "table", "ip", "edge")
+        until_drops(agent, 3)
+        assert '"last good"' in agent.meshfw("status", "--json").stdout
