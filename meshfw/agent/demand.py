@@ -8,7 +8,7 @@ import msgspec
 
 from meshfw.agent.keeper import Keeper, Keeping
 from meshfw.agent.past import Past
-from meshfw.errors import ConfigError, MeshfwError, UnsupportedError
+from meshfw.errors import ConfigError, MeshfwError, PluginError, UnsupportedError
 from meshfw.model import Ruleset
 from meshfw.settings import AgentSettings
 from meshfw.source import Changes
@@ -55,6 +55,20 @@ class Demand:
         if self._sources is not None:
             self._sources.close()
             self._sources, self.changes = None, ()
+
+    def heard(self, number: int) -> bool:
+        """Whether a source, by its place among the :attr:`changes`, may say something else now.
+
+        Raises:
+            PluginError: it can't tell any more; the sources are closed, and opened anew by the next :meth:`load`.
+        """
+        if number >= len(self.changes):  # closed by what was heard in the same moment
+            return False
+        try:
+            return self.changes[number].drain()
+        except Exception as error:
+            self.close()
+            raise PluginError(f"a source can't tell of its changes any more: {error!r}") from error
 
     def reject(self) -> None:
         """What is declared now was tried and undone: don't give it again before it changes."""

@@ -10,17 +10,17 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from math import inf
 from random import random
 from typing import Final
 
 from meshfw import __version__
 from meshfw.agent.demand import Demand, rule_count
+from meshfw.agent.door import Door
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper, Keeping
 from meshfw.agent.orphans import bury_orphans
-from meshfw.agent.outside import Closable, Outside
+from meshfw.agent.outside import Outside
 from meshfw.agent.past import Past
 from meshfw.agent.renewal import renewed
 from meshfw.agent.schedule import Schedule
@@ -28,7 +28,7 @@ from meshfw.agent.status import Phase, Status
 from meshfw.agent.voice import Voice
 from meshfw.agent.watchman import Watchman
 from meshfw.backends.instance import namespace_identity
-from meshfw.errors import AgentError, ConfigError, LockError, MeshfwError, RolledBackError, VerifyError
+from meshfw.errors import ConfigError, LockError, MeshfwError, RolledBackError, VerifyError
 from meshfw.settings import AgentSettings, OnStop
 from meshfw.workshop import Where, Workshop
 
@@ -48,10 +48,6 @@ _ABSENT_PAUSE: Final = 1.0
 """Seconds between two looks for a namespace that isn't there: it's bare of rules from its first moment on."""
 
 _WORDS: Final[Mapping[int, str]] = {signal.SIGHUP: RELOAD, signal.SIGTERM: STOP, signal.SIGINT: STOP}
-
-
-def _shut() -> Closable:
-    return ExitStack()
 
 
 class Agent:
@@ -77,7 +73,7 @@ class Agent:
         self._voice = voice
         self._past = past
         self._outside = outside or Outside()
-        self._opened = _shut()
+        self._door = Door(self._outside, voice)
         self._clock = clock
         self._chance = chance
         self.ears = Ears()
@@ -171,7 +167,7 @@ class Agent:
 
     def close(self) -> None:
         """Give everything back; the rules stay."""
-        self._opened.close()
+        self._door.close()
         self._demand.close()
         if self._keeper is not None:
             self._keeper.close()
@@ -213,18 +209,33 @@ class Agent:
                 if self._config_changes.drain():
                     self._schedule.soon(RELOAD, _SETTLE)
             elif word.startswith(_SOURCE):
-                if self._demand.changes[int(word.split()[1])].drain():
-                    self._schedule.soon(_LOAD, _SETTLE)
+                self._hear_source(int(word.split()[1]))
             elif word == STOP:
                 self._stopped = True
             elif word in (RELOAD, LOOK):
                 self._watchman.forgive()
                 self._schedule.soon(word)
 
+    def _hear_source(self, number: int) -> None:
+        try:
+            if self._demand.heard(number):
+                self._schedule.soon(_LOAD, _SETTLE)
+        except (MeshfwError, OSError) as error:
+            self._listen()
+            self._failed(error, _LOAD)
+
     def _hear_kernel(self) -> None:
         if self._keeper is None or self._keeper.watch is None:
             return
-        for event in self._keeper.watch.events():
+        try:
+            events = self._keeper.watch.events()
+        except (MeshfwError, OSError) as error:  # it hears nothing more: all is opened anew
+            self._keeper.close()
+            self._keeper = None
+            self._listen()
+            self._failed(error, _OPEN)
+            return
+        for event in events:
             if event.generation:
                 self._voice.note(generation=event.generation)
             due = None if event.own else self._watchman.heard(event)
@@ -286,23 +297,10 @@ class Agent:
         self._voice.note(backend=keeper.backend.name)
         self._voice.once("namespace", "")
         self._watchman.begin()
-        self._open_door()
+        self._door.open(self)
         self._kept = None
         self._listen()
         self._schedule.soon(_LOAD)
-
-    def _open_door(self) -> None:
-        """Let others ask, at a place that goes by the namespace; that nobody can ask is no reason not to work."""
-        self._opened.close()
-        try:
-            self._opened = self._outside.door(self) or _shut()
-            self._voice.once("door", "")
-        except AgentError:
-            if not self._voice.status.reconciled:
-                raise  # another agent is at work
-            self._voice.once("door", "another agent answers for this owner here")
-        except (MeshfwError, OSError) as error:
-            self._voice.once("door", f"nobody can ask this agent: {error}")
 
     def _load(self) -> None:
         """Ask the sources, and look whether the kernel holds what they say."""

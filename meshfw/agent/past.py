@@ -41,6 +41,11 @@ class Past:
         except StateError:
             return None
 
+    def refuses(self, declared: Ruleset) -> bool:
+        """Whether these very rules were rolled back, or undone: asked right before they are applied."""
+        hold = self._history.held()
+        return hold is not None and digest(declared) == hold.against and self.held(declared) is not None
+
     def moved(self) -> bool:
         """Whether a person has applied since this agent did, or since this was last asked; another agent is a rival."""
         newest = self._history.newest()

@@ -12,10 +12,10 @@ import pytest
 from meshfw.agent.demand import HELD, SOURCES, Demand
 from meshfw.agent.past import AGENT, Past
 from meshfw.agent.status import Phase
-from meshfw.backend import Committed
+from meshfw.backend import Committed, Event
 from meshfw.backends.instance import only_writer
-from meshfw.errors import BackendError
-from meshfw.model import Ruleset
+from meshfw.errors import BackendError, KernelError
+from meshfw.model import Family, Ruleset
 from meshfw.safety.settling import register_of
 from meshfw.states import State
 from meshfw.workshop import Workshop
@@ -75,6 +75,59 @@ def test_sources_that_were_closed_are_not_listened_to_while_the_backend_cannot_b
     here.turn(2.0)
     here.turn(0.0)
     assert here.phase() is Phase.WATCHING
+
+
+class Broken:
+    """What listens, and can't say any more what it heard."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Always readable."""
+        return self.descriptor
+
+    def drain(self) -> bool:
+        """A defect of a plugin's."""
+        raise RuntimeError("lost")
+
+    def events(self) -> tuple[Event, ...]:
+        """What the kernel refuses."""
+        raise KernelError("no room", errno=105, backend="memory")
+
+
+def test_a_source_that_cannot_tell_of_changes_any_more_is_opened_anew(
+    world: Callable[..., World], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "rules.v4").write_text(DUMP.format(1), encoding="utf-8")
+    here = world(agent=SOURCE.format("rules.v4"))
+    here.agent._demand.changes = (Broken(),)
+    here.agent._listen()
+    here.turn(0)
+    assert any("can't tell of its changes" in record.getMessage() for record in caplog.records)
+    here.turn(2)
+    here.turn(0)
+    assert here.phase() is Phase.WATCHING
+    (tmp_path / "rules.v4").write_text(DUMP.format(77), encoding="utf-8")
+    here.turn(0)
+    here.turn(1)
+    assert "-s 10.0.0.77" in here.kernel.text(Family.IPV4)
+
+
+def test_a_watch_that_fails_is_made_anew(world: Callable[..., World]) -> None:
+    here = world()
+    assert here.agent._keeper is not None
+    here.agent._keeper.watch = Broken()
+    here.agent._listen()
+    here.turn(0)
+    assert here.phase() is Phase.FAILING
+    here.turn(2)
+    here.turn(0)
+    assert here.phase() is Phase.WATCHING
+    here.undo()
+    here.turn(0)
+    here.turn(1)
+    assert here.stands()
 
 
 def test_who_is_forgiven_is_no_rival_any_more_in_the_status_either(world: Callable[..., World]) -> None:

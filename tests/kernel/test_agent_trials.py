@@ -207,3 +207,31 @@ def test_a_forced_change_that_takes_most_rules_away_is_kept(tools: None, netns: 
         assert agent.rules() == 2
         agent.flush()
         agent.until_rules(2)
+
+
+def plain(*rules: str) -> str:
+    """A configuration that is read back from the kernel as it was declared."""
+    text = text_of(*rules).replace('name = "input"', 'name = "input"\nfamilies = "ipv4"')
+    return text.replace('hook = "input"', 'hook = "input", rank = 1')
+
+
+def test_an_agent_that_reads_its_configuration_during_a_trial_does_not_make_the_undone_change(
+    tools: None, netns: Netns, tmp_path: Path
+) -> None:
+    name = tmp_path / "room"  # which lasts, so that a hold is kept for it
+    name.symlink_to(netns.path)
+    place = Netns.__new__(Netns)
+    place.__dict__.update(netns.__dict__, path=str(name))
+    with running(place, tmp_path, text=plain(*RULES)) as agent:
+        agent.wait_for("keeping the rules")
+        agent.file.write_text(plain(RULES[0]), encoding="utf-8")
+        assert agent.meshfw("apply", "--confirm", "3").returncode == 0
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for("read anew")
+        agent.until_rules(len(RULES))
+        time.sleep(2)
+        assert agent.rules() == len(RULES)
+        agent.process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        assert agent.rules() == len(RULES)
+        assert len(agent.said("applied")) == 1  # at the start, and not even for a moment after the undoing
