@@ -16,8 +16,8 @@ from meshfw.backend import Backend, Outcome, Report, Watch
 from meshfw.backends.instance import namespace_identity, only_writer
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
-from meshfw.safety.pending import Pending
-from meshfw.safety.settling import after_restart, on_trial, settle
+from meshfw.safety.pending import Pending, on_trial
+from meshfw.safety.settling import after_restart, settle
 from meshfw.safety.trial import guarded_apply
 from meshfw.workshop import Workshop
 
