@@ -18,7 +18,7 @@ import msgspec
 
 from meshfw.backend import Site
 from meshfw.backends.instance import Namespace, namespace_of
-from meshfw.backends.remembered import state_directory
+from meshfw.backends.remembered import lasting_netns, state_directory
 from meshfw.errors import StateError
 from meshfw.files.kept import OddFileError, opened_directory, read_kept, write_kept
 from meshfw.history import KEEP
@@ -231,13 +231,8 @@ def of_other_boots(owner: str, netns: str | None, *, namespace: Namespace) -> It
         )
         with suppress(StateError):
             found = register.of_any_boot()
-            if found is not None and found.boot != namespace.boot_id and found.netns == lasting(netns):
+            if found is not None and found.boot != namespace.boot_id and found.netns == lasting_netns(netns):
                 yield register, found
-
-
-def lasting(netns: str | None) -> str | None:
-    """The name of a namespace wherever one stands: a path that begins at the root."""
-    return os.path.abspath(netns) if netns and "/" in netns else netns
 
 
 _RECORD: Final = re.compile(r"([a-z][a-z0-9]*)-([0-9]+)-([0-9]+)\.pending")
