@@ -86,9 +86,11 @@ def test_what_stood_before_the_first_apply_comes_back(inn: Inn) -> None:
     inn.tool("iptables-nft -A INPUT -s 10.9.9.9 -j DROP")
     untouched = inn.everything()
     applied(inn, ONE)
-    inn("rollback")
+    said = inn("rollback")
+    assert "state 1 has no rules: nothing of inn's will stand" in said.err
     assert inn.everything() == untouched
     assert inn.rules() == []
+    assert "no rules" not in inn("rollback").err
 
 
 def test_an_older_meshfw_s_rules_come_back_too(inn: Inn) -> None:

@@ -143,9 +143,14 @@ def test_nothing_else_is_written_while_a_change_is_on_trial(host: Host) -> None:
 
 
 def test_without_a_change_there_is_nothing_to_confirm(host: Host) -> None:
+    host.declare(OLD, head="agent.follow = false")
+    code, said = host.meshfw("apply", "--confirm", LONG)
+    assert (code, said) == (0, "nothing to do (nft)\nso nothing is on trial\n")
     host.declare(OLD)
     code, said = host.meshfw("apply", "--confirm", LONG)
-    assert (code, said) == (0, "nothing to do (nft)\n")
+    followed = "an agent that follows the configuration's file may have applied it already (follow = false)"
+    assert (code, said) == (0, f"nothing to do (nft)\nso nothing is on trial; {followed}\n")
+    assert host.meshfw("apply") == (0, "nothing to do (nft)\n")
     assert (host.register.stamp(), host.guards()) == (None, [])
     code, said = host.meshfw("confirm")
     assert code == 1
@@ -397,7 +402,7 @@ def test_an_idle_apply_asks_no_probe_and_spawns_nothing(host: Host, tmp_path: Pa
     assert told.exists()
     told.unlink()
     with ProcessCounter() as counter:
-        assert host.meshfw("apply", "--confirm", LONG) == (0, "nothing to do (nft)\n")
+        assert host.meshfw("apply", "--confirm", LONG)[0] == 0
         assert host.meshfw("apply") == (0, "nothing to do (nft)\n")
         assert host.meshfw("check")[0] == 0
     assert counter.count.forks == 0
