@@ -242,8 +242,10 @@ def _target(history: History, newest: Entry, number: int | None) -> Entry:
     return found
 
 
-def restore(shop: Workshop, *, timeout: float) -> Applied | None:
+def restore(shop: Workshop, *, timeout: float, stood: bool = False) -> Applied | None:
     """Make the kernel hold the held or the last good state, without asking any source; None where nothing is wanted.
+
+    ``stood`` says that it stood there: what the backend, whose options may not be known, has against it is a warning.
 
     Raises:
         MeshfwError: as :func:`writing` and :func:`put`.
@@ -255,7 +257,7 @@ def restore(shop: Workshop, *, timeout: float) -> Applied | None:
         return None
     shop.prefer(state.backend)
     with writing(shop, timeout=timeout) as backend:
-        report = reconcile.apply(backend, shop.fitted(state.ruleset, backend))
+        report = reconcile.apply(backend, shop.fitted(state.ruleset, backend), stood=stood)
         shop.remember(backend)
     return Applied(report=report)
 
