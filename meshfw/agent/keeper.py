@@ -16,8 +16,8 @@ from meshfw.backend import Backend, Outcome, Report, Watch
 from meshfw.backends.instance import namespace_identity, only_writer
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
-from meshfw.safety.pending import Pending, at
-from meshfw.safety.settling import after_restart, find_pending, on_trial, register_of, settle
+from meshfw.safety.pending import Pending, at, on_trial, register_of
+from meshfw.safety.settling import after_restart, find_pending, settle
 from meshfw.safety.trial import guarded_apply
 from meshfw.workshop import Workshop
 

@@ -20,8 +20,8 @@ from meshfw.errors import BackendError, MeshfwError, RolledBackError, StateError
 from meshfw.model import Ruleset
 from meshfw.probe import Probe
 from meshfw.reconcile import Agree
-from meshfw.safety.pending import Pending, Register, at, clock, lasting
-from meshfw.safety.settling import put_back, register_of, settled
+from meshfw.safety.pending import Pending, Register, at, clock, lasting, register_of
+from meshfw.safety.settling import put_back, settled
 from meshfw.snapshot import Snapshot
 from meshfw.states import State, digest, format_state
 from meshfw.workshop import Workshop

@@ -16,7 +16,7 @@ from meshfw.backend import Committed, Event
 from meshfw.backends.instance import only_writer
 from meshfw.errors import BackendError, KernelError
 from meshfw.model import Family, Ruleset
-from meshfw.safety.settling import register_of
+from meshfw.safety.pending import register_of
 from meshfw.states import State
 from meshfw.workshop import Workshop
 from tests.agent.world import RULES, Asked, World
