@@ -15,7 +15,7 @@ from random import random
 from typing import Final
 
 from meshfw import __version__
-from meshfw.agent.demand import Demand, Wanted, rule_count
+from meshfw.agent.demand import Demand, Wanted
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper, Keeping
 from meshfw.agent.orphans import bury_orphans
@@ -301,8 +301,9 @@ class Agent:
             except MeshfwError as error:
                 self._failed(error, _LOAD)
                 return
-            counts = (rule_count(kept.fitted), len(kept.fitted.chains), len(kept.fitted.sets))
-            self._voice.note(rules=counts[0], chains=counts[1], sets=counts[2])
+            fitted = kept.fitted
+            rules = sum(len(chain.rules) for chain in fitted.chains)
+            self._voice.note(rules=rules, chains=len(fitted.chains), sets=len(fitted.sets))
         self._schedule.soon(LOOK)
 
     # --- looking and repairing ---
