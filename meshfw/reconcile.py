@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfw.backend import Backend, Narrowing, Observed, Outcome, Report, Unsupported
-from meshfw.errors import ConcurrentChangeError, UnsupportedError, VerifyError
+from meshfw.errors import ConcurrentChangeError, MeshfwError, UnsupportedError, VerifyError
 from meshfw.expansion import expand
 from meshfw.model import Ruleset
 from meshfw.plan import Plan, diff
@@ -80,11 +80,10 @@ def apply(
     report = idle(backend, ruleset)
     if report is not None:
         return report
-    cache = backend.cache
     wanted, warnings = checked(backend, ruleset, stood=stood)
     if agree is None and _is_proven(backend, wanted, proofs, declared=ruleset):
         return Report(outcome=Outcome.IDLE, backend=backend.name, cache=KEPT, warnings=warnings)
-    observed, state, known = _look(backend)
+    observed, reason, known = _look(backend)
     first = todo = _difference(backend, observed, wanted)
     if agree is not None:
         agree(observed.snapshot, todo)
@@ -94,10 +93,7 @@ def apply(
     notes: list[str] = []
     while todo:
         if commits == ATTEMPTS or refusals == ATTEMPTS + PATIENCE:
-            cache.drop("the kernel differed after a commit")
-            if not commits:
-                raise ConcurrentChangeError("somebody else keeps writing; nothing was changed", backend=backend.name)
-            raise VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
+            raise _given_up(backend, todo, commits)
         fresh = commits == refusals == 0
         insist = refusals >= PATIENCE and agree is None  # nobody has agreed to what such a commit meets
         observed, committed = _commit(
@@ -114,11 +110,19 @@ def apply(
     return Report(
         outcome=Outcome.CHANGED if commits else Outcome.CLEAN,
         backend=backend.name,
-        cache=state,
+        cache=reason,
         plan=first if commits else todo,
         commits=commits,
         warnings=(*warnings, *notes),
     )
+
+
+def _given_up(backend: Backend, todo: Plan, commits: int) -> MeshfwError:
+    """What apply ends with where the kernel keeps differing, or where nobody lets it write; nothing is known then."""
+    backend.cache.drop("the kernel differed after a commit")
+    if not commits:
+        return ConcurrentChangeError("somebody else keeps writing; nothing was changed", backend=backend.name)
+    return VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
 
 
 def idle(backend: Backend, ruleset: Ruleset) -> Report | None:

@@ -134,6 +134,7 @@ def test_a_memory_backend_alone_narrows_what_needs_more() -> None:
         "counters_survive",
         "native_tampering_is_repaired",
         "foreign_rules_stay",
+        "moved_names_every_list_that_differs",
     }
     assert [entry.law for entry in made.laws] == [law.name for law in LAWS]
     assert all(entry.says.endswith(".") for entry in made.laws)
@@ -190,6 +191,7 @@ class TestNarrowBackend(BackendLaws):
             "fingerprint_moves_with_every_write": unable,
             "fingerprint_is_of_what_was_read": unable,
             "stale_commit_is_refused": unable,
+            "moved_names_every_list_that_differs": "the backend can't tell which lists others changed",
             "watch_tells_of_foreign_writes": deaf,
             "own_commits_are_own": deaf,
             "closing_ends_the_watch": deaf,

@@ -16,8 +16,8 @@ from meshfw.backend import Backend, Outcome, Report, Watch
 from meshfw.backends.instance import namespace_identity, only_writer
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
-from meshfw.safety.pending import Pending, on_trial
-from meshfw.safety.settling import after_restart, settle
+from meshfw.safety.pending import Pending, at, on_trial, register_of
+from meshfw.safety.settling import after_restart, find_pending, settle
 from meshfw.safety.trial import guarded_apply
 from meshfw.workshop import Workshop
 
@@ -75,8 +75,14 @@ class Keeper:
         return namespace_identity(self.shop.site.netns) != self._identity
 
     def keeping(self, declared: Ruleset) -> Keeping:
-        """What of the declared rules is to be kept here."""
-        return Keeping(declared, self.shop.fitted(declared, self.backend))
+        """What of the declared rules is to be kept here.
+
+        Raises:
+            ConfigError, UnsupportedError: the host or the backend can't hold them.
+        """
+        fitted = self.shop.fitted(declared, self.backend)
+        reconcile.checked(self.backend, fitted)
+        return Keeping(declared, fitted)
 
     def idle(self, kept: Keeping) -> bool:
         """Whether the kernel is known to hold the ruleset still: asks for the fingerprint, reads and locks nothing."""
@@ -98,6 +104,10 @@ class Keeper:
         """Whether somebody's change may be on trial; asks the file system alone."""
         return on_trial(self.shop.site)
 
+    def pending(self) -> Pending | None:
+        """The change on trial, read without the lock: whoever tries one may hold that while his probes are asked."""
+        return find_pending(register_of(self.shop.site), self.shop.warnings)
+
     def settle(self) -> Pending | None:
         """Undo a change on trial whose time is over; the one whose time isn't. In a block of :meth:`alone`."""
         return settle(self.shop.site, self.shop.warnings)
@@ -106,7 +116,7 @@ class Keeper:
         """Take note of changes on trial that a restart of the machine ended. In a block of :meth:`alone`."""
         after_restart(self.shop.site, self.shop.warnings)
 
-    def apply(self, kept: Keeping, *, record: bool) -> Repair:
+    def apply(self, kept: Keeping, *, record: bool, meanwhile: Callable[[], object]) -> Repair:
         """Put in place what is newly wanted: undone where the probes fail after it. In a block of :meth:`alone`.
 
         Raises:
@@ -114,7 +124,7 @@ class Keeper:
             MeshfwError: as :func:`meshfw.reconcile.apply`.
         """
         begun = perf_counter()
-        report = guarded_apply(self.shop, self.backend, kept.fitted, declared=kept.declared).report
+        report = guarded_apply(self.shop, self.backend, kept.fitted, declared=kept.declared, meanwhile=meanwhile).report
         self.commits += report.commits
         if record:
             noted(self.shop, self.backend, kept.declared, report, reason=AGENT)
@@ -129,19 +139,23 @@ class Keeper:
         self.commits += report.commits
         return Repair(report, perf_counter() - begun)
 
-    def clean(self) -> None:
-        """Take all of ours away. In a block of :meth:`alone`."""
+    def clean(self) -> str:
+        """Take all of ours away; why not, where a change is on trial. In a block of :meth:`alone`."""
+        pending = self.settle()
+        if pending is not None:  # its guard would bring back what stood before
+            return f"a change is on trial until {at(pending.until)}"
         reconcile.apply(self.backend, Ruleset())
+        return ""
 
     # --- cross-checking ---
 
-    def cross_check(self, kept: Keeping, *, lines: Callable[[Plan], tuple[str, ...]]) -> tuple[str, ...]:
+    def cross_check(self, kept: Keeping, *, lines: Callable[[Plan], tuple[str, ...]]) -> tuple[str, ...] | None:
         """What a second reader, who knows nothing yet and asks the tools, finds amiss where the first finds nothing.
 
-        Empty where they agree, and where somebody wrote meanwhile, so that nobody can say who is right.
+        None where somebody wrote meanwhile, so that nobody can say who is right.
         """
         if not self.backend.capabilities.kernel or not self.idle(kept):
-            return ()
+            return None
         with self.shop.backend() as other:
             found = lines(reconcile.plan(other, kept.fitted))
-        return found if self.idle(kept) else ()
+        return found if self.idle(kept) else None

@@ -16,6 +16,8 @@ from meshfw.plan import Plan
 
 _DRIFTS: Final = 20
 """Repairs that the status remembers."""
+_TOPICS: Final = 1000
+"""Matters of which it's remembered that they were told."""
 _LINES: Final = 20
 """Lines of a plan that are told of each."""
 
@@ -105,14 +107,23 @@ class Voice:
 
     def once(self, topic: str, message: str, **fields: object) -> None:
         """A warning that is said again only when it changes; an empty message: no longer the matter."""
-        before = self._said.get(topic, "")
+        before = self._said.pop(topic, "")
+        if message:
+            self._said[topic] = message  # behind all others: the one that was longest not the matter is forgotten first
+            if len(self._said) > _TOPICS:
+                del self._said[next(iter(self._said))]
         if message == before:
             return
-        self._said[topic] = message
         if message:
             self._log.warning(message, extra=fields)
         else:
             self._log.info("over: %s", before, extra=fields)
+
+    def told(self, warnings: list[str]) -> None:
+        """Say what was collected, each once, and empty the list: it would grow for as long as the agent runs."""
+        for warning in warnings:
+            self.once(warning, warning)
+        warnings.clear()
 
     def heard(self, event: Event) -> None:
         """A write of somebody else's."""

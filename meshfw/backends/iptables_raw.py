@@ -206,16 +206,13 @@ class NftReader:
                 self._marked = (look, digest)
 
     def later(self, look: Look) -> Look | None:
-        """By the digest, which is quicker than a reading by half.
-
-        Should others write meanwhile, its parts are of several moments; but the stamp is from before them all, so the
-        next question asks again.
-        """
+        """By the digest, which is quicker than a reading by half; None where others write meanwhile."""
         if self._marked is None or self._marked[0] is not look:
             self._marked = None
             return None
         before = self._netlink.settled()
-        if tables_digest(self._netlink, self._owner) != self._marked[1]:
+        same = tables_digest(self._netlink, self._owner) == self._marked[1]
+        if not same or self._netlink.settled() != before:  # or its parts may be of several moments
             return None
         now = Look(before, look.tables)
         self._marked = (now, self._marked[1])

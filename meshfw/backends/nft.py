@@ -200,6 +200,8 @@ class NftBackend:
                 done = self._write_few(transaction, before if based_on is not None else None)
                 if done is None:
                     run_steps(transaction, self._nft, self._netlink, owner=self._owner, before=before)
+                    if self._edits.prepared(transaction) is not None:
+                        self._edits.distrust()  # the batch was refused, and the same by libnftables wasn't
                 own.made = len(transaction.steps)
         finally:
             self.cache.costs.commits += 1
@@ -227,8 +229,7 @@ class NftBackend:
         if written.stale:
             raise ConcurrentChangeError("somebody else wrote since the rules were read", backend=NAME)
         if written.refusals:
-            self._edits.distrust()  # the same text by libnftables works, or says in its own words why not
-            return None
+            return None  # the same text by libnftables works, or says in its own words why not
         found = self._edits.outcome(prepared, written)
         if found is None and not written.lost:
             self._edits.distrust()  # the kernel holds something else than what it was given: all is read again

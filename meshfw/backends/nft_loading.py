@@ -122,24 +122,30 @@ def _cost(text: str) -> int:
 
 
 def _declared(family: Family, chains: Iterable[ListChange], plan: Plan, *, owner: str, present: bool) -> str:
-    """The table, its new sets and its new chains, empty: what the rules name."""
-    lines = [f"table {FAMILIES[family]} {owner} {{\n"]
-    if not present:
-        lines.append(f'\tcomment "{MARK}"\n')
+    """The table, its new sets and its new chains, empty: what the rules name; nothing where all of that stands.
+
+    A transaction that changes nothing isn't counted by the kernel, and each of ours must be, or another's is taken for
+    it.
+    """
+    lines = [] if present else [f'\tcomment "{MARK}"\n']
     for change in plan.sets:
         if change.key[0] is family and change.old is None and change.new is not None:
             lines.extend(set_block(change.new))
     names = [chain_name(change.key) for change in chains if change.key.family is family and change.old is None]
     lines.extend(f"\tchain {name} {{\n\t}}\n" for name in names)
-    return "".join((*lines, "}\n"))
+    return "".join((f"table {FAMILIES[family]} {owner} {{\n", *lines, "}\n")) if lines else ""
 
 
 def _parts(chains: Iterable[ListChange], render: Renderer, *, owner: str, buffer: int) -> Iterator[str]:
-    """Texts that each put so many rules at the ends of chains."""
+    """Texts that each put so many rules at the ends of chains.
+
+    Should somebody have taken the table away meanwhile, a part makes it again, and it says whose it is.
+    """
     lines: list[str] = []
     count = size = 0
     for change in chains:
-        head = f"table {FAMILIES[change.key.family]} {owner} {{\n\tchain {chain_name(change.key)} {{\n"
+        table = f'table {FAMILIES[change.key.family]} {owner} {{\n\tcomment "{MARK}"\n'
+        head = f"{table}\tchain {chain_name(change.key)} {{\n"
         opened = False
         for rule in _missing(change):
             text = str(render(change.key, rule))

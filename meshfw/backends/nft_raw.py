@@ -32,6 +32,8 @@ _READS: Final = 5
 _UNKNOWN: Final = -1
 _NAMES: Final = frozenset(FAMILIES.values())
 
+_UNREAD: Final = b""
+"""What stands for the digest of a chain that a commit of ours has touched: it equals none."""
 _KEPT: Final = 3
 """Fingerprints of which the digests of single chains are known."""
 REST: Final = ""
@@ -61,19 +63,26 @@ class OwnTables:
         self._before: dict[Fingerprint, Mapping[_Chain, bytes]] = {}
 
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of now."""
+        """The fingerprint of now; a new one where others never let a whole reading happen."""
         generation = self._netlink.generation()
         if generation == self._generation:
             if not self._whole:
                 self._rest()
             return self._print
-        return self.at(self._netlink.settled())
+        for _ in range(_READS):
+            found = self.at(generation := self._netlink.settled())
+            if self._netlink.settled() == generation:
+                return found
+        self._whole, self._rules = b"", {}
+        self._move()
+        return self._print
 
     def at(self, generation: int) -> Fingerprint:
         """The fingerprint for a generation.
 
         Somebody may have written since, while this reads. Then it isn't that of one moment; but the generation that is
-        kept with it is too old, so the next question reads again.
+        kept with it is too old, so the next question reads again, and whoever goes by it asks for the generation once
+        more.
         """
         if generation != self._generation:
             known, self._rules, self._rested = self._whole, {}, False
@@ -85,31 +94,31 @@ class OwnTables:
         return self._print
 
     def moved(self, since: Fingerprint) -> tuple[ListKey, ...] | None:
-        """The lists whose bytes, handles among them, aren't known to be those of an earlier fingerprint, or are gone.
+        """The lists whose bytes, handles among them, aren't known to be those of an earlier fingerprint.
 
-        None where more than lists may differ: sets, or what others put into our tables.
+        None where more than lists may differ: sets, what others put into our tables, and chains that came or went,
+        since the table counts what stands in it and no more: something else may have come for one that went.
         """
         before, now = self._before.get(since), self._before.get(self._print)
-        if not before or not now:
+        if not before or not now or before.keys() != now.keys():
             return None
-        if any(before.get(key) != now.get(key) for key in {*before, *now} if key[1] == REST):
+        if any(before[key] != now[key] for key in now if key[1] == REST):
             return None
         families = {name: family for family, name in FAMILIES.items()}
-        keys = []
-        for table, chain in sorted({*before, *now}):
-            if chain != REST and before.get((table, chain)) != now.get((table, chain)):
-                key = list_key(families[table], chain)
-                if key is None:
-                    return None
-                keys.append(key)
-        return tuple(keys)
+        found = [
+            list_key(families[table], chain)
+            for table, chain in sorted(now)
+            if before[table, chain] != now[table, chain]
+        ]
+        return None if None in found else tuple(key for key in found if key is not None)
 
-    def _note(self) -> None:
-        """Keep what is known of the chains at this fingerprint, and at a few before it."""
+    def _note(self, unread: Iterable[_Chain] = ()) -> None:
+        """Keep what is known of the chains at this fingerprint, and at a few before it; of those unread their names."""
         self._before.pop(self._print, None)
         while len(self._before) >= _KEPT:
             del self._before[next(iter(self._before))]
-        self._before[self._print] = {key: self._heads[key] + digest for key, digest in self._rules.items()}
+        known = {key: self._heads[key] + digest for key, digest in self._rules.items()}
+        self._before[self._print] = {**dict.fromkeys(unread, _UNREAD), **known}
 
     def committed(self, generation: int | None, plan: Plan) -> Fingerprint:
         """The fingerprint after a commit of ours; a generation where nobody else wrote since it was planned."""
@@ -126,7 +135,7 @@ class OwnTables:
         self._rules = {
             chain: digest for chain, digest in self._rules.items() if chain not in touched and chain[0] not in rebuilt
         }
-        self._note()
+        self._note(touched)
         return self._print
 
     def digest(self) -> str | None:

@@ -1,6 +1,6 @@
 """What stands in our own tables, in the model's terms: read by meaning as JSON, or proven as the text that we wrote.
 
-A few lists are listed one by one, many by the table that they stand in.
+A few lists are listed one by one, many by the table that they stand in, unless it's so large that this takes longer.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from meshfw.backends.nft_text import chain_name
 from meshfw.errors import KernelError
 from meshfw.kernel.libnftables import Libnftables, Numeric
 from meshfw.kernel.netlink import TABLE_DORMANT, Nfnetlink
+from meshfw.kernel.nfdigest import sets_count
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Policy, SetKey
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
 _NUMERIC: Final = Numeric.PROTOCOL | Numeric.PRIORITY
 _FEW: Final = 32
-"""Up to so many changed chains of a family are listed one by one; more, by listing the table."""
-_SMALL: Final = 2000
-"""Below so many rules a whole new table is listed at once; above, the kernel's dump of a table is quadratic."""
+"""Up to so many changed chains of a family are listed one by one, unless they are all there are."""
+_CALL_SQUARE: Final = 800_000
+"""The square of the rules of a table over which the kernel's dump of it, which is quadratic, takes one call longer."""
 _FAMILIES: Final = {name: family for family, name in FAMILIES.items()}
 
 
@@ -47,20 +48,23 @@ class Reading:
         listing = Listing()
         present = self._present(listing)
         unlistable = frozenset(listing.broken)  # by now the tables with flags
-        policies = self._chains(listing, present)
+        policies, sizes = self._chains(listing, present)
         reader = JsonReader(listing, language=self._language)
         rules: dict[ListKey, tuple[ObservedRule, ...]] = {}
         if keys is None:
             for family in present:
                 if family in unlistable:
                     continue
-                rules.update(reader.rules(self._list(f"list table {FAMILIES[family]} {self._owner}")))
+                mine = [key for key in policies if key.family is family]
+                rules.update(self._read_family(family, mine, reader, size=sizes[family]))
                 held = any(key.family is family for key in policies) or any(key[0] is family for key in listing.sets)
                 if not held:
                     listing.broken.setdefault(family, "an empty table was left behind")
         else:
-            wanted = [key for key in keys if not isinstance(key, tuple) and key in policies]
-            rules.update(self._prove(wanted, policies, expected))
+            wanted = [
+                key for key in keys if not isinstance(key, tuple) and key in policies and key.family not in unlistable
+            ]
+            rules.update(self._prove(wanted, policies, expected, sizes=sizes))
             for key in wanted:
                 if key not in rules:
                     table = f"{FAMILIES[key.family]} {self._owner}"
@@ -70,6 +74,24 @@ class Reading:
         for key, allowed in policies.items():
             listing.lists[key] = ObservedList(key, rules.get(key, ()), allowed)
         return Snapshot(listing.lists, listing.sets, listing.broken)
+
+    def _read_family(
+        self, family: Family, mine: Collection[ListKey], reader: JsonReader, *, size: int
+    ) -> dict[ListKey, tuple[ObservedRule, ...]]:
+        """All that stands in a family's table: at once, or chain by chain where that is quicker."""
+        table = f"{FAMILIES[family]} {self._owner}"
+        if not mine or self._at_once(mine, size=size) or not self._holds_no_more(family, mine):
+            return reader.rules(self._list(f"list table {table}"))
+        reader.rules(self._list(f"list sets table {table}"))
+        return dict(
+            item for key in mine for item in reader.rules(self._list(f"list chain {table} {chain_name(key)}")).items()
+        )
+
+    def _holds_no_more(self, family: Family, mine: Collection[ListKey]) -> bool:
+        """Whether a family's table holds but these lists and sets: else it has to be listed whole to say what."""
+        word = FAMILIES[family]
+        used = sum(table.use for table in self._netlink.tables(word) if table.name == self._owner)
+        return used == len(mine) + sets_count(self._netlink, word, self._owner)
 
     def _present(self, listing: Listing) -> tuple[Family, ...]:
         """The families whose table of ours stands."""
@@ -85,29 +107,39 @@ class Reading:
                     listing.broken[family] = f"the table was made {what}"
         return tuple(present)
 
-    def _chains(self, listing: Listing, present: Collection[Family]) -> dict[ListKey, frozenset[Policy]]:
+    def _chains(
+        self, listing: Listing, present: Collection[Family]
+    ) -> tuple[dict[ListKey, frozenset[Policy]], dict[Family, int]]:
+        """The lists that stand, with their policies; and about how many rules do in each family."""
         policies = {}
+        sizes = dict.fromkeys(present, 0)
         for family in present:
             for chain in self._netlink.chains(FAMILIES[family]):
                 if chain.table != self._owner:
                     continue
+                sizes[family] += chain.use
                 state = chain_state(chain, family)
                 if isinstance(state, str):
                     listing.broken.setdefault(family, state)
                 else:
                     policies[state[0]] = state[1]
-        return policies
+        return policies, sizes
 
     def _list(self, command: str) -> str:
         return self._nft.run(command, json_output=True, numeric=_NUMERIC)
 
     @staticmethod
-    def _whole(family: Family, mine: Collection[ListKey], standing: Iterable[ListKey]) -> bool:
-        """Whether these are all the lists that stand in the family's table."""
-        return sum(key.family is family for key in standing) == len(mine)
+    def _at_once(mine: Collection[ListKey], *, size: int) -> bool:
+        """Whether to list a whole table, of so many rules, is quicker than to list these lists of it one by one."""
+        return len(mine) > 1 and size**2 <= len(mine) * _CALL_SQUARE
 
     def _prove(
-        self, keys: Iterable[ListKey], standing: Collection[ListKey], expected: Mapping[ListKey, Expected]
+        self,
+        keys: Iterable[ListKey],
+        standing: Collection[ListKey],
+        expected: Mapping[ListKey, Expected],
+        *,
+        sizes: Mapping[Family, int],
     ) -> dict[ListKey, tuple[ObservedRule, ...]]:
         """The lists whose text is what our own last commit left; the others are left to be read by meaning."""
         found: dict[ListKey, tuple[ObservedRule, ...]] = {}
@@ -115,14 +147,15 @@ class Reading:
             mine = [key for key in keys if key.family is family and key in expected]
             table = f"{FAMILIES[family]} {self._owner}"
             bodies: dict[str, str] = {}
-            size = sum(len(expected[key].rules) for key in mine)
-            if len(mine) > _FEW or (len(mine) > 1 and size < _SMALL and self._whole(family, mine, standing)):
+            many = len(mine) > _FEW or sum(key.family is family for key in standing) == len(mine)
+            if many and self._at_once(mine, size=sizes.get(family, 0)):
                 bodies = chain_bodies(self._nft.run(f"list table {table}", numeric=_NUMERIC))
             for key in mine:
                 name = chain_name(key)
-                if name not in bodies:
-                    bodies |= chain_bodies(self._nft.run(f"list chain {table} {name}", numeric=_NUMERIC))
-                rules = prove(bodies.get(name, ""), expected[key])
+                body = bodies.get(name)
+                if body is None:
+                    body = chain_bodies(self._nft.run(f"list chain {table} {name}", numeric=_NUMERIC)).get(name, "")
+                rules = prove(body, expected[key])
                 if rules is not None:
                     found[key] = rules
         return found

@@ -168,7 +168,10 @@ def fresh_namespace() -> HeldNamespace:
             made.append(error)
 
     thread = threading.Thread(target=make, name="meshfw-namespace")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # pthread_create(3): too many tasks, as a cgroup counts them
+        raise KernelError(f"make a network namespace: {error}", errno=errno.EAGAIN) from error
     thread.join()
     (found,) = made
     if isinstance(found, BackendError):

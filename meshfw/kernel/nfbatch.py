@@ -138,7 +138,9 @@ def write(link: Nfnetlink, changes: Sequence[Change], generation: int | None) ->
         while offset < len(data):
             length, kind, _, number, _ = header(data, offset)
             index = number - base - 1
-            if kind == NLMSG_ERROR:
+            if not -1 <= index <= len(changes):
+                pass  # left over from a call that was interrupted
+            elif kind == NLMSG_ERROR:
                 code = -_CODE.unpack_from(data, offset + 16)[0]
                 if code == errno.ERESTART:
                     return Written(stale=True)
@@ -157,9 +159,11 @@ def write(link: Nfnetlink, changes: Sequence[Change], generation: int | None) ->
 
 def rule_of(link: Nfnetlink, place: NfObject) -> NfRule | None:
     """The rule with a handle as it is now, its counter included; None where there is none. ``position`` isn't told."""
-    _, answers, _ = link.exchange(lambda number: rule_question(place, number), 1)
+    asked, answers, _ = link.exchange(lambda number: rule_question(place, number), 1)
     for data in answers:
-        length, kind, _, _, _ = header(data)
+        length, kind, _, number, _ = header(data)
+        if number != asked:
+            continue  # left over from a call that was interrupted
         if kind == NEWRULE:
             return rules_dump(place.table, place.chain).parse(data, REQUEST.size, length)
         if kind == NLMSG_ERROR:

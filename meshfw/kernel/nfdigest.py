@@ -30,7 +30,7 @@ _NFTABLES: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES; enum nf_tables_msg_types
 _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = _NFTABLES | 4, _NFTABLES | 7, _NFTABLES | 10, _NFTABLES | 13
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_USE, _CHAIN_COUNTERS = 3, 4, 6, 8
 _SET_NAME, _SET_FLAGS, _SET_HANDLE, _SET_COUNT = 2, 3, 16, 20
-_SET_CONSTANT, _SET_TIMEOUT, _SET_EVAL = 0x2, 0x10, 0x20  # enum nft_set_flags
+_SET_ANONYMOUS, _SET_CONSTANT, _SET_MAP, _SET_TIMEOUT, _SET_EVAL = 0x1, 0x2, 0x8, 0x10, 0x20  # enum nft_set_flags
 _ELEMENTS: Final = 3  # NFTA_SET_ELEM_LIST_ELEMENTS
 
 _HEAD: Final = struct.Struct("=IHH")  # the beginning of struct nlmsghdr: length, type, flags
@@ -138,6 +138,15 @@ def sets_digest(netlink: Nfnetlink, family: str, table: str, *, constant: bool =
             narrowed = string_attribute(1, table) + name + bytes(-len(name) & 3)
             digest.update(_elements(netlink, family, narrowed))
     return digest.digest()
+
+
+def sets_count(netlink: Nfnetlink, family: str, table: str) -> int:
+    """How many sets a table has, those within rules among them; maps with a name of their own aren't counted."""
+    count = 0
+    for body in messages(netlink, _GETSET, string_attribute(1, table), family=family):  # NFTA_SET_TABLE
+        flags = int.from_bytes(dict(attributes(body, 0, len(body))).get(_SET_FLAGS, b""), "big")
+        count += flags & (_SET_MAP | _SET_ANONYMOUS) != _SET_MAP
+    return count
 
 
 def _elements(netlink: Nfnetlink, family: str, narrowed: bytes) -> bytes:

@@ -196,8 +196,11 @@ def after_restart(site: Site, warnings: list[str]) -> None:
     The restart took their rules away, and the last state that was confirmed is what comes back.
     """
     for register, pending in of_other_boots(site.owner, site.netns, namespace=namespace_of(site.netns)):
-        settled(register, pending, RESTARTED, language=_workshop(pending, site.netns).language)
-        warnings.append(f"the change of {at(pending.begun)} is held off: {RESTARTED}")
+        try:
+            settled(register, pending, RESTARTED, language=_workshop(pending, site.netns).language)
+            warnings.append(f"the change of {at(pending.begun)} is held off: {RESTARTED}")
+        except MeshfwError as error:  # its plugin is gone, or the disk is read-only: no reason to start without rules
+            warnings.append(f"the change of {at(pending.begun)} can't be held off, though {RESTARTED}: {error}")
 
 
 def require_settled(site: Site, warnings: list[str]) -> None:

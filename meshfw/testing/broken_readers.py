@@ -47,6 +47,14 @@ class DigestOfNothing(Mutated):
         return "nothing"
 
 
+class NamesTheFirstAlone(Mutated):
+    """Says that whoever changed something changed the first list."""
+
+    def moved(self, since: Fingerprint) -> Collection[ListKey] | None:
+        """The first list there is."""
+        return [*self.inner.observe().snapshot.lists][:1]
+
+
 class StaleFingerprint(Mutated):
     """Answers a commit with the fingerprint from before it."""
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from meshfw.backend import Outcome, Provable
+import msgspec
+
+from meshfw.backend import Narrowing, Outcome, Provable
 from meshfw.model import Ruleset
 from meshfw.plan import diff
 from meshfw.reconcile import apply
 from meshfw.testing.edits import EDITS, all_edits, edited, middle
-from meshfw.testing.lab import NEIGHBOUR, OWNER, Case, Lab, law, needs_digest, needs_fingerprint
+from meshfw.testing.lab import (
+    NEIGHBOUR,
+    OWNER,
+    Case,
+    Lab,
+    law,
+    meaning,
+    needs_digest,
+    needs_fingerprint,
+    needs_narrowing,
+)
 from meshfw.testing.rulesets import at_first, small
 from meshfw.testing.wrapping import Recording
 
 TICKS: Final = 100
+TICKS_OF_REST: Final = 3
+"""Reconciles with nothing to do, in which a backend may look closer at what it holds."""
 
 
 @law(generated=True)
@@ -155,6 +171,37 @@ def digest_tells_of_every_change(lab: Lab, case: Case) -> None:
         assert _digest(lab) != before, f"{name}: the digest stands"
 
 
+@law(needs_narrowing)
+def moved_names_every_list_that_differs(lab: Lab, case: Case) -> None:
+    """Whatever others changed, right after a commit of ours or later: who reads what moved again has read all of it."""
+    changes: list[tuple[str, Ruleset, Callable[[], None]]] = [
+        (name, case.one, partial(lab.changed, after)) for name, after in all_edits(case.one).items()
+    ]
+    changes += [(name, lab.sample, tamper) for name, tamper in lab.tamperings.items()]
+    backend = lab.backend()
+    for name, ruleset, change in changes:
+        for quiet in (0, TICKS_OF_REST):
+            apply(backend, _beheaded(ruleset))
+            apply(backend, ruleset)
+            for _ in range(quiet):
+                apply(backend, ruleset)
+            known, since = backend.cache.snapshot, backend.fingerprint()
+            assert known is not None
+            assert since is not None
+            change()
+            backend.fingerprint()
+            moved = backend.moved(since) if isinstance(backend, Narrowing) else None
+            if moved is not None:
+                seen = known.updated(backend.observe(moved).snapshot, moved)
+                assert meaning(seen) == meaning(lab.held()), f"{name}: what it names isn't all that changed"
+
+
+def _beheaded(ruleset: Ruleset) -> Ruleset:
+    """The ruleset without the first rule of each chain, so that every chain changes on the way back."""
+    chains = tuple(msgspec.structs.replace(chain, rules=chain.rules[1:]) for chain in ruleset.chains)
+    return msgspec.structs.replace(ruleset, chains=chains)
+
+
 def _digest(lab: Lab) -> str | None:
     with lab.instance() as told:
         digest = told.digest() if isinstance(told, Provable) else None
@@ -171,5 +218,6 @@ LAWS: Final = (
     fingerprint_moves_with_every_write,
     fingerprint_is_of_what_was_read,
     digest_tells_of_every_change,
+    moved_names_every_list_that_differs,
 )
 """The second part of the book."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from meshfw.backend import Backend, Capabilities, Provable
+from meshfw.backend import Backend, Capabilities, Narrowing, Provable
 from meshfw.errors import MeshfwError
 from meshfw.expansion import Expansion, expand
 from meshfw.extensions import builtin_extensions
@@ -72,6 +72,7 @@ class Lab:
         self.capabilities: Capabilities = self._probe.capabilities
         self.has_fingerprint = self._probe.fingerprint() is not None
         self.has_digest = isinstance(self._probe, Provable) and self._probe.digest() is not None
+        self.narrows = isinstance(self._probe, Narrowing) and self.has_fingerprint
         self.has_watch = self._probe.watch() is not None
         self._expansion: Expansion | None = None
         self.left_out = tuple(text for text in CATALOGUE if not self._known(text))
@@ -297,6 +298,11 @@ def law(*needs: Need, generated: bool = False) -> Callable[[Callable[[Lab, Case]
         return Law(run.__name__, (run.__doc__ or "").strip(), run, generated, needs)
 
     return made
+
+
+def needs_narrowing(lab: Lab) -> str | None:
+    """For laws about reading what others changed, and no more."""
+    return None if lab.narrows else "the backend can't tell which lists others changed"
 
 
 def needs_digest(lab: Lab) -> str | None:

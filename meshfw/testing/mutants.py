@@ -67,6 +67,7 @@ MUTANTS: Final = (
     Mutant(broken_readers.FrozenFingerprint, "fingerprint_moves_with_every_write"),
     Mutant(broken_readers.StaleFingerprint, "fingerprint_is_of_what_was_read"),
     Mutant(broken_readers.DigestOfNothing, "digest_tells_of_every_change"),
+    Mutant(broken_readers.NamesTheFirstAlone, "moved_names_every_list_that_differs"),
     Mutant(broken_watches.DeafWatch, "watch_tells_of_foreign_writes"),
     Mutant(broken_watches.FarSighted, "watch_tells_of_foreign_writes"),
     Mutant(broken_watches.TakesAllForOurs, "own_commits_are_own"),

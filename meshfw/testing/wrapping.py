@@ -12,6 +12,7 @@ from meshfw.backend import (
     Capabilities,
     Committed,
     Fingerprint,
+    Narrowing,
     Observed,
     Provable,
     Step,
@@ -73,6 +74,10 @@ class Wrapped:
     def digest(self) -> str | None:
         """Passed on; None where the inner one has none."""
         return self.inner.digest() if isinstance(self.inner, Provable) else None
+
+    def moved(self, since: Fingerprint) -> Collection[ListKey] | None:
+        """Passed on; None where the inner one can't tell."""
+        return self.inner.moved(since) if isinstance(self.inner, Narrowing) else None
 
     def watch(self) -> Watch | None:
         """Passed on."""

@@ -44,6 +44,7 @@ TAMPERINGS = {
     "an element added": "add element ip meshfw set-peers {{ 192.0.2.0/24 }}",
     "an element deleted": "delete element ip6 meshfw set-web {{ 443 }}",
     "a set added": "add set ip meshfw strange {{ type mark; }}",
+    "a chain renamed": "rename chain ip meshfw filter-peers filter-others",
     "a chain added": "add chain ip meshfw strange",
     "a base chain added": "add chain ip meshfw strange {{ type filter hook input priority 7; policy drop; }}",
     "a map added": "add map ip meshfw strange {{ type ipv4_addr : verdict; }}",

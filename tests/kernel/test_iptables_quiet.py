@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from meshfw.backend import Outcome
+from meshfw.backends import iptables_raw
 from meshfw.backends.iptables import IptablesBackend
+from meshfw.backends.iptables_digest import tables_digest
 from meshfw.backends.iptables_raw import NftReader
 from meshfw.kernel.command import run
 from meshfw.kernel.libnftables import Libnftables
+from meshfw.kernel.netlink import Nfnetlink
 from meshfw.model import Family
 from meshfw.reconcile import apply
 from meshfw.testing.loopback import delivers
@@ -89,3 +92,23 @@ def test_what_is_done_to_ours_is_seen_behind_it(
         with home.room.entered():
             run((f"{tool}-nft", "-w", "-t", table, *command.split()), timeout=60)
     home.assert_held(ONE)
+
+
+def test_a_digest_that_others_wrote_under_is_believed_by_nobody(
+    backend: IptablesBackend, bump: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = backend.fingerprint()
+    for _ in range(2):
+        bump()
+        assert backend.fingerprint() == before
+    known = backend._known
+
+    def disturbed(netlink: Nfnetlink, owner: str) -> bytes:
+        found = tables_digest(netlink, owner)
+        bump()
+        return found
+
+    monkeypatch.setattr(iptables_raw, "tables_digest", disturbed)
+    bump()
+    assert known is not None
+    assert backend._reader.later(known) is None

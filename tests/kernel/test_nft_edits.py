@@ -12,12 +12,12 @@ import pytest
 from hypothesis import settings
 
 from meshfw.backend import Outcome, Transaction
-from meshfw.errors import ConcurrentChangeError, KernelError
+from meshfw.errors import BackendError, ConcurrentChangeError, KernelError
 from meshfw.kernel import nfbatch
 from meshfw.kernel.libnftables import Libnftables
 from meshfw.kernel.netlink import NfRule
-from meshfw.kernel.nfbatch import NewRule, write
-from meshfw.kernel.nfmessage import NfObject
+from meshfw.kernel.nfbatch import NewRule, rule_of, write
+from meshfw.kernel.nfmessage import NfObject, rule_question
 from meshfw.kernel.scratch import Scratch
 from meshfw.model import Chain, ChainKey, Family, Hook, Rule, Ruleset, Set, Table
 from meshfw.plan import diff
@@ -305,6 +305,51 @@ def test_a_batch_that_the_kernel_refuses_goes_by_libnftables(room: Room, monkeyp
     assert room.generation() == before + 1
     assert_holds(room, changed)
     assert not is_batch(backend, backend.compile(plan(room.backend(), ruleset))), "and never again"
+
+
+def test_a_batch_that_nobody_could_carry_out_is_no_reason_for_distrust(room: Room) -> None:
+    backend, ruleset = room.backend(), wanted()
+    apply(backend, ruleset)
+    made = backend.compile(plan(room.backend(), with_rules(ruleset, "fw", lambda held: held[1:])))
+    room.nft("flush chain ip meshfw filter-fw")
+    with pytest.raises(BackendError, match="No such file"):
+        backend.commit(made, based_on=None)
+    apply(backend, ruleset)
+    changed = with_rules(ruleset, "fw", lambda held: held[2:])
+    assert is_batch(backend, backend.compile(plan(room.backend(), changed)))
+
+
+def test_without_another_thread_libnftables_does_it(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    backend, ruleset = room.backend(), wanted()
+    apply(backend, ruleset)
+    changed = with_rules(ruleset, "fw", lambda held: (*held[:3], rule("-p 47 -j DROP"), *held[3:]))
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert apply(backend, changed).commits == 1
+    assert_holds(room, changed)
+
+
+def test_answers_left_over_from_an_interrupted_call_are_nobodys(room: Room) -> None:
+    apply(room.backend(), wanted())
+    place, generation = NfObject("ip", "meshfw", "filter-fw"), room.netlink.settled()
+    first, second, *_ = room.netlink.rules("ip", "meshfw", "filter-fw")
+
+    def interrupted() -> None:
+        for handle in (1 << 40, first.handle):
+            asked = rule_question(msgspec.structs.replace(place, handle=handle), 1 << 30)
+            room.netlink._socket.send(asked)
+
+    interrupted()
+    found = rule_of(room.netlink, msgspec.structs.replace(place, handle=second.handle))
+    assert found is not None
+    assert found.handle == second.handle
+    interrupted()
+    one = NewRule(place.family, place.table, place.chain, first.expressions, first.userdata)
+    written = write(room.netlink, [one], generation)
+    assert not written.refusals
+    assert [item.handle for item in written.rules] == [room.netlink.rules("ip", "meshfw", "filter-fw")[-1].handle]
 
 
 def test_a_rule_that_comes_out_otherwise_is_noticed_and_mended(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

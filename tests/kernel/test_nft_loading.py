@@ -177,6 +177,44 @@ def test_somebody_who_takes_the_table_away_in_between_is_noticed(room: Room, mon
 
 
 @pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize(
+    "text", ["delete table ip meshfw", "flush chain ip meshfw filter-part0", "add table ip theirs"]
+)
+@pytest.mark.parametrize("at", [1, 5])
+def test_whatever_others_do_between_the_parts_all_is_held_at_the_end(
+    room: Room, monkeypatch: pytest.MonkeyPatch, text: str, at: int
+) -> None:
+    backend, new = room.backend(), large(30)
+    apply(backend, wanted())
+    run, parts = backend._nft.run, []
+
+    def disturbed(given: str, **options: Any) -> str:
+        if options.get("handles") is False:  # it is a commit
+            parts.append(given)
+            if len(parts) == at + 1:
+                room.nft(text)
+        return run(given, **options)
+
+    monkeypatch.setattr(backend._nft, "run", disturbed)
+    assert apply(backend, new).outcome is Outcome.CHANGED
+    assert len(parts) > at
+    assert_holds(room, new)
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_table_that_a_part_made_again_is_ours(room: Room) -> None:
+    new, backend = large(30), room.backend()
+    steps = backend.compile(diff(Snapshot(), new)).steps
+    for step in steps[:3]:
+        room.nft(step.input)
+    room.nft("delete table ip meshfw")
+    room.nft(steps[3].input)  # and a kill
+    assert room.netlink.tables("ip")
+    assert apply(room.backend(), new).outcome is Outcome.CHANGED
+    assert_holds(room, new)
+
+
+@pytest.mark.usefixtures("parts")
 def test_a_chain_that_was_loaded_in_part_is_loaded_on(room: Room) -> None:
     new = large(60)
     backend = room.backend()
@@ -187,8 +225,10 @@ def test_a_chain_that_was_loaded_in_part_is_loaded_on(room: Room) -> None:
     rest = backend.compile(diff(observed.snapshot, new))
     assert len(rest.steps) > 5
     assert all(step.input.count("accept") <= 8 for step in rest.steps)
+    before = room.generation()
     assert apply(backend, new).commits == 1
     assert_holds(room, new)
+    assert room.generation() == before + len(rest.steps), "a step that changes nothing isn't counted, another's may be"
 
 
 def test_a_chain_that_packets_meet_is_never_edited_in_parts(room: Room, parts: None) -> None:

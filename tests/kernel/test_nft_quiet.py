@@ -9,10 +9,11 @@ from typing import Any, Final
 import pytest
 
 from meshfw.backend import Outcome
+from meshfw.backends import nft_raw
 from meshfw.errors import ConcurrentChangeError
 from meshfw.kernel.libnftables import Libnftables
 from meshfw.kernel.netlink import Nfnetlink
-from meshfw.kernel.nfdigest import chain_heads, rules_digest, sets_digest
+from meshfw.kernel.nfdigest import ChainHead, chain_heads, rules_digest, sets_digest
 from meshfw.model import Family
 from meshfw.plan import diff
 from meshfw.reconcile import apply
@@ -46,6 +47,7 @@ OWN_WRITES: Final = {
     "a rule gets a comment": "replace rule ip meshfw filter-fw handle {handle} "
     'iifname "lo" udp dport 1001 counter accept comment "x"',
     "a rule counts no more": 'replace rule ip meshfw filter-fw handle {handle} iifname "lo" udp dport 1001 accept',
+    "a chain gets another name": "rename chain ip meshfw filter-peers filter-peer",
     "a chain is emptied": "flush chain ip meshfw filter-peers",
     "a chain comes": "add chain ip6 meshfw filter-more",
     "a policy changes": "add chain ip meshfw filter.input.first {{ policy accept; }}",
@@ -239,3 +241,21 @@ def test_one_who_never_pauses_moves_no_fingerprint(quiet: Quiet, busy: Callable[
     with Libnftables(quiet.netns.path) as vandal:
         vandal.run("flush chain ip meshfw filter-peers")
     assert quiet.own.fingerprint() != before
+
+
+def test_parts_of_two_moments_are_no_moment_of_ours(quiet: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle, ours = quiet.handle, 'iifname "lo" udp dport 1001 counter accept'
+    replace = f"replace rule ip meshfw filter-fw handle {handle}"
+    quiet.nft(f"{replace} {ours.replace('accept', 'drop')}")
+    heads: Callable[..., dict[str, ChainHead]] = chain_heads
+
+    def disturbed(netlink: Nfnetlink, family: str, table: str) -> dict[str, ChainHead]:
+        found = heads(netlink, family, table)
+        if family == "ip":
+            monkeypatch.undo()
+            quiet.nft(f"{replace} {ours}; add chain ip meshfw filter.input.first {{ policy accept; }}")
+        return found
+
+    monkeypatch.setattr(nft_raw, "chain_heads", disturbed)
+    assert apply(quiet.own, quiet.ruleset).outcome is Outcome.CHANGED
+    assert not diff(quiet.backend().observe().snapshot, quiet.ruleset)
