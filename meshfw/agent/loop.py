@@ -15,7 +15,7 @@ from random import random
 from typing import Final
 
 from meshfw import __version__
-from meshfw.agent.demand import Demand, rule_count
+from meshfw.agent.demand import Demand
 from meshfw.agent.door import Door
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper, Keeping
@@ -319,7 +319,8 @@ class Agent:
             self._voice.note(phase=Phase.FAILING, healthy=False, reason=wanted.problem)
             return
         fitted = self._kept.fitted
-        self._voice.note(rules=rule_count(fitted), chains=len(fitted.chains), sets=len(fitted.sets))
+        rules = sum(len(chain.rules) for chain in fitted.chains)
+        self._voice.note(rules=rules, chains=len(fitted.chains), sets=len(fitted.sets))
         self._schedule.soon(LOOK)
 
     # --- looking and repairing ---
