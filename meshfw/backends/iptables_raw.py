@@ -215,6 +215,7 @@ class NftReader:
         if self._marked is None or self._marked[0] is not look:
             self._marked = None
             return None
+        before = look.stamp
         for _ in range(_LOOKS):
             before = self._netlink.settled()
             if tables_digest(self._netlink, self._owner) != self._marked[1]:

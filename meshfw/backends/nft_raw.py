@@ -74,6 +74,7 @@ class OwnTables:
             if not self._whole:
                 self._rest()
             return self._print
+        found = self._print
         for _ in range(_LOOKS):
             found = self.at(generation := self._netlink.settled())
             if self._netlink.settled() == generation:
