@@ -20,6 +20,7 @@ from meshfw.proofs import Proof
 from meshfw.safety.pending import Pending, at, on_trial, register_of
 from meshfw.safety.settling import after_restart, find_pending, settle
 from meshfw.safety.trial import guarded_apply
+from meshfw.states import parse_state
 from meshfw.workshop import Workshop
 
 LOCK_TIMEOUT: Final = 10.0
@@ -97,9 +98,9 @@ class Keeper:
     # --- writing ---
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """A block in which no other meshfw writes for this owner."""
-        with only_writer(self.shop.site, timeout=LOCK_TIMEOUT):
+    def alone(self, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+        """A block in which no other meshfw writes for this owner; LockError when one does for so many seconds."""
+        with only_writer(self.shop.site, timeout=timeout):
             yield
 
     def on_trial(self) -> bool:
@@ -109,6 +110,10 @@ class Keeper:
     def pending(self) -> Pending | None:
         """The change on trial, read without the lock: whoever tries one may hold that while his probes are asked."""
         return find_pending(register_of(self.shop.site), self.shop.warnings)
+
+    def tried(self, pending: Pending) -> Ruleset:
+        """The declared rules of a change on trial; StateError where they can't be read."""
+        return parse_state(pending.after.encode(), self.shop.language, owner=pending.owner).ruleset
 
     def settle(self) -> Pending | None:
         """Undo a change on trial whose time is over; the one whose time isn't. In a block of :meth:`alone`."""

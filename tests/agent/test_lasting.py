@@ -297,3 +297,51 @@ def test_another_agent_is_a_rival_and_a_person_is_none(tmp_path: Path, monkeypat
     assert not recorded(AGENT, declared)
     assert recorded("apply", Ruleset())
     assert not past.moved()
+
+
+SETS = """\
+owner = "loop"
+backend = "memory"
+[[chain]]
+name = "input"
+attach = {{ hook = "input" }}
+rules = [{rules}]
+[[set]]
+name = "admins"
+elements = [{elements}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("rules", "elements", "said"),
+    [(2, 60, "4 rules in place of 84"), (42, 3, "3 elements of sets in place of 60"), (30, 40, "")],
+)
+def test_neither_most_rules_nor_most_elements_may_go_at_once(
+    tmp_path: Path, rules: int, elements: int, said: str
+) -> None:
+    file = tmp_path / "meshfw.toml"
+
+    def shop(rules: int, elements: int) -> Workshop:
+        lines = [f'"-s @admins -p tcp -m tcp --dport {port} -j ACCEPT"' for port in range(1, rules + 1)]
+        addresses = [f'"10.0.0.{number}"' for number in range(1, elements + 1)]
+        file.write_text(SETS.format(rules=", ".join(lines), elements=", ".join(addresses)), encoding="utf-8")
+        return Workshop(Asked(str(file)))
+
+    many = shop(42, 60)
+    kept = many.rules()
+    few = shop(rules, elements)
+    demand = Demand(few, Past(few.history), few.config.agent, kept=kept)
+    wanted = demand.load()
+    demand.close()
+    assert said in wanted.problem
+    assert (wanted.ruleset == kept) is bool(said)
+
+
+def test_what_the_sources_say_and_is_not_kept_is_told_in_the_status(world: Callable[..., World]) -> None:
+    here = world()
+    assert here.status.problem == ""
+    here.agent._demand._load = lambda: (_ for _ in ()).throw(KernelError("away", errno=5))  # type: ignore[method-assign]  # a source that is away
+    here.agent._schedule.soon("load")
+    here.turn(0)
+    assert here.status.healthy
+    assert "away" in here.status.problem
