@@ -16,6 +16,7 @@ from meshfw.backend import Backend, Outcome, Report, Watch
 from meshfw.backends.instance import namespace_identity, only_writer
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
+from meshfw.proofs import Proof
 from meshfw.safety.pending import Pending, at, on_trial, register_of
 from meshfw.safety.settling import after_restart, find_pending, settle
 from meshfw.safety.trial import guarded_apply
@@ -55,6 +56,7 @@ class Keeper:
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
         self.commits = 0
+        self._other: Proof | None = None
         self._stack = ExitStack()
         self._identity = namespace_identity(shop.site.netns)
         self.backend: Backend = self._stack.enter_context(shop.backend())
@@ -136,6 +138,18 @@ class Keeper:
         else:
             self.shop.remember(self.backend)
         return Repair(report, perf_counter() - begun)
+
+    def overruled(self, kept: Keeping) -> bool:
+        """Whether another meshfw has put other rules in place, which stand; told once of each.
+
+        Its proof says so where no state can be kept. In a block of :meth:`alone`.
+        """
+
+        def wanted() -> Ruleset:
+            return reconcile.checked(self.backend, kept.fitted)[0]
+
+        before, self._other = self._other, self.shop.proofs(self.backend).other(self.backend, wanted)
+        return self._other is not None and self._other != before
 
     def repair(self, kept: Keeping) -> Repair:
         """Put back what somebody has changed. In a block of :meth:`alone`."""

@@ -155,7 +155,9 @@ class Watchman:
             if pending is not None:
                 self._watch_trial(keeper, kept, pending)
                 return True
-            if self._past.moved() or (not drifted and self._past.refuses(kept.declared)):
+            if self._past.moved():
+                return False
+            if keeper.overruled(kept) if drifted else self._past.refuses(kept.declared):
                 return False
             if drifted:
                 repair = keeper.repair(kept)

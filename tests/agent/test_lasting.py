@@ -77,6 +77,34 @@ def test_sources_that_were_closed_are_not_listened_to_while_the_backend_cannot_b
     assert here.phase() is Phase.WATCHING
 
 
+def test_a_source_that_gives_no_word_of_its_changes_is_asked_every_resync(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(24, "no inotify instance is left")
+
+    monkeypatch.setattr("meshfw.sources.dump.FileChanges", none_left)
+    (tmp_path / "rules.v4").write_text(DUMP.format(1), encoding="utf-8")
+    here = world(agent="resync = 100\n" + SOURCE.format("rules.v4"))
+    (tmp_path / "rules.v4").write_text(DUMP.format(77), encoding="utf-8")
+    here.turn(90)
+    assert "-s 10.0.0.77" not in here.kernel.text(Family.IPV4)
+    here.turn(11)
+    assert "-s 10.0.0.77" in here.kernel.text(Family.IPV4)
+
+
+def test_who_has_neither_sources_nor_a_past_is_not_healthy_until_the_sources_are_there(
+    world: Callable[..., World], tmp_path: Path
+) -> None:
+    here = world(agent=SOURCE.format("rules.v4"))
+    assert (here.phase(), here.status.healthy) == (Phase.FAILING, False)
+    (tmp_path / "rules.v4").write_text(DUMP.format(77), encoding="utf-8")
+    here.turn(0)
+    here.turn(1)
+    assert "-s 10.0.0.77" in here.kernel.text(Family.IPV4)
+    assert (here.phase(), here.status.healthy) == (Phase.WATCHING, True)
+
+
 class Broken:
     """What listens, and can't say any more what it heard."""
 
