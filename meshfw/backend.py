@@ -304,3 +304,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan = Plan()
     commits: int = 0
     warnings: tuple[str, ...] = ()
+    culprits: tuple[str, ...] = ()

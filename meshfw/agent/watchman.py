@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
+
 from meshfw.agent.keeper import Keeper, Keeping, Repair
 from meshfw.agent.past import Past
 from meshfw.agent.rivals import Convergence, Rivalry
@@ -229,10 +231,10 @@ class Watchman:
         return True
 
     def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
-        report = repair.report
+        culprits = tuple(self._culprits) if drifted and repair.changed else ()
+        report = msgspec.structs.replace(repair.report, culprits=tuple(dict.fromkeys(map(str, culprits))))
         self._voice.reconciled(report, repair.seconds, costs=keeper.backend.cache.costs)
         self._voice.told([*report.warnings, *keeper.shop.plugins.reconciled(report)])
-        culprits = tuple(self._culprits)
         self._fine()
         if not repair.changed:  # all was read, and right
             self._convergence.held()

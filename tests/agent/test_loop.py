@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from meshfw.agent.status import Phase
+from meshfw.backend import Report
 from meshfw.errors import BackendError, KernelError
 from tests.agent.world import RULES, World
 
@@ -180,3 +181,17 @@ def test_a_stop_is_heard_at_once(world: Callable[..., World]) -> None:
     here.agent.ears.say("stop")
     here.agent.step()
     assert here.agent._stopped
+
+
+def test_plugins_are_told_who_had_changed_what_a_repair_put_back(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = world(agent="debounce = 0.0")
+    told: list[Report] = []
+    keeper = here.agent._keeper
+    assert keeper is not None
+    monkeypatch.setattr(keeper.shop.plugins, "reconciled", lambda report: told.append(report) or ())
+    here.undo(command="rival")
+    here.turn(0.1)
+    here.turn(0.1)
+    assert [report.culprits for report in told] == [("rival (process 77)",)]
