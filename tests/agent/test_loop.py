@@ -190,7 +190,12 @@ def test_plugins_are_told_who_had_changed_what_a_repair_put_back(
     told: list[Report] = []
     keeper = here.agent._keeper
     assert keeper is not None
-    monkeypatch.setattr(keeper.shop.plugins, "reconciled", lambda report: told.append(report) or ())
+
+    def reconciled(report: Report) -> tuple[str, ...]:
+        told.append(report)
+        return ()
+
+    monkeypatch.setattr(keeper.shop.plugins, "reconciled", reconciled)
     here.undo(command="rival")
     here.turn(0.1)
     here.turn(0.1)
