@@ -75,10 +75,10 @@ class OwnTables:
                 self._rest()
             return self._print
         for _ in range(_LOOKS):
-            found = self.at(generation := self._netlink.settled())
+            self.at(generation := self._netlink.settled())
             if self._netlink.settled() == generation:
                 break
-        return found
+        return self._print
 
     def at(self, generation: int) -> Fingerprint:
         """The fingerprint for a generation.
