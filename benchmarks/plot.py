@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
+from benchmarks.looks import CONTESTANTS, named, plain_number
+from benchmarks.plot_endurance import plot_edits, plot_limits, plot_trials
 from benchmarks.results import Run, Work, walls
 from benchmarks.scenarios import SCENARIOS, Scenario
 
@@ -22,32 +22,6 @@ _MOST_PANELS: Final = 5
 _DPI: Final = 100
 
 
-class Contestant(msgspec.Struct, frozen=True):
-    """Somebody in the pictures: its name there, its colour, and how its line is drawn."""
-
-    label: str
-    colour: str
-    line: str = "-"
-    marker: str = "o"
-    hatch: str = ""
-
-
-# Okabe and Ito's colours, which the colour-blind can tell apart; a plain tool has its backend's, in dashes.
-_NFT, _IPTABLES_NFT, _LEGACY = "#0072B2", "#009E73", "#D55E00"
-CONTESTANTS: Final[Mapping[str, Contestant]] = {
-    "meshfw, nft": Contestant("meshfw, nft", _NFT),
-    "meshfw, iptables-nft": Contestant("meshfw, iptables-nft", _IPTABLES_NFT),
-    "meshfw, iptables-legacy": Contestant("meshfw, iptables-legacy", _LEGACY),
-    "plain, nft": Contestant("nft alone", _NFT, "--", "", "////"),
-    "plain, iptables-nft": Contestant("iptables-nft-restore, -save alone", _IPTABLES_NFT, "--", "", "////"),
-    "plain, iptables-legacy": Contestant("iptables-legacy-restore, -save alone", _LEGACY, "--", "", "////"),
-    "per-rule-nft": Contestant("a process per rule, iptables-nft", "#56B4E9", "-.", "s"),
-    "per-rule-legacy": Contestant("a process per rule, iptables-legacy", "#E69F00", "-.", "s"),
-    "python-iptables": Contestant("python-iptables, legacy", "#CC79A7", ":", "D"),
-}
-_UNKNOWN: Final = Contestant("", "#555555")
-
-
 def missing() -> str | None:
     """Why nothing can be drawn, or None."""
     try:
@@ -60,8 +34,6 @@ def missing() -> str | None:
 def draw(run: Run, directory: str) -> Iterator[str]:
     """Write the pictures of a run into a directory; the paths."""
     import matplotlib as mpl
-
-    from benchmarks.plot_endurance import plot_edits, plot_limits, plot_trials
 
     mpl.use("agg")
     figures = []
@@ -83,10 +55,6 @@ def _works(run: Run) -> dict[tuple[str, str, int], Work]:
     found = {(f"meshfw, {cell.subject}", cell.scenario, cell.rules): cell.meshfw for cell in run.cells}
     found |= {(f"plain, {cell.subject}", cell.scenario, cell.rules): cell.plain for cell in run.cells}
     return found | {(cell.peer, cell.scenario, cell.rules): cell.work for cell in run.peers}
-
-
-def _named(name: str) -> Contestant:
-    return CONTESTANTS.get(name) or msgspec.structs.replace(_UNKNOWN, label=name)
 
 
 def _order(works: Mapping[tuple[str, str, int], Work]) -> list[str]:
@@ -121,7 +89,7 @@ def _times(run: Run) -> Figure:
     labels = [name for name in _order(works) if name in handles]
     figure.legend(
         [handles[name] for name in labels],
-        [_named(name).label for name in labels],
+        [named(name).label for name in labels],
         loc="outside upper center",
         ncols=3,
         frameon=False,
@@ -139,7 +107,7 @@ def _draw_times(panel: Axes, works: Mapping[tuple[str, str, int], Work], scenari
         )
         if not held:
             continue
-        look = _named(name)
+        look = named(name)
         rules = [size for size, _ in held]
         spreads = [walls(work) for _, work in held]
         (lines[name],) = panel.plot(
@@ -160,11 +128,6 @@ def _draw_times(panel: Axes, works: Mapping[tuple[str, str, int], Work], scenari
     panel.tick_params(labelsize=8)
     panel.grid(visible=True, which="major", alpha=0.25)
     return lines
-
-
-def plain_number(value: float, _position: float = 0) -> str:
-    """A number on an axis, without an exponent."""
-    return f"{value:,.0f}" if value >= 1 else f"{value:.10f}".rstrip("0").rstrip(".")
 
 
 # --- processes -----------------------------------------------------------------------------------------------
@@ -205,14 +168,14 @@ def _draw_bars(
     for row, name in enumerate(names):
         if name not in counts:
             continue
-        look = _named(name)
+        look = named(name)
         drawn = panel.barh(
             row, counts[name], 0.68, color=f"{look.colour}55" if look.hatch else look.colour, hatch=look.hatch or None
         )
         for bar in drawn:
             bar.set_edgecolor(look.colour)
         panel.bar_label(drawn, labels=[_count(counts[name], starts.get(name, 0))], fontsize=8.5, padding=3)
-    panel.set_yticks(range(len(names)), [_named(name).label for name in names], fontsize=8.5)
+    panel.set_yticks(range(len(names)), [named(name).label for name in names], fontsize=8.5)
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.set_xscale("symlog", linthresh=1)
     panel.set_xlim(0, 20 * most)

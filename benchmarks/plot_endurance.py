@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.plot import CONTESTANTS, plain_number
+from benchmarks.looks import CONTESTANTS, plain_number
 from benchmarks.results import Cell, Trial, Work, walls
 from benchmarks.results import Figure as Quantity
 from benchmarks.tables import extent

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks.plot import CONTESTANTS
+from benchmarks.looks import CONTESTANTS
 from benchmarks.results import Cell, PeerCell, Run, Trial, Work, cpus, walls
 from benchmarks.scenarios import BY_NAME
 from benchmarks.subjects import SUBJECTS

@@ -27,7 +27,8 @@ class Sample(msgspec.Struct, frozen=True):
     """One measured apply, or the plain tool's same work, in seconds.
 
     ``cpu`` is user and system time of this process and of the children it waited for. ``steps`` is where the wall
-    time went: check, observe, diff, compile, commit, proof; empty where it wasn't asked.
+    time went: check, observe, diff, compile, commit, proof; empty where it wasn't asked. Of an idle apply, which is the
+    mean of many, it's what the first ones after the last commit did besides.
     """
 
     wall: float

@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 from benchmarks.results import Sample
 
+ONCE = "once"
+"""The step of a sample of something short: what its first calls did, and the others need not do again."""
 _LOOP_SECONDS = 0.05  # what a sample of something short shall take ...
+_FIRST = 3  # calls that may have something to do for the last time
 _LEAST_LOOPS = 5  # ... unless so many take longer
 
 
@@ -24,9 +27,14 @@ def timed(work: Callable[[], None], loops: int = 1) -> Sample:
 
 
 def looped(work: Callable[[], None], most: int) -> Sample:
-    """One sample, of up to so many calls in a row, behind a first one that fills caches."""
-    work()
-    return timed(work, max(_LEAST_LOOPS, min(most, int(_LOOP_SECONDS / timed(work).wall))))
+    """One sample, of up to so many calls in a row, behind a few first ones that do what is only done once.
+
+    What those took more than as many others is its step :data:`ONCE`.
+    """
+    first = timed(work, _FIRST).wall
+    loops = max(_LEAST_LOOPS, min(most, int(_LOOP_SECONDS / timed(work).wall)))
+    sample = timed(work, loops)
+    return Sample(sample.wall, sample.cpu, {ONCE: max(0.0, _FIRST * (first - sample.wall))})
 
 
 def _cpu_seconds() -> float:

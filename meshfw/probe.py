@@ -5,7 +5,6 @@ A probe is a text of two forms that are read here (no shell ever sees it), or a 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from enum import StrEnum
@@ -103,6 +102,8 @@ def _probe(settings: Settings, value: Any, key: str, expected: str) -> Probe:
         return _command(settings, value, key)
     if not isinstance(value, str):
         raise settings.error(f"{shown(value)} is {described(value)}", key=key, expected=expected)
+    import ipaddress
+
     kind, _, rest = value.strip().partition(" ")
     try:
         if kind == ProbeKind.PING:
@@ -115,6 +116,8 @@ def _probe(settings: Settings, value: Any, key: str, expected: str) -> Probe:
 
 
 def _tcp(text: str) -> Probe:
+    import ipaddress
+
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = str(ipaddress.IPv6Address(host[1:-1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from enum import StrEnum
 from typing import Any, Final
 
@@ -48,6 +47,8 @@ class Address(msgspec.Struct, frozen=True):
     @property
     def loopback(self) -> bool:
         """Whether this host alone can reach it."""
+        import ipaddress
+
         return ipaddress.ip_address(self.host).is_loopback
 
 
@@ -176,6 +177,8 @@ _LISTEN: Final = 'an IP address and a port, such as "127.0.0.1:9799" or "[::1]:9
 def _address(table: Settings) -> Address | None:
     if "listen" not in table:
         return None
+    import ipaddress
+
     text = table.take("listen", str, "", expected=_LISTEN)
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")

@@ -15,11 +15,11 @@ import pytest
 from benchmarks.__main__ import exit_code, main
 from benchmarks.bare import BareRead
 from benchmarks.cell import Request, measure
+from benchmarks.looks import CONTESTANTS
 from benchmarks.options import parser, peer_requests, requests
 from benchmarks.peers import PEERS, PeerRequest
 from benchmarks.peers import measure as measure_peer
 from benchmarks.plain import plain_steps, verbatim_steps, without_questions
-from benchmarks.plot import CONTESTANTS
 from benchmarks.results import Cell, PeerCell, Run, Sample, Work, overheads, ratios
 from benchmarks.rules import plain_tables, restore_steps
 from benchmarks.scenarios import BY_NAME, ONE_CHANGE, SCENARIOS, edited_chain

@@ -17,7 +17,7 @@ from meshfw import Family, Site, __version__, builtin_extensions
 from meshfw.backends.instance import only_writer
 from meshfw.cli import INTERRUPTED, PIPE_CLOSED, main
 from meshfw.cli.apply import SHOWN
-from meshfw.cli.arguments import VERBS, parse
+from meshfw.cli.arguments import _VALUED, VERBS, _parsers, find_verb, parse
 from meshfw.cli.output import warn
 from meshfw.extensions.language import Language
 
@@ -114,6 +114,33 @@ def test_options_of_all_verbs_stand_before_or_behind_the_verb(argv: tuple[str, .
     }  # fmt: skip - the values beside each other
 
 
+def test_each_option_that_takes_a_word_is_known_before_the_parser_runs() -> None:
+    parser, verbs = _parsers(tuple(VERBS))
+    actions = [action for each in (parser, *verbs.values()) for action in each._actions if action.option_strings]
+    assert {name for action in actions if action.nargs != 0 for name in action.option_strings} == _VALUED
+
+
+def test_a_value_that_is_a_verb_s_name_is_no_verb() -> None:
+    for option in _VALUED:
+        for verb in VERBS:
+            assert find_verb((option, verb, "plan")) == "plan"
+            assert find_verb(("plan", option, verb)) == "plan"
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        (("--config", "apply", "plan"), "config", "apply"),
+        (("plan", "--netns", "check"), "netns", "check"),
+        (("plan", "--out", "apply"), "out", "apply"),
+        (("plan", "--out=clean"), "out", "clean"),
+    ],
+)
+def test_files_and_namespaces_may_be_called_like_a_verb(argv: tuple[str, ...], name: str, value: str) -> None:
+    arguments = parse(argv)
+    assert (arguments.verb, getattr(arguments, name)) == ("plan", value)
+
+
 def test_help_tells_verbs_and_exit_codes(cli: Any) -> None:
     said = cli("--help")
     assert said.code == 0
@@ -156,6 +183,14 @@ def test_wrong_usage_is_an_error_and_never_the_answer_changes_pending(cli: Any, 
                 f"--lock-timeout: '{text}' is no time to wait",
             )
             for text in ("abc", "-1", "nan", "inf")
+        ),
+        *(
+            (
+                (*words, "apply"),
+                "meshfw [options] VERB ...",
+                "--lock-timeout stands behind the verb: meshfw apply --lock-timeout ...",
+            )
+            for words in (("--lock-timeout", "5"), ("--lock-timeout=5",), ("-v", "--lock-timeout", "check"))
         ),
         (("plan", "--config", ""), "meshfw plan [options]", "--config: it is empty, and names nothing"),
         (("--netns=", "plan"), "meshfw [options] VERB ...", "--netns: it is empty, and names nothing"),

@@ -27,6 +27,7 @@ from benchmarks.results import Cell, Figure, Run, Sample, Trial, Work
 from benchmarks.subjects import SUBJECTS
 from benchmarks.tables import limits, number, trial_tables
 from benchmarks.targets import judge
+from benchmarks.timing import looped
 from benchmarks.trials import MODEL, TRIALS, TrialRequest
 from benchmarks.trials.__main__ import measure as make_trial
 from benchmarks.trials.agent import AgentProcess, config_text, cpu_seconds, resident
@@ -211,7 +212,7 @@ def test_a_trial_that_there_is_not_is_refused(words: str, capsys: pytest.Capture
 
 
 def cell(scenario: str = "first", *, rules: int = 1_000, wall: float = 0.5) -> Cell:
-    steps = {} if scenario == "idle" else {"commit": 0.1}
+    steps = {"once": 0.0015} if scenario == "idle" else {"commit": 0.1}
     return Cell(
         subject="nft",
         scenario=scenario,
@@ -244,7 +245,7 @@ def test_the_report_has_every_target_note_error_and_number() -> None:
     assert "**error:** an error" in text
     assert "![one](one.png)" in text
     assert "a processor, 2 cores" in text
-    assert "| nft | 1,000 | 500,000 | 250,000 | 2.00 (2.00-2.00) | 250,000 |" in text, "the limits"
+    assert "| nft | 1,000 | 500,000 | 250,000 | 2.00 (2.00-2.00) | 1,500 | 250,000 |" in text, "the limits"
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in rows)
 
@@ -418,6 +419,19 @@ def test_the_time_of_a_process_is_its_own_and_its_childrens() -> None:
     assert taken > 0.3
     assert taken == pytest.approx(ticks, abs=0.05)
     assert 2e6 < memory < 100e6
+
+
+def test_what_is_done_once_is_told_apart_from_what_each_call_takes() -> None:
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(1)
+        time.sleep(0.05 if len(calls) == 2 else 0.0001)
+
+    sample = looped(work, 50)
+    assert len(calls) > 20, "a slow first call doesn't make it a short one"
+    assert sample.wall < 0.02
+    assert sample.steps["once"] > 0.03
 
 
 def test_a_pace_is_kept() -> None:

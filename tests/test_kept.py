@@ -166,3 +166,13 @@ def test_a_directory_of_our_own_is_root_s_alone_and_made_once(tmp_path: Path) ->
     made = make_kept(str(tmp_path / "state"), "inner")
     assert made == make_kept(str(tmp_path / "state"), "inner")
     assert Path(made).stat().st_mode & 0o777 == 0o700
+
+
+def test_reading_takes_as_much_memory_as_there_is_to_read(tmp_path: Path) -> None:
+    write_kept(str(tmp_path), "x", b"small")
+    script = (
+        "import resource, sys; from meshfw.files.kept import read_kept; "
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29)); "
+        "sys.exit(read_kept(sys.argv[1], 'x', most=1 << 30) != b'small')"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)

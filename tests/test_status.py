@@ -17,28 +17,31 @@ from meshfw.agent.status import Culprit, Drift, Phase, Status
 from meshfw.cli import main
 from meshfw.cli.status import UNHEALTHY, _span
 
-NOW = time.time()
-WELL = Status(
-    phase=Phase.WATCHING,
-    healthy=True,
-    pid=4711,
-    version="0.1.0",
-    owner="mesh1",
-    backend="nft",
-    config="meshfw.toml",
-    started=NOW - 90_000,
-    reconciled=NOW - 8,
-    changed=NOW - 4000,
-    generation=77,
-    rules=1204,
-    chains=1,
-    outcomes={"idle": 900, "changed": 1},
-    events=1,
-    drifts=tuple(
-        Drift(time=NOW - 4000 - age, culprits=(Culprit(9, "evil\x1b[2J\n"),), changes=2, lines=("+ a", "+ b"))
-        for age in range(5)
-    ),
-)
+
+def well() -> Status:
+    """What an agent says that is well, as of now: a suite runs longer than a status is young."""
+    now = time.time()
+    return Status(
+        phase=Phase.WATCHING,
+        healthy=True,
+        pid=4711,
+        version="0.1.0",
+        owner="mesh1",
+        backend="nft",
+        config="meshfw.toml",
+        started=now - 90_000,
+        reconciled=now - 8,
+        changed=now - 4000,
+        generation=77,
+        rules=1204,
+        chains=1,
+        outcomes={"idle": 900, "changed": 1},
+        events=1,
+        drifts=tuple(
+            Drift(time=now - 4000 - age, culprits=(Culprit(9, "evil\x1b[2J\n"),), changes=2, lines=("+ a", "+ b"))
+            for age in range(5)
+        ),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +66,7 @@ def agent() -> Iterator[Callable[[Any], None]]:
 
 
 def test_all_well_is_0_and_told_in_lines(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    agent(msgspec.to_builtins(WELL))
+    agent(msgspec.to_builtins(well()))
     assert main(["status"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
@@ -78,7 +81,7 @@ def test_all_well_is_0_and_told_in_lines(agent: Any, capsys: pytest.CaptureFixtu
 
 
 def test_names_of_strangers_command_no_terminal(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    agent(msgspec.to_builtins(WELL))
+    agent(msgspec.to_builtins(well()))
     main(["status", "-v"])
     out = capsys.readouterr().out
     assert out.count("  repaired    2 changes by evil\\x1b[2J\\n (process 9), 1 h") == 5
@@ -88,7 +91,7 @@ def test_names_of_strangers_command_no_terminal(agent: Any, capsys: pytest.Captu
 
 def test_not_well_is_2_with_the_reason_first(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status = msgspec.structs.replace(
-        WELL,
+        well(),
         healthy=False,
         phase=Phase.BACKING_OFF,
         reason="contended with rival",
@@ -103,16 +106,17 @@ def test_not_well_is_2_with_the_reason_first(agent: Any, capsys: pytest.CaptureF
     assert out.startswith("mesh1: backing off, NOT WELL: contended with rival\n")
     assert "  contended   with rival (process 3)\n" in out
     assert "  next try    in 1 min" in out
-    assert "from the last good state: the sources are away\n" in out
+    assert "from the last good state\n" in out
     assert "  warning     a warning\n" in out
 
 
 def test_json_is_all_that_the_agent_says(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    agent({**msgspec.to_builtins(WELL), "of_the_next_version": 1})
+    status = well()
+    agent({**msgspec.to_builtins(status), "of_the_next_version": 1})
     assert main(["status", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data.pop("of_the_next_version") == 1
-    assert msgspec.convert(data, Status) == WELL
+    assert msgspec.convert(data, Status) == status
 
 
 def test_before_the_first_look_it_is_not_well(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from meshfw.agent.keeper import Keeper, Keeping
 from meshfw.agent.past import Past
-from meshfw.errors import MeshfwError
+from meshfw.errors import ConfigError, MeshfwError, PluginError, UnsupportedError
 from meshfw.model import Ruleset
 from meshfw.settings import AgentSettings
 from meshfw.source import Changes
@@ -43,6 +44,8 @@ class Demand:
         self._sources: Sources | None = None
         self._declared: Ruleset | None = None
         self._rejected: Ruleset | None = None
+        self.silent = False
+        """Whether a source gives no word of its changes, so that it has to be asked to know."""
         self.kept = kept
         self.changes: tuple[Changes, ...] = ()
         """Word of changes, of the sources that are open and give it."""
@@ -53,9 +56,39 @@ class Demand:
             self._sources.close()
             self._sources, self.changes = None, ()
 
+    def heard(self, number: int) -> bool:
+        """Whether a source, by its place among the :attr:`changes`, may say something else now.
+
+        Raises:
+            PluginError: it can't tell any more; the sources are closed, and opened anew by the next :meth:`load`.
+        """
+        if number >= len(self.changes):  # closed by what was heard in the same moment
+            return False
+        try:
+            return self.changes[number].drain()
+        except Exception as error:
+            self.close()
+            raise PluginError(f"a source can't tell of its changes any more: {error!r}") from error
+
     def reject(self) -> None:
         """What is declared now was tried and undone: don't give it again before it changes."""
         self._rejected = self._declared
+
+    def overtaken(self) -> None:
+        """Somebody else has applied: what he did is what was last applied well."""
+        self.kept = self._past.last() or self.kept
+
+    def kept_here(self, keeper: Keeper, before: Keeping | None) -> tuple[Wanted, Keeping | None]:
+        """What is wanted now and what of it is to be kept here, ``before`` where that is the same.
+
+        Where nothing here can hold what the sources say that is a problem, and what was kept stays.
+        """
+        wanted = self.load()
+        try:
+            return wanted, _keeping(keeper, wanted.ruleset, before)
+        except (ConfigError, UnsupportedError) as error:
+            wanted = self.without_sources(str(error))
+            return wanted, _keeping(keeper, wanted.ruleset, before)
 
     def load(self) -> Wanted:
         """What is wanted now.
@@ -65,15 +98,17 @@ class Demand:
         try:
             declared = self._load()
         except MeshfwError as error:
-            return self._without_sources(str(error))
+            return self.without_sources(str(error))
         except OSError as error:
-            return self._without_sources(f"{error.filename or 'a source'}: {error.strerror or error}")
+            return self.without_sources(f"{error.filename or 'a source'}: {error.strerror or error}")
         if self._declared is not None and declared == self._declared:
             declared = self._declared  # the very object, which the backend's cache knows
         self._declared = declared
+        if declared != self._rejected:
+            self._rejected = None
         held = self._past.held(declared)
-        if held is not None or declared == self._rejected:
-            return Wanted(self.kept if held is None or held == self.kept else held, HELD, _ROLLED_BACK)
+        if held is not None or self._rejected is not None:
+            return Wanted(self._known(held), HELD, _ROLLED_BACK)
         before = self.kept if self.kept is not None else self._past.last()
         refusal = self._shrinks(before, declared)
         return Wanted(before, LAST_GOOD, refusal) if refusal else Wanted(declared)
@@ -82,31 +117,49 @@ class Demand:
         if self._sources is None:
             self._sources = Sources(self._shop.config, plugins=self._shop.plugins, language=self._shop.language)
             self.changes = self._sources.changes()
+            self.silent = len(self.changes) < len(self._shop.config.sources)
         return self._sources.load()
 
-    def _without_sources(self, problem: str) -> Wanted:
-        if self.kept is not None:
-            return Wanted(self.kept, LAST_GOOD, problem)
+    def without_sources(self, problem: str) -> Wanted:
+        """What is wanted while the sources can't be heard, or say what can't be: a rollback's rules before all."""
         held = self._past.held(None)
         if held is not None:
-            return Wanted(held, HELD, problem)
+            return Wanted(self._known(held), HELD, problem)
+        if self.kept is not None:
+            return Wanted(self.kept, LAST_GOOD, problem)
         last = self._past.last() if self._settings.last_good else None
         return Wanted(last, LAST_GOOD if last is not None else SOURCES, problem)
+
+    def _known(self, held: Ruleset | None) -> Ruleset | None:
+        """Rules that are held, as the very object that is kept already where they equal it; none known: that one."""
+        return self.kept if held is None or held == self.kept else held
 
     def _shrinks(self, before: Ruleset | None, declared: Ruleset) -> str:
         """Why the declared rules are too few to be believed; empty where they're believed."""
         if before is None or self._settings.shrink >= 1:
             return ""
-        old, new = rule_count(before), rule_count(declared)
-        if old - new <= max(_FEW, old * self._settings.shrink) or self._past.approved(declared):
-            return ""
-        share = f"{self._settings.shrink:.0%}"
-        return (
-            f"the sources say {new} rules in place of {old}, and more than {share} may not go at once: "
-            "if that's meant, say 'meshfw apply'"
-        )
+        counts = [("rules", rule_count), ("elements of sets", element_count)]
+        for what, count in counts:
+            old, new = count(before), count(declared)
+            if old - new > max(_FEW, old * self._settings.shrink) and not self._past.approved(declared):
+                return (
+                    f"the sources say {new} {what} in place of {old}, and more than {self._settings.shrink:.0%} may "
+                    "not go at once: if that's meant, say 'meshfw apply'"
+                )
+        return ""
+
+
+def _keeping(keeper: Keeper, declared: Ruleset | None, before: Keeping | None) -> Keeping | None:
+    if declared is None or (before is not None and declared is before.declared):
+        return None if declared is None else before
+    return keeper.keeping(declared)
 
 
 def rule_count(ruleset: Ruleset) -> int:
-    """The rules of a ruleset, both families', and the elements of its sets."""
-    return sum(len(chain.rules) for chain in ruleset.chains) + sum(len(entry.elements) for entry in ruleset.sets)
+    """The rules of a ruleset, both families'."""
+    return sum(len(chain.rules) for chain in ruleset.chains)
+
+
+def element_count(ruleset: Ruleset) -> int:
+    """The elements of a ruleset's sets, both families'."""
+    return sum(len(entry.elements) for entry in ruleset.sets)

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 _MILLISECOND: Final = 1000
+_OVER: Final = select.POLLHUP | select.POLLNVAL
 _LONGEST: Final = 60.0
 """Seconds of one wait at most: poll(2) doesn't count the time that a machine sleeps."""
 
@@ -61,6 +62,9 @@ class Ears:
         with suppress(BlockingIOError):
             os.eventfd_read(self._bell)
         found = {self._named[descriptor] for descriptor, _ in ready if descriptor in self._named}
+        for descriptor, what in ready:
+            if what & _OVER and not what & select.POLLIN:  # nothing will come from it, and it would wake us for ever
+                self._poll.unregister(descriptor)
         while self._words:
             found.add(self._words.popleft())
         return frozenset(found)

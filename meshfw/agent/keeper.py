@@ -16,9 +16,11 @@ from meshfw.backend import Backend, Outcome, Report, Watch
 from meshfw.backends.instance import namespace_identity, only_writer
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
-from meshfw.safety.pending import Pending
-from meshfw.safety.settling import after_restart, on_trial, settle
+from meshfw.proofs import Proof
+from meshfw.safety.pending import Pending, at, on_trial, register_of
+from meshfw.safety.settling import after_restart, find_pending, settle
 from meshfw.safety.trial import guarded_apply
+from meshfw.states import parse_state
 from meshfw.workshop import Workshop
 
 LOCK_TIMEOUT: Final = 10.0
@@ -54,6 +56,7 @@ class Keeper:
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
         self.commits = 0
+        self._other: Proof | None = None
         self._stack = ExitStack()
         self._identity = namespace_identity(shop.site.netns)
         self.backend: Backend = self._stack.enter_context(shop.backend())
@@ -75,8 +78,14 @@ class Keeper:
         return namespace_identity(self.shop.site.netns) != self._identity
 
     def keeping(self, declared: Ruleset) -> Keeping:
-        """What of the declared rules is to be kept here."""
-        return Keeping(declared, self.shop.fitted(declared, self.backend))
+        """What of the declared rules is to be kept here.
+
+        Raises:
+            ConfigError, UnsupportedError: the host or the backend can't hold them.
+        """
+        fitted = self.shop.fitted(declared, self.backend)
+        reconcile.checked(self.backend, fitted)
+        return Keeping(declared, fitted)
 
     def idle(self, kept: Keeping) -> bool:
         """Whether the kernel is known to hold the ruleset still: asks for the fingerprint, reads and locks nothing."""
@@ -89,14 +98,22 @@ class Keeper:
     # --- writing ---
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """A block in which no other meshfw writes for this owner."""
-        with only_writer(self.shop.site, timeout=LOCK_TIMEOUT):
+    def alone(self, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+        """A block in which no other meshfw writes for this owner; LockError when one does for so many seconds."""
+        with only_writer(self.shop.site, timeout=timeout):
             yield
 
     def on_trial(self) -> bool:
         """Whether somebody's change may be on trial; asks the file system alone."""
         return on_trial(self.shop.site)
+
+    def pending(self) -> Pending | None:
+        """The change on trial, read without the lock: whoever tries one may hold that while his probes are asked."""
+        return find_pending(register_of(self.shop.site), self.shop.warnings)
+
+    def tried(self, pending: Pending) -> Ruleset:
+        """The declared rules of a change on trial; StateError where they can't be read."""
+        return parse_state(pending.after.encode(), self.shop.language, owner=pending.owner).ruleset
 
     def settle(self) -> Pending | None:
         """Undo a change on trial whose time is over; the one whose time isn't. In a block of :meth:`alone`."""
@@ -106,7 +123,7 @@ class Keeper:
         """Take note of changes on trial that a restart of the machine ended. In a block of :meth:`alone`."""
         after_restart(self.shop.site, self.shop.warnings)
 
-    def apply(self, kept: Keeping, *, record: bool) -> Repair:
+    def apply(self, kept: Keeping, *, record: bool, meanwhile: Callable[[], object]) -> Repair:
         """Put in place what is newly wanted: undone where the probes fail after it. In a block of :meth:`alone`.
 
         Raises:
@@ -114,13 +131,25 @@ class Keeper:
             MeshfwError: as :func:`meshfw.reconcile.apply`.
         """
         begun = perf_counter()
-        report = guarded_apply(self.shop, self.backend, kept.fitted, declared=kept.declared).report
+        report = guarded_apply(self.shop, self.backend, kept.fitted, declared=kept.declared, meanwhile=meanwhile).report
         self.commits += report.commits
         if record:
             noted(self.shop, self.backend, kept.declared, report, reason=AGENT)
         else:
             self.shop.remember(self.backend)
         return Repair(report, perf_counter() - begun)
+
+    def overruled(self, kept: Keeping) -> bool:
+        """Whether another meshfw has put other rules in place, which stand; told once of each.
+
+        Its proof says so where no state can be kept. In a block of :meth:`alone`.
+        """
+
+        def wanted() -> Ruleset:
+            return reconcile.checked(self.backend, kept.fitted)[0]
+
+        before, self._other = self._other, self.shop.proofs(self.backend).other(self.backend, wanted)
+        return self._other is not None and self._other != before
 
     def repair(self, kept: Keeping) -> Repair:
         """Put back what somebody has changed. In a block of :meth:`alone`."""
@@ -129,19 +158,23 @@ class Keeper:
         self.commits += report.commits
         return Repair(report, perf_counter() - begun)
 
-    def clean(self) -> None:
-        """Take all of ours away. In a block of :meth:`alone`."""
+    def clean(self) -> str:
+        """Take all of ours away; why not, where a change is on trial. In a block of :meth:`alone`."""
+        pending = self.settle()
+        if pending is not None:  # its guard would bring back what stood before
+            return f"a change is on trial until {at(pending.until)}"
         reconcile.apply(self.backend, Ruleset())
+        return ""
 
     # --- cross-checking ---
 
-    def cross_check(self, kept: Keeping, *, lines: Callable[[Plan], tuple[str, ...]]) -> tuple[str, ...]:
+    def cross_check(self, kept: Keeping, *, lines: Callable[[Plan], tuple[str, ...]]) -> tuple[str, ...] | None:
         """What a second reader, who knows nothing yet and asks the tools, finds amiss where the first finds nothing.
 
-        Empty where they agree, and where somebody wrote meanwhile, so that nobody can say who is right.
+        None where somebody wrote meanwhile, so that nobody can say who is right.
         """
         if not self.backend.capabilities.kernel or not self.idle(kept):
-            return ()
+            return None
         with self.shop.backend() as other:
             found = lines(reconcile.plan(other, kept.fitted))
-        return found if self.idle(kept) else ()
+        return found if self.idle(kept) else None

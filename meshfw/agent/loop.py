@@ -10,22 +10,25 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from math import inf
 from random import random
 from typing import Final
 
 from meshfw import __version__
-from meshfw.agent.demand import Demand, Wanted, rule_count
+from meshfw.agent.demand import Demand
+from meshfw.agent.door import Door
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper, Keeping
 from meshfw.agent.orphans import bury_orphans
-from meshfw.agent.outside import Closable, Outside
+from meshfw.agent.outside import Outside
 from meshfw.agent.past import Past
+from meshfw.agent.renewal import renewed
 from meshfw.agent.schedule import Schedule
 from meshfw.agent.status import Phase, Status
 from meshfw.agent.voice import Voice
 from meshfw.agent.watchman import Watchman
-from meshfw.errors import AgentError, ConfigError, LockError, MeshfwError, RolledBackError, VerifyError
+from meshfw.backends.instance import namespace_identity
+from meshfw.errors import ConfigError, LockError, MeshfwError, RolledBackError, VerifyError
 from meshfw.settings import AgentSettings, OnStop
 from meshfw.workshop import Where, Workshop
 
@@ -41,12 +44,10 @@ _SETTLE: Final = 0.2
 """Seconds after the change of a file before it's read: an editor may be writing still."""
 _RETRY_FIRST, _RETRY_LONGEST = 1.0, 60.0
 _LOCKED_PAUSE: Final = 1.0
+_ABSENT_PAUSE: Final = 1.0
+"""Seconds between two looks for a namespace that isn't there: it's bare of rules from its first moment on."""
 
 _WORDS: Final[Mapping[int, str]] = {signal.SIGHUP: RELOAD, signal.SIGTERM: STOP, signal.SIGINT: STOP}
-
-
-def _shut() -> Closable:
-    return ExitStack()
 
 
 class Agent:
@@ -72,7 +73,7 @@ class Agent:
         self._voice = voice
         self._past = past
         self._outside = outside or Outside()
-        self._opened = _shut()
+        self._door = Door(self._outside, voice)
         self._clock = clock
         self._chance = chance
         self.ears = Ears()
@@ -81,7 +82,6 @@ class Agent:
         self._demand = Demand(shop, past, self._settings)
         self._watchman = self._new_watchman()
         self._config_changes = self._outside.changes(shop)
-        self._wanted = Wanted(None)
         self._kept: Keeping | None = None
         self._retry = _RETRY_FIRST
         self._stopped = False
@@ -98,6 +98,7 @@ class Agent:
             formatter=self._shop.formatter,
             clock=self._clock,
             chance=self._chance,
+            alive=self._alive,
         )
 
     @property
@@ -136,24 +137,29 @@ class Agent:
             netns=self.netns,
             config=self._shop.config.file,
             started=time.time(),
+            warnings=tuple(self._shop.warnings),
         )
         self._listen()
         self._schedule.soon(_OPEN)
         self._do_due()
         self._voice.notifier.ready(self._voice.headline)
         self._voice.info(f"keeping the rules of {self.owner}", backend=self._voice.status.backend)
-        if self._settings.full_check:
-            self._schedule.soon(_CHECK, self._settings.full_check)
+        self._plan_check()
 
     def step(self) -> None:
         """Wait for what comes first, and do what is then due."""
-        limit = self._voice.notifier.watchdog_interval or _LONGEST_WAIT
-        self._outside.beat(limit)
-        woken = self.ears.wait(self._schedule.left(limit))
-        self._voice.notifier.watchdog()
+        woken = self.ears.wait(self._schedule.left(self._alive()))
         bury_orphans()
         self._hear(woken)
-        self._do_due()
+        if not self._stopped:
+            self._do_due()
+
+    def _alive(self) -> float:
+        """Give a sign of life; the seconds within which the next one has to come."""
+        limit = self._voice.notifier.watchdog_interval or _LONGEST_WAIT
+        self._outside.beat(limit)
+        self._voice.notifier.watchdog()
+        return limit
 
     def _do_due(self) -> None:
         for name in self._schedule.take():
@@ -161,7 +167,7 @@ class Agent:
 
     def close(self) -> None:
         """Give everything back; the rules stay."""
-        self._opened.close()
+        self._door.close()
         self._demand.close()
         if self._keeper is not None:
             self._keeper.close()
@@ -174,11 +180,13 @@ class Agent:
         if self._settings.on_stop is OnStop.CLEAN and self._keeper is not None:
             try:
                 with self._keeper.alone():
-                    self._keeper.clean()
+                    why_not = self._keeper.clean()
             except MeshfwError as error:
-                self._voice.error(f"the rules could not be taken away: {error}")
-                return
-            self._voice.info("stopped, and took the rules away")
+                why_not = str(error)
+            if why_not:
+                self._voice.error(f"stopped, and the rules were not taken away: {why_not}")
+            else:
+                self._voice.info("stopped, and took the rules away")
         else:
             self._voice.info("stopped; the rules stay in place")
 
@@ -201,18 +209,33 @@ class Agent:
                 if self._config_changes.drain():
                     self._schedule.soon(RELOAD, _SETTLE)
             elif word.startswith(_SOURCE):
-                if self._demand.changes[int(word.split()[1])].drain():
-                    self._schedule.soon(_LOAD, _SETTLE)
+                self._hear_source(int(word.split()[1]))
             elif word == STOP:
                 self._stopped = True
             elif word in (RELOAD, LOOK):
                 self._watchman.forgive()
                 self._schedule.soon(word)
 
+    def _hear_source(self, number: int) -> None:
+        try:
+            if self._demand.heard(number):
+                self._schedule.soon(_LOAD, _SETTLE)
+        except (MeshfwError, OSError) as error:
+            self._listen()
+            self._failed(error, _LOAD)
+
     def _hear_kernel(self) -> None:
         if self._keeper is None or self._keeper.watch is None:
             return
-        for event in self._keeper.watch.events():
+        try:
+            events = self._keeper.watch.events()
+        except (MeshfwError, OSError) as error:  # it hears nothing more: all is opened anew
+            self._keeper.close()
+            self._keeper = None
+            self._listen()
+            self._failed(error, _OPEN)
+            return
+        for event in events:
             if event.generation:
                 self._voice.note(generation=event.generation)
             due = None if event.own else self._watchman.heard(event)
@@ -225,84 +248,79 @@ class Agent:
         """Take the configuration anew; a bad one is told of, and the old one stays."""
         self._voice.notifier.reloading("reading the configuration")
         try:
-            shop = Workshop(self._where)
-            _check_alike(self._shop, shop)
-            shop.rules()
+            shop, keeper = renewed(self._shop, self._where)
         except (MeshfwError, OSError) as error:
-            self._voice.once("configuration", f"the configuration is not taken, and the old one stays: {error}")
+            self._voice.warning(f"the configuration is not taken, and the old one stays: {error}")
             self._voice.note(warnings=(str(error),))
+            self._schedule.soon(_LOAD)  # a rollback holds all the same
         else:
-            self._voice.once("configuration", "")
-            self._take(shop)
+            self._take(shop, keeper)
         self._voice.notifier.ready(self._voice.headline)
 
-    def _take(self, shop: Workshop) -> None:
-        """Work with a new configuration from now on."""
+    def _take(self, shop: Workshop, keeper: Keeper | None) -> None:
+        """Work with a new configuration from now on, and with its backend or one that's opened as soon as it can be."""
         self._shop = shop
         self._demand.close()
         self._demand = Demand(shop, self._past, self._settings, kept=self._demand.kept)
+        self._watchman.forgive()
         self._watchman = self._new_watchman()
         self._voice.note(warnings=tuple(shop.warnings))
         self._voice.info("the configuration was read anew")
         self._outside.adopted(shop)
+        self._plan_check()
         if self._keeper is not None:
             self._keeper.close()
-            self._keeper = None
-        self._open()
+        self._keeper = keeper
+        self._listen()
+        if keeper is None:
+            self._open()
+        else:
+            self._begin_keeping(keeper)
 
     def _open(self) -> None:
         """Open the backend; where it can't be, try again later."""
+        if self._keeper is not None:  # by a reload, meanwhile
+            return
         try:
-            self._keeper = Keeper(self._shop)
+            self._keeper = keeper = Keeper(self._shop)
         except ConfigError:
             raise
         except (MeshfwError, OSError) as error:
-            self._failed(error, _OPEN)
+            absent = namespace_identity(self.netns) is None
+            self._failed(error, _OPEN, longest=_ABSENT_PAUSE if absent else _RETRY_LONGEST)
             return
-        self._voice.note(backend=self._keeper.backend.name)
+        self._begin_keeping(keeper)
+
+    def _begin_keeping(self, keeper: Keeper) -> None:
+        """Be heard, hear, and put in place what is wanted, through a backend that was just opened."""
+        self._voice.note(backend=keeper.backend.name)
         self._voice.once("namespace", "")
         self._watchman.begin()
-        self._open_door()
+        self._door.open(self)
         self._kept = None
         self._listen()
         self._schedule.soon(_LOAD)
-
-    def _open_door(self) -> None:
-        """Let others ask, at a place that goes by the namespace; that nobody can ask is no reason not to work."""
-        self._opened.close()
-        try:
-            self._opened = self._outside.door(self) or _shut()
-            self._voice.once("door", "")
-        except AgentError:
-            if not self._voice.status.reconciled:
-                raise  # another agent is at work
-            self._voice.once("door", "another agent answers for this owner here")
-        except (MeshfwError, OSError) as error:
-            self._voice.once("door", f"nobody can ask this agent: {error}")
 
     def _load(self) -> None:
         """Ask the sources, and look whether the kernel holds what they say."""
         if self._keeper is None:
             return
-        self._wanted = self._demand.load()
-        self._voice.once("sources", self._wanted.problem)
-        self._listen()
-        ruleset = self._wanted.ruleset
-        self._voice.note(source=self._wanted.origin)
-        if ruleset is None or self._wanted.problem:
-            self._schedule.soon(_LOAD, min(self._settings.resync, _RETRY_LONGEST))
-        if ruleset is None:
-            self._kept = None
-            self._voice.note(phase=Phase.FAILING, healthy=False, reason=self._wanted.problem)
+        try:
+            wanted, self._kept = self._demand.kept_here(self._keeper, self._kept)
+        except (MeshfwError, OSError) as error:
+            self._failed(error, _LOAD)
             return
-        if self._kept is None or ruleset is not self._kept.declared:
-            try:
-                self._kept = kept = self._keeper.keeping(ruleset)
-            except MeshfwError as error:
-                self._failed(error, _LOAD)
-                return
-            counts = (rule_count(kept.fitted), len(kept.fitted.chains), len(kept.fitted.sets))
-            self._voice.note(rules=counts[0], chains=counts[1], sets=counts[2])
+        self._voice.once("sources", wanted.problem)
+        self._voice.note(source=wanted.origin, problem=wanted.problem)
+        self._listen()
+        if wanted.problem or self._demand.silent:
+            self._schedule.soon(_LOAD, min(self._settings.resync, _RETRY_LONGEST if wanted.problem else inf))
+        if self._kept is None:
+            self._voice.note(phase=Phase.FAILING, healthy=False, reason=wanted.problem)
+            return
+        fitted = self._kept.fitted
+        rules = sum(len(chain.rules) for chain in fitted.chains)
+        self._voice.note(rules=rules, chains=len(fitted.chains), sets=len(fitted.sets))
         self._schedule.soon(LOOK)
 
     # --- looking and repairing ---
@@ -320,6 +338,7 @@ class Agent:
                 self._retry = _RETRY_FIRST
                 self._demand.kept = self._watchman.declared or self._demand.kept
             else:
+                self._demand.overtaken()
                 self._schedule.soon(RELOAD)
             self._schedule.at(LOOK, self._watchman.next_look)
         except RolledBackError as error:
@@ -329,8 +348,10 @@ class Agent:
             self._schedule.soon(_LOAD)
         except (MeshfwError, OSError) as error:
             self._failed(error, LOOK)
-        for warning in self._shop.warnings:
-            self._voice.once(warning, warning)
+            if isinstance(error, VerifyError):
+                self._watchman.unproven(keeper, kept)
+        self._voice.told(self._shop.warnings)
+        self._voice.told(self._past.notes)
         if self._watchman.calm_at is not None:
             self._schedule.at(_CALM, self._watchman.calm_at)
 
@@ -339,9 +360,13 @@ class Agent:
         if self._watchman.calm_at is not None:
             self._schedule.at(_CALM, self._watchman.calm_at)
 
+    def _plan_check(self) -> None:
+        if self._settings.full_check:
+            self._schedule.soon(_CHECK, self._settings.full_check)
+
     def _check(self) -> None:
-        self._schedule.soon(_CHECK, self._settings.full_check)
-        if self._keeper is None or self._kept is None:
+        self._plan_check()
+        if not self._settings.full_check or self._keeper is None or self._kept is None:
             return
         if self._watchman.check(self._keeper, self._kept):
             self._schedule.soon(LOOK)
@@ -355,13 +380,12 @@ class Agent:
         self._voice.note(phase=Phase.FAILING, healthy=False, reason="the network namespace went away")
         self._schedule.soon(_OPEN)
 
-    def _failed(self, error: Exception, again: str) -> None:
+    def _failed(self, error: Exception, again: str, *, longest: float = _RETRY_LONGEST) -> None:
         """Say what went wrong, and try again after a pause that grows."""
         pause = _LOCKED_PAUSE if isinstance(error, LockError) else self._retry * (1 + self._chance() / 2)
+        pause = min(pause, longest * (1 + self._chance() / 2))
         self._retry = min(_RETRY_LONGEST, self._retry * 2)
         self._voice.failed(error, str(error), retry=time.time() + pause)
-        if isinstance(error, VerifyError):
-            self._watchman.unproven(error)
         self._schedule.postpone(again, pause)
 
     _actions: Final[Mapping[str, Callable[[Agent], None]]] = {
@@ -372,15 +396,3 @@ class Agent:
         LOOK: _look,
         _CHECK: _check,
     }
-
-
-def _check_alike(old: Workshop, new: Workshop) -> None:
-    """Refuse a configuration that a running agent can't go over to: ConfigError."""
-    pairs = {
-        "owner": (old.config.owner, new.config.owner),
-        "backend": (old.offer.name, new.offer.name),
-    }
-    for key, (was, now) in pairs.items():
-        if was != now:
-            expected = f"{was}, or 'meshfw clean' and a new start of the agent"
-            raise new.config.error(f"a running agent can't go over to {now}", key=key, expected=expected)

@@ -23,6 +23,7 @@ from meshfw.backend import Costs, Event, Outcome, Report
 from meshfw.model import ChainKey, DispatcherKey, SetKey
 from meshfw.plan import Plan
 from meshfw.printable import whole
+from meshfw.reconcile import KEPT
 from meshfw.snapshot import ListKey
 
 CULPRITS_MOST: Final = 20
@@ -75,7 +76,9 @@ class Metrics:
     def _make_counters(self) -> None:
         self._reconciles = self._counter("meshfw_reconciles", "Reconciles, by how they ended.", "outcome")
         self._errors = self._counter("meshfw_errors", "Reconciles that failed, by the kind of error.", "error")
-        self._hits = self._counter("meshfw_cache_hits", "Reconciles that read nothing, since the cache held.")
+        self._hits = self._counter(
+            "meshfw_cache_hits", "Reconciles that read no rules: a cache, or a kept proof, held."
+        )
         self._misses = self._counter("meshfw_cache_misses", "Reconciles that had to read, by the reason.", "reason")
         self._repairs = self._counter("meshfw_drift_repairs", "Repairs of what others changed.")
         self._drift = self._counter(
@@ -120,7 +123,7 @@ class Metrics:
         """A reconcile ended well, after so long."""
         self._reconciles.labels(report.outcome.value).inc()
         self._seconds.labels(report.outcome.value).observe(seconds)
-        if report.cache == "hit":
+        if report.cache in _HITS:
             self._hits.inc()
         else:
             self._misses.labels(_REASONS.get(report.cache, OTHER)).inc()
@@ -191,6 +194,7 @@ class Metrics:
         self._standing.status = status
 
 
+_HITS: Final = frozenset({"hit", KEPT})
 _REASONS: Final[Mapping[str, str]] = {
     reason: re.sub(r"\W+", "_", reason)
     for reason in (
@@ -199,6 +203,7 @@ _REASONS: Final[Mapping[str, str]] = {
         "no fingerprint",
         "a commit did not finish",
         "the kernel differed after a commit",
+        "a full check found differences",
     )
 }
 """Why a cache was dropped (:meth:`meshfw.backend.Cache.drop`), as label values; a third party's are ``other``."""

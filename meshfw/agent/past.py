@@ -41,10 +41,15 @@ class Past:
         except StateError:
             return None
 
+    def refuses(self, declared: Ruleset) -> bool:
+        """Whether these very rules were rolled back, or undone: asked right before they are applied."""
+        hold = self._history.held()
+        return hold is not None and digest(declared) == hold.against and self.held(declared) is not None
+
     def moved(self) -> bool:
-        """Whether somebody else has applied since this agent did, or since this was last asked."""
+        """Whether a person has applied since this agent did, or since this was last asked; another agent is a rival."""
         newest = self._history.newest()
-        moved = newest != self._seen
+        moved = newest is not None and newest != self._seen and newest.summary.reason != AGENT
         self._seen = newest
         return moved
 
@@ -57,6 +62,7 @@ class Past:
         newest: Entry | None = self._history.newest()
         return newest is not None and newest.summary.reason != AGENT and newest.summary.digest == digest(declared)
 
-    def notes(self) -> tuple[str, ...]:
-        """What of it couldn't be read, and why nothing is kept where nothing is."""
-        return (*([self._history.why_not] if self._history.why_not else []), *self._history.notes)
+    @property
+    def notes(self) -> list[str]:
+        """What of it couldn't be read, as far as nobody has taken note of it."""
+        return self._history.notes

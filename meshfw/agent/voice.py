@@ -16,8 +16,12 @@ from meshfw.plan import Plan
 
 _DRIFTS: Final = 20
 """Repairs that the status remembers."""
+_TOPICS: Final = 1000
+"""Matters of which it's remembered that they were told."""
 _LINES: Final = 20
-"""Lines of a plan that are told of each."""
+"""Lines of a plan that the status has of each."""
+_TOLD: Final = 5
+"""Lines of a plan that are logged."""
 
 
 class Counters(Protocol):
@@ -105,14 +109,23 @@ class Voice:
 
     def once(self, topic: str, message: str, **fields: object) -> None:
         """A warning that is said again only when it changes; an empty message: no longer the matter."""
-        before = self._said.get(topic, "")
+        before = self._said.pop(topic, "")
+        if message:
+            self._said[topic] = message  # behind all others: the one that was longest not the matter is forgotten first
+            if len(self._said) > _TOPICS:
+                del self._said[next(iter(self._said))]
         if message == before:
             return
-        self._said[topic] = message
         if message:
             self._log.warning(message, extra=fields)
         else:
             self._log.info("over: %s", before, extra=fields)
+
+    def told(self, warnings: list[str]) -> None:
+        """Say what was collected, each once, and empty the list: it would grow for as long as the agent runs."""
+        for warning in warnings:
+            self.once(warning, warning)
+        warnings.clear()
 
     def heard(self, event: Event) -> None:
         """A write of somebody else's."""
@@ -139,7 +152,7 @@ class Voice:
     def applied(self, report: Report, lines: Sequence[str]) -> None:
         """What is newly wanted was put in place."""
         self.note(changed=time.time())
-        self.info(f"applied {_counted(len(lines), 'change')} ({report.backend})", changes=list(lines[:_LINES]))
+        self.info(f"applied {_counted(len(lines), 'change')} ({report.backend})", changes=list(lines[:_TOLD]))
 
     def drifted(self, report: Report, lines: Sequence[str], culprits: Sequence[Culprit]) -> None:
         """What others had changed was repaired."""
@@ -150,7 +163,7 @@ class Voice:
             named(culprits),
             _counted(len(lines), "change"),
             _counted(report.commits, "transaction"),
-            extra={"culprits": [str(culprit) for culprit in culprits], "changes": list(drift.lines)},
+            extra={"culprits": list(dict.fromkeys(map(str, culprits))), "changes": list(drift.lines[:_TOLD])},
         )
         for counter in self.counters:
             counter.drifted(report.plan, culprits)

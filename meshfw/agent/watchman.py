@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from meshfw.agent.keeper import Keeper, Keeping, Repair
@@ -12,7 +14,7 @@ from meshfw.agent.rivals import Convergence, Rivalry
 from meshfw.agent.status import Culprit, Phase
 from meshfw.agent.voice import Voice
 from meshfw.backend import Event
-from meshfw.errors import MeshfwError, VerifyError
+from meshfw.errors import LockError, MeshfwError
 from meshfw.model import Ruleset
 from meshfw.plan import Formatter, Plan
 from meshfw.safety.pending import Pending, at, clock
@@ -26,12 +28,15 @@ _HEARD_SHARE: Final = 20
 """Looks that events ask for take at most a twentieth of the time."""
 _GRACE: Final = 1.0
 """Seconds after a trial's end in which its guard undoes it, before we do."""
+_TRIAL_PAUSE: Final = 2.0
+"""Seconds between two looks at a trial at most: nobody tells of a confirmation."""
 _CULPRITS: Final = 16
 
 
 class Watchman:
     """Keeps a kernel to a ruleset, look by look; times are those of ``clock``, in seconds.
 
+    ``alive`` is called while something takes long.
     ``next_look`` is when to look again at the latest.
     """
 
@@ -44,19 +49,23 @@ class Watchman:
         formatter: Formatter,
         clock: Callable[[], float],
         chance: Callable[[], float],
+        alive: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._voice = voice
         self._past = past
         self._formatter = formatter
         self._clock = clock
+        self._alive = alive
         self._rivalry = Rivalry(settings, chance=chance)
         self._convergence = Convergence(settings.patience)
         self._kept: Keeping | None = None
         self._begun = False
         self._stuck: tuple[str, ...] | None = None
         self._culprits: list[Culprit] = []
-        self._cost = 0.0
+        self._tries: tuple[str, Keeping] | None = None
+        self._costs: deque[float] = deque([0.0], maxlen=2)
+        self._waited = 0.0
         self._looked = 0.0
         self.next_look = 0.0
 
@@ -69,7 +78,7 @@ class Watchman:
             return None
         if len(self._culprits) < _CULPRITS:
             self._culprits.append(Culprit(event.pid, event.command))
-        return max(self._clock() + self._settings.debounce, self._looked + _HEARD_SHARE * self._cost)
+        return max(self._clock() + self._settings.debounce, self._looked + _HEARD_SHARE * self._costs[-1])
 
     def begin(self) -> None:
         """Know of no repair yet: what a backend that was just opened finds amiss is nobody's doing."""
@@ -79,6 +88,8 @@ class Watchman:
     def forgive(self) -> None:
         """Begin anew, since somebody in charge has spoken: no rival is known, and nothing has been tried in vain."""
         self._rivalry.forgive()
+        if self._voice.status.contended:
+            self._voice.contended("")
         self._convergence.held()
         self._stuck = None
 
@@ -106,21 +117,29 @@ class Watchman:
             MeshfwError: as :func:`meshfw.reconcile.apply`, LockError, and RolledBackError.
         """
         begun, commits = time.perf_counter(), keeper.commits
-        self.next_look = float("inf")
+        self.next_look, self._waited = float("inf"), 0.0
         try:
-            if keeper.idle(kept) and not keeper.on_trial():
-                self._voice.idle()
-                self._fine()
-                return True
-            return self._keep(keeper, kept)
+            going_on = self._quiet(keeper, kept) or self._keep(keeper, kept)
+            if keeper.commits == commits:  # a repair is worth what it takes
+                self._costs.append(time.perf_counter() - begun - self._waited)
+            return going_on
         finally:
             self._looked = self._clock()
-            if keeper.commits == commits:  # a repair is worth what it takes
-                self._cost = time.perf_counter() - begun
-            spacing = min(self._settings.resync, max(_HEARTBEAT, _SHARE * self._cost))
+            # One slow reading says little about the looks that follow, which mostly read nothing.
+            spacing = min(self._settings.resync, max(_HEARTBEAT, _SHARE * min(self._costs)))
             self.next_look = min(self.next_look, self._looked + spacing)
 
+    def _quiet(self, keeper: Keeper, kept: Keeping) -> bool:
+        """Whether nothing has happened, by the fingerprint alone."""
+        if not keeper.idle(kept) or keeper.on_trial():
+            return False
+        self._voice.idle()
+        self._fine()
+        return True
+
     def _keep(self, keeper: Keeper, kept: Keeping) -> bool:
+        if keeper.on_trial() and self._tried(keeper, kept):
+            return True
         drifted = kept is self._kept
         if drifted and self._clock() < self._rivalry.not_before:
             self._wait()
@@ -128,7 +147,7 @@ class Watchman:
         if self._stuck is not None and self._lines(keeper.plan(kept)) == self._stuck:
             return True
         self._stuck = None
-        with keeper.alone():
+        with self._alone(keeper):
             if not self._begun:
                 keeper.after_restart()
                 self._begun = True
@@ -138,28 +157,85 @@ class Watchman:
                 return True
             if self._past.moved():
                 return False
-            repair = keeper.repair(kept) if drifted else keeper.apply(kept, record=self._settings.last_good)
+            if keeper.overruled(kept) if drifted else self._past.refuses(kept.declared):
+                return False
+            if drifted:
+                repair = keeper.repair(kept)
+            else:
+                repair = keeper.apply(kept, record=self._settings.last_good, meanwhile=self._alive)
             self._kept = kept
             self._past.seen()
         self._repaired(keeper, repair, drifted=drifted)
         return True
 
+    @contextmanager
+    def _alone(self, keeper: Keeper) -> Iterator[None]:
+        """A block in which no other meshfw writes; the wait for that is no cost of a look."""
+        begun = time.perf_counter()
+        with keeper.alone():
+            self._waited += time.perf_counter() - begun
+            yield
+
+    def _tried(self, keeper: Keeper, kept: Keeping) -> bool:
+        """Whether a change is on trial; one whose time is over and that nobody has undone is undone here."""
+        pending = keeper.pending()
+        if pending is not None and pending.overdue:
+            with self._alone(keeper):
+                pending = keeper.settle()
+        if pending is not None:
+            self._watch_trial(keeper, kept, pending)
+        return pending is not None
+
     def _watch_trial(self, keeper: Keeper, kept: Keeping, pending: Pending) -> None:
-        """Leave the rules to whoever tries a change; its guard undoes it in time, and else we do."""
-        self.next_look = self._clock() + max(0.0, pending.deadline - clock()) + _GRACE
+        """Keep what somebody tries until it's confirmed or undone: by its guard in time, and else by us."""
+        left = max(0.0, pending.deadline - clock()) + _GRACE
+        self.next_look = self._clock() + min(left, _TRIAL_PAUSE)
+        if keeper.idle(kept):  # which is what stands, tried or not
+            self._fine()
+            return
+        tried = self._trial(keeper, pending)
+        if not keeper.idle(tried) and not self._keep_trial(keeper, tried, pending):
+            return
         self._culprits = []
-        if not keeper.idle(kept):
-            reason = f"a change is on trial until {at(pending.until)}"
+        reason = f"a change is on trial until {at(pending.until)}"
+        if (self._voice.status.phase, self._voice.status.reason) != (Phase.TRIAL, reason):
             self._voice.note(phase=Phase.TRIAL, healthy=True, reason=reason, next_try=pending.until)
+
+    def _trial(self, keeper: Keeper, pending: Pending) -> Keeping:
+        """What is on trial, the same object as long as it's the same change."""
+        if self._tries is None or self._tries[0] != pending.token:
+            self._tries = pending.token, keeper.keeping(keeper.tried(pending))
+        return self._tries[1]
+
+    def _keep_trial(self, keeper: Keeper, tried: Keeping, pending: Pending) -> bool:
+        """Whether what is on trial stands, repaired where somebody else has changed it."""
+        if self._clock() < self._rivalry.not_before:
+            self._wait()
+            return False
+        try:
+            with keeper.alone(timeout=0.0):
+                now = keeper.pending()
+                if now is None or now.token != pending.token:
+                    return False
+                repair = keeper.repair(tried)
+        except LockError:  # whoever tries it is at work still
+            return True
+        self._voice.reconciled(repair.report, repair.seconds, costs=keeper.backend.cache.costs)
+        if repair.changed:
+            self._voice.drifted(repair.report, self._lines(repair.report.plan), tuple(self._culprits))
+            rival = self._rivalry.repaired(self._clock(), self._culprits)
+            if rival:
+                self._voice.contended(rival)
+        return True
 
     def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
         report = repair.report
         self._voice.reconciled(report, repair.seconds, costs=keeper.backend.cache.costs)
-        for warning in (*keeper.shop.warnings, *report.warnings, *keeper.shop.plugins.reconciled(report)):
-            self._voice.once(warning, warning)
+        self._voice.told([*report.warnings, *keeper.shop.plugins.reconciled(report)])
         culprits = tuple(self._culprits)
         self._fine()
-        if not repair.changed:
+        if not repair.changed:  # all was read, and right
+            self._convergence.held()
             return
         lines = self._lines(report.plan)
         if not drifted:
@@ -191,10 +267,14 @@ class Watchman:
 
     # --- what never holds ---
 
-    def unproven(self, error: VerifyError) -> None:
-        """A commit that the kernel doesn't hold: the same one again and again is given up."""
-        if self._convergence.made(error.differences, explained=False):
-            self._give_up(error.differences)
+    def unproven(self, keeper: Keeper, kept: Keeping) -> None:
+        """Commits were made that the kernel doesn't hold: the same ones again and again are given up."""
+        try:
+            lines = self._lines(keeper.plan(kept))
+        except MeshfwError:  # which the next look meets again
+            return
+        if self._convergence.made(lines, explained=bool(self._culprits)):
+            self._give_up(lines)
 
     def _give_up(self, lines: tuple[str, ...]) -> None:
         """Stop making a change that never holds, until something else is wanted or there."""
@@ -213,10 +293,13 @@ class Watchman:
             self._voice.once("full check", f"the full check failed: {error}")
             return False
         self._voice.once("full check", "")
-        if found:
-            self._voice.defect(found)
-            keeper.backend.cache.drop("a full check found differences")
-        return bool(found)
+        if found is not None and not found:
+            self._convergence.held()
+        if not found:
+            return False
+        self._voice.defect(found)
+        keeper.backend.cache.drop("a full check found differences")
+        return True
 
     def _lines(self, plan: Plan) -> tuple[str, ...]:
         """The lines of a change."""

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+PENDING = 2
+"""The exit code when there is something to do."""
 HALF_DONE = 3
 """The exit code when a change is neither made nor put back, or when the kernel doesn't hold what was committed."""
 _SIGNALLED = 128  # as shells count

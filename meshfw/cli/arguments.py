@@ -37,7 +37,8 @@ CODES: Final = """\
 exit codes:
   plan, check     0 nothing to do, 2 changes pending, 1 error
   status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
-  everything else 0 done, 1 error
+  everything else 0 done, 1 error, or undone at the question of apply --confirm
+  any that writes 3 a change is half done, and couldn't be put back
   any             130 interrupted, 141 nobody reads the output
 
 files:
@@ -84,12 +85,14 @@ def parse(argv: Sequence[str]) -> Namespace:
         UsageError: they make no command.
         SystemExit: the help or the version was asked for, and is printed.
     """
-    parser, verbs = _parsers()
     verb = find_verb(argv)
+    helped = any(word in ("-h", "--help") for word in argv)  # which lists all verbs
+    parser, verbs = _parsers((verb,) if verb in VERBS and not helped else tuple(VERBS))
     if verb and verb not in VERBS:
         from meshfw.source import suggestion
 
         parser.error(f"there is no verb {verb!r}{suggestion(verb, VERBS)}")
+    _refuse_early(argv, verb, parser)
     defaults = Namespace(config=None, backend=None, netns=None, json=False, verbose=False)
     arguments, unknown = parser.parse_known_args(_marked(argv), defaults)
     if unknown:
@@ -102,8 +105,16 @@ def parse(argv: Sequence[str]) -> Namespace:
     return arguments
 
 
-def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
-    """The parser of the command line, and those of the verbs in it."""
+def _refuse_early(argv: Sequence[str], verb: str, parser: _Parser) -> None:
+    """Refuse an option of a verb that stands before it, where its value would pass for the verb."""
+    for word in argv[: argv.index(verb)] if verb else ():
+        name = word.partition("=")[0]
+        if name in _VALUED - _ANYWHERE:
+            parser.error(f"{name} stands behind the verb: meshfw {verb} {name} ...")
+
+
+def _parsers(names: Sequence[str]) -> tuple[_Parser, Mapping[str, _Parser]]:
+    """The parser of the command line, and those of these verbs in it: of the one that is meant, since each costs."""
     parser = _Parser(
         prog="meshfw",
         usage="meshfw [options] VERB ...",
@@ -115,8 +126,8 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
     _add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     made = {}
-    for name, summary in VERBS.items():
-        tail = _TAILS.get(name, "")
+    for name in names:
+        summary, tail = VERBS[name], _TAILS.get(name, "")
         usage = f"meshfw {name} [options]{tail}"
         verb = verbs.add_parser(name, usage=usage, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         _add_common(verb)
@@ -127,7 +138,10 @@ def _parsers() -> tuple[_Parser, Mapping[str, _Parser]]:
 
 _TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]"}
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6".split())
-_VALUED: Final = frozenset("--config --backend --netns --root -f --file --to --table --chain --interval --sort".split())
+_ANYWHERE: Final = frozenset("--config --backend --netns".split())
+_TRANSLATE: Final = _ANYWHERE | frozenset("-f --file --to --table --chain".split())
+_VALUED: Final = _TRANSLATE | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
+"""The options that take a word, which is no verb whatever it says."""
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
@@ -157,10 +171,10 @@ def _marked(argv: Sequence[str]) -> list[str]:
     at = words.index("translate") + 1
     while at < len(words) and words[at].startswith("-") and words[at] != "-":
         name, equals, _ = words[at].partition("=")
-        if name not in _FLAGS | _VALUED:
+        if name not in _FLAGS | _TRANSLATE:
             words.insert(at, "--")
             return words
-        at += 2 if name in _VALUED and not equals else 1
+        at += 2 if name in _TRANSLATE and not equals else 1
     if words[at : at + 1] and words[at] in COMMANDS:
         words.insert(at, "--")
     return words

@@ -17,8 +17,8 @@ from meshfw.cli.confirm import CONFIRMED, UNDONE, asking
 from meshfw.cli.output import warn
 from meshfw.cli.signals import Ended
 from meshfw.errors import PendingError
-from meshfw.safety.pending import Pending, Register, Stamp, clock
-from meshfw.safety.settling import confirm, register_of, settle, undo
+from meshfw.safety.pending import Pending, Register, Stamp, clock, register_of
+from meshfw.safety.settling import confirm, settle, undo
 
 _LOOK: Final = 0.25
 """Seconds between two looks at the record, which somebody else may confirm or undo."""

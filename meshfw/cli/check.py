@@ -6,11 +6,10 @@ from argparse import Namespace
 
 from meshfw import reconcile
 from meshfw.backends.instance import only_writer
+from meshfw.cli import PENDING
 from meshfw.cli.arguments import LOCK_TIMEOUT
-from meshfw.cli.confirm import asking
 from meshfw.cli.output import counted, print_edits, print_json, warn
-from meshfw.cli.plan import PENDING
-from meshfw.safety.settling import on_trial, settle
+from meshfw.safety.pending import on_trial
 from meshfw.workshop import Workshop
 
 
@@ -41,6 +40,9 @@ def _settle(shop: Workshop) -> None:
     """Warn of a change on trial; one whose time is over, and that nobody undid, is undone."""
     if not on_trial(shop.site):
         return
+    from meshfw.cli.confirm import asking
+    from meshfw.safety.settling import settle
+
     with only_writer(shop.site, timeout=LOCK_TIMEOUT):
         pending = settle(shop.site, shop.warnings)
     if pending is not None:

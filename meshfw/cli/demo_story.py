@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -26,6 +27,8 @@ from meshfw.testing.topology import Topology
 
 T = TypeVar("T")
 Breakage = Callable[[], Iterable[str]]
+_PATIENCE: Final = 5.0
+"""Seconds in which a change must have been heard of; it takes less than a thousandth of one."""
 QUIET: Final = frozenset({Outcome.IDLE, Outcome.CLEAN})
 
 
@@ -98,6 +101,7 @@ class Story:
         self._neighbours(backend)
         for title, breakage in self._tool.breakages.items():
             self._repair(title, breakage, backend)
+        self._hear(*next(iter(self._tool.breakages.items())), backend)
         self._packets()
         self._clean(backend)
 
@@ -153,6 +157,29 @@ class Story:
         if not astray:
             step.wrong.append("what was broken made no difference to any packet")
         self._check_foreign(step, before)
+        self._check_packets(step)
+        self._say(step)
+
+    def _hear(self, title: str, breakage: Breakage, backend: Backend) -> None:
+        """Repair once more, woken by the kernel's own word of it: what ``meshfw agent`` does all day."""
+        watch = backend.watch()
+        if watch is None:
+            return
+        watch.events()
+        commands = [*breakage()]
+        woken = select.select([watch], [], [], _PATIENCE)[0]
+        culprits = [event for event in watch.events() if event.near and not event.own]
+        step, report = measured(
+            "hear", f"somebody {title} again, and it's heard", lambda: reconcile.apply(backend, self._ruleset)
+        )
+        step.commands = commands
+        named = [event for event in culprits if event.command]
+        step.notes.append(
+            f"it was {named[0].command}, process {named[0].pid}" if named else "this kernel doesn't say who it was"
+        )
+        if not woken or not culprits:
+            step.wrong.append("nobody told of it")
+        self._account(step, report, {Outcome.CHANGED})
         self._check_packets(step)
         self._say(step)
 

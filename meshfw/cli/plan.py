@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from meshfw import reconcile
-from meshfw.applying import planned
+from meshfw.cli import PENDING
 from meshfw.cli.output import counted, for_tools, print_edits, print_json, warn
 from meshfw.errors import StateError
-from meshfw.files.kept import write_private
-from meshfw.planned import Planned, format_planned
 from meshfw.snapshot import Snapshot
 from meshfw.workshop import Workshop
 
-PENDING = 2
-"""The exit code when there is something to do."""
+if TYPE_CHECKING:
+    from meshfw.planned import Planned
 
 
 def run(arguments: Namespace) -> int:
@@ -36,9 +35,10 @@ def run(arguments: Namespace) -> int:
             snapshot, plan = reconcile.compared(backend, ruleset)
         transaction = backend.compile(plan) if plan else None
         if snapshot is not None:
+            from meshfw.applying import planned
+
             text = str(transaction) if transaction is not None else ""
-            reviewed = planned(shop, backend, wanted, snapshot=snapshot, plan=plan, transaction=text)
-            _write(arguments.out, reviewed)
+            _write(arguments.out, planned(shop, backend, wanted, snapshot=snapshot, plan=plan, transaction=text))
         name = backend.name
     warnings = (*shop.warnings, *(transaction.notes if transaction is not None else ()))
     if arguments.json:
@@ -64,6 +64,9 @@ def run(arguments: Namespace) -> int:
 
 
 def _write(path: str, reviewed: Planned) -> None:
+    from meshfw.files.kept import write_private
+    from meshfw.planned import format_planned
+
     try:
         write_private(path, format_planned(reviewed))
     except OSError as error:

@@ -201,4 +201,8 @@ def _pressed(keys: int | None, seconds: float) -> str:
         pressed = os.read(keys, 64)
     except OSError:
         return "q"
-    return pressed[:1].decode("latin-1") if len(pressed) == 1 or pressed[:1] != b"\x1b" else "" if pressed else "q"
+    if not pressed:
+        return "q"
+    if len(pressed) > 1 and pressed.startswith(b"\x1b"):  # an arrow, or another key of several bytes
+        return ""
+    return pressed[:1].decode("latin-1")

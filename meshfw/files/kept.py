@@ -35,7 +35,7 @@ def read_kept(directory: str, name: str, *, most: int) -> bytes:
                 raise OddFileError("it's no plain file")
             if status.st_size > most:
                 raise OddFileError(f"it has more than {most} bytes")
-            return os.read(descriptor, most)
+            return os.read(descriptor, status.st_size)  # as much memory is taken first as is asked for
         finally:
             os.close(descriptor)
 

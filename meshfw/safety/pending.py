@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from meshfw.backend import Site
 from meshfw.backends.instance import Namespace, namespace_of
 from meshfw.backends.remembered import state_directory
 from meshfw.errors import StateError
@@ -202,6 +203,16 @@ class Register:
 
 
 _REMEDY: Final = "it is ignored; remove the file"
+
+
+def register_of(site: Site) -> Register:
+    """The register of the site's owner in its namespace, however that was named: BackendError where there is none."""
+    return Register(state_directory(), owner=site.owner, namespace=namespace_of(site.netns))
+
+
+def on_trial(site: Site) -> bool:
+    """Whether a change may be on trial: asked without the lock, and of the file system alone."""
+    return register_of(site).stamp() is not None
 
 
 def owners_on_trial(netns: str | None) -> tuple[str, ...]:

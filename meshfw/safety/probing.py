@@ -15,6 +15,8 @@ from meshfw.errors import MeshfwError
 from meshfw.probe import PAUSE, Probe, ProbeKind, Probing
 from meshfw.safety.ping import ping
 
+_SIGN: Final = 0.5
+"""Seconds between two signs of life while probes are asked."""
 _SAID: Final = 200
 """Characters of what a program said that a message shows."""
 
@@ -29,10 +31,13 @@ class Failure(msgspec.Struct, frozen=True):
         return f"{self.probe}: {self.reason}"
 
 
-def failures(probing: Probing, probes: Sequence[Probe], netns: str | None) -> tuple[Failure, ...]:
+def failures(
+    probing: Probing, probes: Sequence[Probe], netns: str | None, *, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[Failure, ...]:
     """The probes that fail whenever they are tried, in their order; at once where none is given.
 
-    It takes at most as long as one probe with all its attempts.
+    It takes at most as long as one probe with all its attempts, which may be hours: ``meanwhile`` is called all along,
+    so that whoever waits can say that he isn't stuck.
     """
     reasons: dict[int, str] = {}
 
@@ -46,7 +51,9 @@ def failures(probing: Probing, probes: Sequence[Probe], netns: str | None) -> tu
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(_SIGN)
+            meanwhile()
     return tuple(Failure(probe, reasons[index]) for index, probe in enumerate(probes) if reasons[index])
 
 

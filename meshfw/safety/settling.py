@@ -15,13 +15,12 @@ import msgspec
 from meshfw import reconcile
 from meshfw.backend import Backend, Report, Site
 from meshfw.backends.instance import namespace_of
-from meshfw.backends.remembered import state_directory
 from meshfw.config import Config, SourceTable
 from meshfw.errors import ConfigError, MeshfwError, PendingError, PluginError, StateError
 from meshfw.extensions.language import Language
 from meshfw.history import History
 from meshfw.model import Ruleset
-from meshfw.safety.pending import Pending, Register, Undone, at, of_other_boots
+from meshfw.safety.pending import Pending, Register, Undone, at, of_other_boots, register_of
 from meshfw.states import parse_state
 from meshfw.workshop import Workshop
 
@@ -36,16 +35,6 @@ class _There(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     netns: str | None
     config: str | None = None
-
-
-def register_of(site: Site) -> Register:
-    """The register of the site's owner in its namespace, however that was named: BackendError where there is none."""
-    return Register(state_directory(), owner=site.owner, namespace=namespace_of(site.netns))
-
-
-def on_trial(site: Site) -> bool:
-    """Whether a change may be on trial: asked without the lock, and of the file system alone."""
-    return register_of(site).stamp() is not None
 
 
 class Undoing:
@@ -207,8 +196,11 @@ def after_restart(site: Site, warnings: list[str]) -> None:
     The restart took their rules away, and the last state that was confirmed is what comes back.
     """
     for register, pending in of_other_boots(site.owner, site.netns, namespace=namespace_of(site.netns)):
-        settled(register, pending, RESTARTED, language=_workshop(pending, site.netns).language)
-        warnings.append(f"the change of {at(pending.begun)} is held off: {RESTARTED}")
+        try:
+            settled(register, pending, RESTARTED, language=_workshop(pending, site.netns).language)
+            warnings.append(f"the change of {at(pending.begun)} is held off: {RESTARTED}")
+        except MeshfwError as error:  # its plugin is gone, or the disk is read-only: no reason to start without rules
+            warnings.append(f"the change of {at(pending.begun)} can't be held off, though {RESTARTED}: {error}")
 
 
 def require_settled(site: Site, warnings: list[str]) -> None:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from meshfw import reconcile
 from meshfw.backend import Backend, Report
-from meshfw.errors import BackendError, MeshfwError, RolledBackError
+from meshfw.errors import BackendError, MeshfwError, RolledBackError, StateError
 from meshfw.model import Ruleset
 from meshfw.probe import Probe
 from meshfw.reconcile import Agree
-from meshfw.safety.pending import Pending, Register, at, clock, lasting
-from meshfw.safety.settling import put_back, register_of, settled
+from meshfw.safety.pending import Pending, Register, at, clock, lasting, register_of
+from meshfw.safety.settling import put_back, settled
 from meshfw.snapshot import Snapshot
 from meshfw.states import State, digest, format_state
 from meshfw.workshop import Workshop
@@ -48,12 +50,13 @@ def guarded_apply(
     declared: Ruleset | None = None,
     confirm: float | None = None,
     agree: Agree | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Tried:
     """As ``reconcile.apply``, and undone unless the configuration's probes succeed; the instance lock is the caller's.
 
     With ``confirm`` what was changed then waits that many seconds for :func:`meshfw.safety.settling.confirm`, and is
     undone by a guard of its own. ``declared`` is what the sources say, where the host can't hold all of it. Where
-    nothing has to be changed there is no probe, no record and no guard.
+    nothing has to be changed there is no probe, no record and no guard. ``meanwhile`` is called while probes are asked.
 
     Raises:
         RolledBackError: a probe that worked before failed after the change, which was undone.
@@ -63,8 +66,7 @@ def guarded_apply(
     proofs = shop.proofs(backend)
     if confirm is None and not shop.config.safety.probes:
         return Tried(report=reconcile.apply(backend, ruleset, agree=agree, proofs=proofs))
-    trial = _Trial(shop, backend, ruleset if declared is None else declared, confirm=confirm)
-
+    trial = _Trial(shop, backend, ruleset if declared is None else declared, confirm=confirm, meanwhile=meanwhile)
     try:
         report = reconcile.apply(backend, ruleset, agree=agree, before=trial.begin, proofs=proofs)
         trial.probe()
@@ -80,13 +82,22 @@ def guarded_apply(
 class _Trial:
     """One change; ``pending`` is its record as long as one stands."""
 
-    def __init__(self, shop: Workshop, backend: Backend, declared: Ruleset, *, confirm: float | None) -> None:
+    def __init__(
+        self,
+        shop: Workshop,
+        backend: Backend,
+        declared: Ruleset,
+        *,
+        confirm: float | None,
+        meanwhile: Callable[[], object],
+    ) -> None:
         self.warnings: list[str] = []
         self.pending: Pending | None = None
         self._shop = shop
         self._backend = backend
         self._declared = declared
         self._confirm = confirm
+        self._meanwhile = meanwhile
         self._probes: tuple[Probe, ...] = ()
         self._old = Ruleset()
         self._register: Register = register_of(shop.site)
@@ -123,7 +134,7 @@ class _Trial:
             return ()
         from meshfw.safety.probing import failures  # with sockets and threads, which an idle apply doesn't load
 
-        return failures(self._shop.config.safety, probes, self._shop.site.netns)
+        return failures(self._shop.config.safety, probes, self._shop.site.netns, meanwhile=self._meanwhile)
 
     def _record(self) -> Pending:
         site, config, now = self._shop.site, self._shop.config, time.time()
@@ -174,7 +185,14 @@ class _Trial:
             reason = "a probe failed" if isinstance(error, RolledBackError) else "it failed, or was interrupted"
             settled(self._register, self.pending, reason, language=self._shop.language)
         except MeshfwError as failed:
-            again = (
-                f"it is tried again {'at' if self._confirm else 'by the next command after'} {at(self.pending.until)}"
-            )
+            again = "it is tried again by the next command, or by the agent"
+            if self._confirm is None:
+                self._hurry(self.pending)
+            else:
+                again = f"it is tried again at {at(self.pending.until)}"
             raise BackendError(f"{error}\n  and that couldn't be undone: {failed}", remedy=again) from error
+
+    def _hurry(self, pending: Pending) -> None:
+        """Have whoever comes next undo it, since no guard does: not only when its time would have been over."""
+        with suppress(StateError):  # then it's overdue when it is
+            self._register.write(msgspec.structs.replace(pending, until=time.time(), deadline=clock()))

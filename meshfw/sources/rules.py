@@ -63,6 +63,7 @@ class RulesSource:
             # An empty ruleset would take every rule away, and nobody has asked for that.
             raise declaration.settings().error("the configuration has no [[chain]] tables", expected="at least one")
         self._declaration = declaration
+        self._loaded: Ruleset | None = None
 
     def load(self) -> Ruleset:
         """The ruleset that the tables declare.
@@ -70,7 +71,9 @@ class RulesSource:
         Raises:
             ConfigError: with the key path; ParseError: with key path and column in a rule's text.
         """
-        return _Reader(self._declaration).ruleset()
+        if self._loaded is None:  # the tables of a configuration are what they were when it was read
+            self._loaded = _Reader(self._declaration).ruleset()
+        return self._loaded
 
     def changes(self) -> Changes | None:
         """None: a configuration that changed is read anew by whoever read it."""

@@ -66,6 +66,17 @@ def test_what_is_listened_to_no_longer_is_not_heard() -> None:
     ears.close()
 
 
+def test_a_descriptor_that_nobody_writes_to_any_more_wakes_once() -> None:
+    ears, ended, closed = Ears(), Pipe(), Pipe()
+    ears.listen({"ended": ended, "closed": closed})
+    os.close(ended.write)
+    os.close(closed.read)
+    assert ears.wait(30) == {"ended", "closed"}
+    assert ears.wait(0.01) == frozenset()
+    ears.listen({})
+    ears.close()
+
+
 def test_signals_are_words_inside_the_block_and_what_they_were_outside() -> None:
     ears = Ears()
     before = signal.getsignal(signal.SIGHUP)

@@ -2,123 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
-import msgspec
 import pytest
 
-from meshfw.agent.loop import Agent
-from meshfw.agent.notify import Notifier
-from meshfw.agent.outside import Outside
-from meshfw.agent.past import Past
-from meshfw.agent.status import Phase, Status
-from meshfw.agent.voice import Voice
-from meshfw.backends.memory import MemoryBackend
-from meshfw.backends.memory_kernel import MemoryKernel
+from meshfw.agent.status import Phase
 from meshfw.errors import BackendError, KernelError
-from meshfw.model import Family
-from meshfw.workshop import Workshop
-
-RULES = ("-i lo -j ACCEPT", "-s 10.0.0.0/8 -j DROP")
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A command line's words."""
-
-    config: str
-    backend: str | None = None
-    netns: str | None = None
-
-
-class Clock:
-    """A clock that stands still until it's turned."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class World:
-    """An agent in this thread, its clock, and the kernel of text that it keeps."""
-
-    def __init__(self, directory: Path, *, agent: str = "", rules: tuple[str, ...] = RULES) -> None:
-        self.file = directory / "meshfw.toml"
-        self.settings = agent
-        self.declare(*rules)
-        asked = Asked(str(self.file))
-        self.clock = Clock()
-        shop = Workshop(asked)
-        self.voice = Voice(Status(), notifier=Notifier(None))
-        self.agent = Agent(
-            shop,
-            asked,
-            voice=self.voice,
-            past=Past(shop.history),
-            outside=Outside(),
-            clock=self.clock,
-            chance=lambda: 0.0,
-        )
-        self.agent._begin()
-
-    def declare(self, *rules: str) -> None:
-        """Write the configuration."""
-        chain = f'[[chain]]\nname = "input"\nattach = {{ hook = "input" }}\nrules = {json.dumps(rules)}\n'
-        text = f'owner = "loop"\nbackend = "memory"\n[agent]\n{self.settings}\n{chain}'
-        self.file.write_text(text, encoding="utf-8")
-
-    @property
-    def backend(self) -> MemoryBackend:
-        keeper = self.agent._keeper
-        assert keeper is not None
-        assert isinstance(keeper.backend, MemoryBackend)
-        return keeper.backend
-
-    @property
-    def kernel(self) -> MemoryKernel:
-        return self.backend.kernel
-
-    @property
-    def status(self) -> Status:
-        return self.agent.status
-
-    def phase(self) -> Phase:
-        return self.status.phase
-
-    def turn(self, seconds: float) -> None:
-        """Let time pass, and the agent do what is due."""
-        self.clock.now += seconds
-        self.agent.ears.say("")
-        self.agent.step()
-
-    def undo(self, *, command: str = "rival", secretly: bool = False) -> None:
-        """Take our rules away, as somebody else."""
-        if secretly:
-            self.kernel._texts[Family.IPV4] = ""
-            self.kernel.writes += 1
-        else:
-            self.kernel.write(Family.IPV4, "", pid=77, command=command)
-
-    def stands(self) -> bool:
-        return "-s 10.0.0.0/8" in self.kernel.text(Family.IPV4)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[Callable[..., World]]:
-    made: list[World] = []
-
-    def make(**named: object) -> World:
-        made.append(World(tmp_path, **named))  # type: ignore[arg-type]  # a test's own words
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.agent.close()
+from tests.agent.world import RULES, World
 
 
 @pytest.fixture(autouse=True)
@@ -267,7 +159,7 @@ def test_a_backend_that_cannot_be_opened_again_is_tried_again(
     assert here.phase() is Phase.WATCHING
 
 
-def test_a_bad_configuration_keeps_the_old_one_and_says_so_once(
+def test_a_bad_configuration_keeps_the_old_one_and_says_so_to_whoever_asks(
     world: Callable[..., World], caplog: pytest.LogCaptureFixture
 ) -> None:
     here = world()
@@ -275,7 +167,7 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so_once(
     for _ in range(3):
         here.agent.ears.say("reload")
         here.turn(0.0)
-    assert len([record for record in caplog.records if "the old one stays" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "the old one stays" in record.getMessage()]) == 3
     assert any("owner" in warning for warning in here.status.warnings)
     here.undo()
     here.turn(0)

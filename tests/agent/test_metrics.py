@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY, generate_latest
@@ -14,12 +16,14 @@ from meshfw.agent.metrics import CHAINS_MOST, CULPRITS_MOST, OTHER, SERIES_MOST,
 from meshfw.agent.notify import Notifier
 from meshfw.agent.status import Culprit, Phase, Status
 from meshfw.agent.voice import Counters, Voice
-from meshfw.backend import Costs, Event, Outcome, Report
+from meshfw.backend import Cache, Costs, Event, Outcome, Report
 from meshfw.errors import BackendError, KernelError, VerifyError
 from meshfw.model import DispatcherKey, Place
 from meshfw.plan import ListChange, Plan, SetChange, diff
+from meshfw.reconcile import KEPT
 from meshfw.snapshot import Snapshot
 
+ROOT = Path(__file__).resolve().parents[2]
 V4, V6 = Family.IPV4, Family.IPV6
 
 
@@ -47,15 +51,27 @@ def series(metrics: Metrics, name: str) -> int:
 def test_a_reconcile_counts_by_its_outcome_and_its_cache(metrics: Metrics) -> None:
     metrics.reconciled(report(Outcome.IDLE), 0.00002)
     metrics.reconciled(report(Outcome.CHANGED, "the kernel changed"), 0.2)
+    metrics.reconciled(report(Outcome.IDLE, KEPT), 0.00002)
     metrics.reconciled(report(Outcome.CLEAN, "whatever a third party says"), 0.2)
-    assert value(metrics, "meshfw_reconciles_total", outcome="idle") == 1
+    assert value(metrics, "meshfw_reconciles_total", outcome="idle") == 2
     assert value(metrics, "meshfw_reconciles_total", outcome="changed") == 1
     assert value(metrics, "meshfw_reconciles_total", outcome="failed") == 0
-    assert value(metrics, "meshfw_cache_hits_total") == 1
+    assert value(metrics, "meshfw_cache_hits_total") == 2
     assert value(metrics, "meshfw_cache_misses_total", reason="the_kernel_changed") == 1
     assert value(metrics, "meshfw_cache_misses_total", reason=OTHER) == 1
-    assert value(metrics, "meshfw_reconcile_seconds_bucket", outcome="idle", le="0.0001") == 1
+    assert value(metrics, "meshfw_reconcile_seconds_bucket", outcome="idle", le="0.0001") == 2
     assert value(metrics, "meshfw_reconcile_seconds_bucket", outcome="changed", le="0.1") == 0
+
+
+def test_each_reason_of_ours_to_read_has_a_label_of_its_own(metrics: Metrics) -> None:
+    """Whatever the code says that it drops a cache for; the rest of the world is one label."""
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "meshfw").rglob("*.py"))
+    spoken = "".join(re.findall(r"\bcache\.drop\((.*)\)", text))
+    reasons = re.findall(r'"([^"]+)"', spoken)
+    assert "the kernel changed" in reasons
+    for reason in {*reasons, Cache().reason}:
+        metrics.reconciled(report(Outcome.CLEAN, reason), 0.1)
+        assert value(metrics, "meshfw_cache_misses_total", reason=reason.replace(" ", "_")) == 1
 
 
 class StrangeError(BackendError):

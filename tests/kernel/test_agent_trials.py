@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,14 @@ ASKED = "follow = false\nresync = 1"
 def tools(requires: Callable[..., None]) -> None:
     """All tools of all backends."""
     requires("nft", "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore")
+
+
+PROBE = """\
+[safety]
+probe = ["{program}"]
+attempts = 1
+timeout = 2
+"""
 
 
 def written(agent: RunningAgent, *rules: str, more: str = "") -> None:
@@ -99,6 +109,40 @@ def test_the_agent_undoes_a_change_whose_guard_was_killed(tools: None, netns: Ne
         agent.until_rules(len(RULES))
 
 
+def test_a_change_whose_guard_was_killed_is_undone_beside_a_rival_too(
+    tools: None, netns: Netns, tmp_path: Path
+) -> None:
+    with running(netns, tmp_path, text=config(agent="follow = false\nrival_limit = 1\nback_off = 300")) as agent:
+        agent.wait_for("keeping the rules")
+        agent.flush()
+        agent.wait_for("contended with")
+        agent.file.write_text(config(RULES[0], agent="follow = false"), encoding="utf-8")
+        assert agent.meshfw("apply", "--confirm", "2").returncode == 0
+        for pid in guards(agent):
+            os.kill(pid, signal.SIGKILL)
+        assert agent.rules() == 1
+        agent.until_rules(len(RULES))
+
+
+def test_an_agent_shows_that_it_lives_while_its_probes_are_asked(tools: None, netns: Netns, tmp_path: Path) -> None:
+    probe = tmp_path / "probe"
+    probe.write_text("#!/bin/sh\nsleep 3\n", encoding="utf-8")
+    probe.chmod(0o755)
+    heard: list[float] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        text = config() + PROBE.format(program=probe).replace("timeout = 2", "timeout = 20")
+        with running(netns, tmp_path, text=text, environment=environment):
+            message = b""
+            while b"READY=1" not in message:  # which comes after the first apply, between two rounds of probes
+                message = manager.recv(4096)
+                heard += [time.monotonic()] if b"WATCHDOG=1" in message else []
+    assert len(heard) >= 5
+    assert max(later - sooner for sooner, later in pairwise(heard)) < 2.5
+
+
 def test_a_killed_agent_is_no_hindrance_to_the_guard(tools: None, netns: Netns, tmp_path: Path) -> None:
     with running(netns, tmp_path, text=text_of()) as agent:
         agent.wait_for("keeping the rules")
@@ -106,14 +150,6 @@ def test_a_killed_agent_is_no_hindrance_to_the_guard(tools: None, netns: Netns, 
         assert agent.meshfw("apply", "--confirm", "2").returncode == 0
         agent.end(signal.SIGKILL)
         agent.until_rules(len(RULES))
-
-
-PROBE = """\
-[safety]
-probe = ["{program}"]
-attempts = 1
-timeout = 2
-"""
 
 
 def test_a_change_of_the_agents_own_is_undone_where_a_probe_fails_and_not_made_again(
@@ -171,3 +207,69 @@ def test_a_forced_change_that_takes_most_rules_away_is_kept(tools: None, netns: 
         assert agent.rules() == 2
         agent.flush()
         agent.until_rules(2)
+
+
+def plain(*rules: str) -> str:
+    """A configuration that is read back from the kernel as it was declared."""
+    text = text_of(*rules).replace('name = "input"', 'name = "input"\nfamilies = "ipv4"')
+    return text.replace('hook = "input"', 'hook = "input", rank = 1')
+
+
+def test_an_agent_that_reads_its_configuration_during_a_trial_does_not_make_the_undone_change(
+    tools: None, netns: Netns, tmp_path: Path
+) -> None:
+    name = tmp_path / "room"  # which lasts, so that a hold is kept for it
+    name.symlink_to(netns.path)
+    place = Netns.__new__(Netns)
+    place.__dict__.update(netns.__dict__, path=str(name))
+    with running(place, tmp_path, text=plain(*RULES)) as agent:
+        agent.wait_for("keeping the rules")
+        agent.file.write_text(plain(RULES[0]), encoding="utf-8")
+        assert agent.meshfw("apply", "--confirm", "3").returncode == 0
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for("read anew")
+        agent.until_rules(len(RULES))
+        time.sleep(2)
+        assert agent.rules() == len(RULES)
+        agent.process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        assert agent.rules() == len(RULES)
+        assert len(agent.said("applied")) == 1  # at the start, and not even for a moment after the undoing
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_on_trial_is_kept_against_others_until_it_is_confirmed(
+    tools: None, netns: Netns, tmp_path: Path, backend: str
+) -> None:
+    with running(netns, tmp_path, backend=backend, text=text_of()) as agent:
+        agent.wait_for("keeping the rules")
+        written(agent, *RULES[:2])
+        assert agent.meshfw("apply", "--confirm", "60").returncode == 0
+        agent.flush()
+        agent.wait_for("drift: ")
+        agent.until_rules(2)
+        assert '"phase": "on trial"' in agent.meshfw("status", "--json").stdout
+        assert agent.meshfw("confirm").returncode == 0
+        assert agent.meshfw("check").returncode == 0
+        agent.flush()
+        agent.until_rules(2)
+
+
+def test_nothing_is_cleaned_under_a_running_agent(tools: None, netns: Netns, tmp_path: Path) -> None:
+    with running(netns, tmp_path) as agent:
+        agent.wait_for("keeping the rules")
+        for words in (("clean",), ("clean", "--all-backends")):
+            command = [word for word in agent.command(*words) if words[-1] != "--all-backends" or word != "--backend"]
+            if words[-1] == "--all-backends":
+                command.remove(agent.backend)
+            done = subprocess.run(command, env=agent.environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 1
+            assert f"process {agent.process.pid}" in done.stderr
+            assert "stop it" in done.stderr
+        assert agent.rules() == len(RULES)
+        second = agent.meshfw("agent")
+        assert second.returncode == 1
+        assert f"process {agent.process.pid}" in second.stderr
+        agent.end()
+        assert agent.meshfw("clean").returncode == 0
+        assert agent.rules() == -1

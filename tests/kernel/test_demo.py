@@ -80,7 +80,7 @@ def test_an_ordinary_user_sees_every_backend_do_as_it_should(stories: dict[str, 
         kinds = [step["kind"] for step in steps]
         repairs = kinds.count("repair")
         assert repairs >= 6
-        assert kinds == ["apply", "idle", "adopt", "neighbours", *["repair"] * repairs, "packets", "clean"]
+        assert kinds == ["apply", "idle", "adopt", "neighbours", *["repair"] * repairs, "hear", "packets", "clean"]
         assert all(step["commands"] and step["astray"] for step in steps if step["kind"] == "repair")
 
 

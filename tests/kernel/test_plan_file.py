@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from meshfw.applying import BEFORE
-from meshfw.cli.plan import PENDING
+from meshfw.cli import PENDING
 from tests.kernel.inn import Inn
 
 pytestmark = pytest.mark.kernel

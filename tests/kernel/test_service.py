@@ -148,7 +148,7 @@ def test_no_capability_is_given_that_nothing_needs(boot: Boot) -> None:
     host.run("systemctl", "daemon-reload")
     host.done("systemctl", "start", AGENT)
     assert not holds(host, "nft", 22)
-    assert "CAP_NET_ADMIN" in host.journal()
+    host.until(lambda: "CAP_NET_ADMIN" in host.journal(), "it says what it lacks")
 
 
 @pytest.mark.parametrize("backend", BACKENDS if FULL else ("nft",))

@@ -24,6 +24,7 @@ import pytest
 
 import meshfw
 from meshfw.cli import INTERRUPTED, main
+from meshfw.cli.top import _pressed
 from meshfw.kernel.netns import entered
 from meshfw.testing.counting import ProcessCounter
 from meshfw.testing.netns import Netns
@@ -193,6 +194,15 @@ def test_ctrl_c_is_an_end_like_any(terminal: Terminal) -> None:
     terminal.press(b"\x03")
     terminal.until(lambda text: "\x1b[?1049l" in text, "the screen given back")
     assert terminal.end() == 0
+
+
+@pytest.mark.parametrize(("typed", "key"), [(b"", "q"), (b"\x1b", "\x1b"), (b"\x1b[A", ""), (b"bb", "b")])
+def test_a_terminal_that_went_away_is_an_end_and_an_arrow_is_no_escape(typed: bytes, key: str) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, typed)
+    os.close(writer)
+    assert _pressed(reader, 60) == key
+    os.close(reader)
 
 
 def test_a_signal_gives_the_terminal_back_too(terminal: Terminal) -> None:

@@ -248,6 +248,16 @@ def test_a_record_that_can_not_be_believed_is_told_of_and_never_obeyed(host: Hos
     assert host.dump() == new
 
 
+def test_a_record_of_another_boot_that_needs_what_is_gone_keeps_no_host_from_its_rules(host: Host) -> None:
+    assert host.meshfw("apply", "--confirm", LONG)[0] == 0
+    for guard in host.guards():
+        os.kill(guard, signal.SIGKILL)
+    host.register.write(msgspec.structs.replace(host.pending(), boot="another", backend="gone"))
+    code, said = host.meshfw("apply")
+    assert code == 0, said
+    assert "can't be held off" in said
+
+
 # --- at a terminal ---
 
 
@@ -365,6 +375,25 @@ def test_a_change_interrupted_while_it_is_probed_is_undone(host: Host, tmp_path:
     code, said = host.meshfw("apply")
     assert (code, said) == (143, "meshfw: ended by signal 15\n")
     assert (host.dump(), host.register.stamp()) == (before, None)
+
+
+def test_a_change_that_could_not_be_undone_is_undone_by_whoever_comes_next(host: Host) -> None:
+    before = host.dump()
+    host.declare(NEW, head=probing('["/bin/true"]'))
+    script = """
+import meshfw.safety.trial as trial
+from meshfw.errors import BackendError, RolledBackError
+def full(*_, **__):
+    raise BackendError("no room", backend="nft")
+def fails(_):
+    raise RolledBackError(["gone dark"])
+trial.put_back, trial._Trial.probe = full, fails
+"""
+    code, said = host.meshfw("apply", script=script)
+    assert (code, "that couldn't be undone: nft: no room" in said) == (1, True)
+    assert host.dump() != before
+    host.meshfw("check")
+    assert host.dump() == before
 
 
 def test_who_is_killed_while_its_change_is_probed_leaves_it_to_the_next_one(host: Host) -> None:
