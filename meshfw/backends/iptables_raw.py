@@ -209,19 +209,20 @@ class NftReader:
     def later(self, look: Look) -> Look | None:
         """By the digest, which is quicker than a reading by half.
 
-        Where others write meanwhile its parts may be of several moments, so that is done again; where they never pause
-        it's believed at last, since the stamp is from before them all, and the next question asks again.
+        Where others write meanwhile its parts may be of several moments, so it's done again, and believed at last:
+        the stamp is from before them all, and the next question asks again.
         """
         if self._marked is None or self._marked[0] is not look:
             self._marked = None
             return None
-        before = look.stamp
+        before: int | None = None
         for _ in range(_LOOKS):
-            before = self._netlink.settled()
+            settled = self._netlink.settled()
+            if settled == before:
+                break
+            before = settled
             if tables_digest(self._netlink, self._owner) != self._marked[1]:
                 return None
-            if self._netlink.settled() == before:
-                break
         now = Look(before, look.tables)
         self._marked = (now, self._marked[1])
         return now

@@ -74,12 +74,11 @@ class OwnTables:
             if not self._whole:
                 self._rest()
             return self._print
-        found = self._print
         for _ in range(_LOOKS):
-            found = self.at(generation := self._netlink.settled())
+            self.at(generation := self._netlink.settled())
             if self._netlink.settled() == generation:
                 break
-        return found
+        return self._print
 
     def at(self, generation: int) -> Fingerprint:
         """The fingerprint for a generation.
