@@ -21,8 +21,10 @@ if TYPE_CHECKING:
         Costs,
         Event,
         Fingerprint,
+        Narrowing,
         Observed,
         Outcome,
+        Provable,
         Report,
         Site,
         Step,
@@ -98,8 +100,8 @@ __version__: Final = "0.1.0"
 
 _ROOMS: Final = {
     "meshfw.backend": (
-        "API_VERSION Atomicity Backend Cache Capabilities Committed Costs Event Fingerprint Observed Outcome Site "
-        "Report Step Transaction Unsupported Watch"
+        "API_VERSION Atomicity Backend Cache Capabilities Committed Costs Event Fingerprint Narrowing Observed Outcome "
+        "Provable Report Site Step Transaction Unsupported Watch"
     ),
     "meshfw.backends.memory": "MemoryBackend",
     "meshfw.backends.memory_kernel": "MemoryKernel",
@@ -196,6 +198,7 @@ __all__ = [
     "MemoryKernel",
     "MeshfwError",
     "ModelError",
+    "Narrowing",
     "Network",
     "NftMatch",
     "Not",
@@ -214,6 +217,7 @@ __all__ = [
     "Plugins",
     "Policy",
     "Presence",
+    "Provable",
     "Report",
     "RolledBackError",
     "Rule",

@@ -15,7 +15,7 @@ from random import random
 from typing import Final
 
 from meshfw import __version__
-from meshfw.agent.demand import Demand, rule_count
+from meshfw.agent.demand import Demand
 from meshfw.agent.door import Door
 from meshfw.agent.ears import Ears, Readable, signals
 from meshfw.agent.keeper import Keeper, Keeping
@@ -250,11 +250,10 @@ class Agent:
         try:
             shop, keeper = renewed(self._shop, self._where)
         except (MeshfwError, OSError) as error:
-            self._voice.once("configuration", f"the configuration is not taken, and the old one stays: {error}")
+            self._voice.warning(f"the configuration is not taken, and the old one stays: {error}")
             self._voice.note(warnings=(str(error),))
             self._schedule.soon(_LOAD)  # a rollback holds all the same
         else:
-            self._voice.once("configuration", "")
             self._take(shop, keeper)
         self._voice.notifier.ready(self._voice.headline)
 
@@ -312,7 +311,7 @@ class Agent:
             self._failed(error, _LOAD)
             return
         self._voice.once("sources", wanted.problem)
-        self._voice.note(source=wanted.origin)
+        self._voice.note(source=wanted.origin, problem=wanted.problem)
         self._listen()
         if wanted.problem or self._demand.silent:
             self._schedule.soon(_LOAD, min(self._settings.resync, _RETRY_LONGEST if wanted.problem else inf))
@@ -320,7 +319,8 @@ class Agent:
             self._voice.note(phase=Phase.FAILING, healthy=False, reason=wanted.problem)
             return
         fitted = self._kept.fitted
-        self._voice.note(rules=rule_count(fitted), chains=len(fitted.chains), sets=len(fitted.sets))
+        rules = sum(len(chain.rules) for chain in fitted.chains)
+        self._voice.note(rules=rules, chains=len(fitted.chains), sets=len(fitted.sets))
         self._schedule.soon(LOOK)
 
     # --- looking and repairing ---

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from meshfw import __version__
-from meshfw.agent.control import ControlServer, socket_path
+from meshfw.agent.control import ControlServer, refuse_second, socket_path
 from meshfw.agent.logs import log_to
 from meshfw.agent.loop import LOOK, RELOAD, Agent
 from meshfw.agent.notify import Notifier
@@ -21,6 +21,7 @@ from meshfw.agent.pulse import Pulse
 from meshfw.agent.status import Status
 from meshfw.agent.voice import Counters, Voice
 from meshfw.files.inotify import FileChanges
+from meshfw.settings import AgentSettings, LogFormat, LogLevel
 from meshfw.source import Changes
 from meshfw.workshop import Workshop
 
@@ -28,12 +29,13 @@ from meshfw.workshop import Workshop
 def run(arguments: Namespace) -> int:
     """0 when it was told to stop."""
     shop = Workshop(arguments)
+    refuse_second(shop.config.owner, shop.site.netns, "end that one first, or give this one another owner")
     settings, pulse = shop.config.agent, Pulse()
-    log_to(sys.stderr, form=settings.log, level=settings.level)
+    log_as(settings, arguments)
     with ExitStack() as stack:
         counters: list[Counters] = []
         voice = Voice(Status(), notifier=Notifier.from_environment(), counters=counters)
-        service = Service(shop, voice, pulse)
+        service = Service(shop, voice, pulse, arguments)
         service.warn(shop)
         if settings.listen is not None:
             from meshfw.agent.metrics import Metrics
@@ -48,13 +50,20 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
+def log_as(settings: AgentSettings, arguments: Namespace) -> None:
+    """Log as the configuration says; with ``--json`` as data whatever it says, and with ``-v`` all there is."""
+    form = LogFormat.JSON if arguments.json else settings.log
+    log_to(sys.stderr, form=form, level=LogLevel.DEBUG if arguments.verbose else settings.level)
+
+
 class Service(Outside):
     """A process that is nothing but an agent: it watches its configuration's file, and answers on a control socket."""
 
-    def __init__(self, shop: Workshop, voice: Voice, pulse: Pulse) -> None:
+    def __init__(self, shop: Workshop, voice: Voice, pulse: Pulse, arguments: Namespace) -> None:
         self._listen = shop.config.agent.listen
         self._voice = voice
         self._pulse = pulse
+        self._arguments = arguments
 
     def changes(self, shop: Workshop) -> Changes | None:
         """Word of changes of the configuration's file; None where the system gives none."""
@@ -87,7 +96,7 @@ class Service(Outside):
     def adopted(self, shop: Workshop) -> None:
         """Log as another configuration says; where it's listened can't change in a running process."""
         settings = shop.config.agent
-        log_to(sys.stderr, form=settings.log, level=settings.level)
+        log_as(settings, self._arguments)
         self.warn(shop)
         if settings.listen != self._listen:
             self._voice.warning("agent.listen has changed: it takes effect when the agent is started anew")

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from meshfw.agent.logs import NAME, in_journal, log_to
-from meshfw.settings import LogFormat, LogLevel
+from meshfw.cli.agent import log_as
+from meshfw.cli.arguments import parse
+from meshfw.settings import AgentSettings, LogFormat, LogLevel
 
 HOSTILE = "x\x1b[2J\nlevel=error\u202e\udcff\u2028\x9b"
 LOG = logging.getLogger("meshfw.agent.loop")
@@ -46,6 +48,18 @@ def test_text_is_a_line_with_time_level_message_and_fields(stream: io.StringIO) 
     found = re.fullmatch(pattern, stream.getvalue())
     assert found is not None
     assert found[1] == 'repaired 3 changes culprits=iptables,nft backend=nft why="a b"'
+
+
+@pytest.mark.parametrize("words", [(), ("--json",), ("-v",), ("--json", "-v")])
+def test_the_command_line_asks_the_agent_for_data_and_for_detail(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_as(AgentSettings(), parse(("agent", *words)))
+    LOG.debug("a detail")
+    LOG.info("a fact")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (2 if "-v" in words else 1)
+    assert all(line.startswith("{") is ("--json" in words) for line in lines)
 
 
 def test_json_is_an_object_with_the_same(stream: io.StringIO) -> None:

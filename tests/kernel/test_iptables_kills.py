@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import settings
 
 from meshfw.errors import PartialCommitError
 from meshfw.model import Family
@@ -24,8 +25,9 @@ from tests.kernel.damage import ONE, OTHER, House, Text
 pytestmark = pytest.mark.kernel
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-KILLS: Final = 34
-"""For each variant and way of killing: 204 in all."""
+FULL: Final = settings.get_current_profile_name() == "full"
+KILLS: Final = 34 if FULL else 12
+"""For each variant and way of killing: 204 in all, or 72 in a short run, whose moments are spread as wide."""
 WAYS: Final = ("the writer alone", "its tool before it", "the writer alone, and at once there is the next one")
 MEASURED: Final = 6
 
