@@ -295,7 +295,8 @@ class Outcome(StrEnum):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What one reconcile did; ``cache`` is ``hit``, ``kept`` (a proof of an earlier process) or why it was dropped.
 
-    ``commits`` is how many transactions it took.
+    ``commits`` is how many transactions it took; ``culprits`` are those who had changed what it put back, as far as an
+    agent heard of them.
     """
 
     outcome: Outcome
@@ -304,3 +305,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan = Plan()
     commits: int = 0
     warnings: tuple[str, ...] = ()
+    culprits: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -75,6 +75,16 @@ class Proofs:
             return None
         self._last = kept
         return Proven(before if backend.fingerprint() == before else None)
+
+    def other(self, backend: Backend, wanted: Callable[[], Ruleset]) -> Proof | None:
+        """The proof of another ruleset that somebody put in place of the wanted one, as long as the kernel holds it.
+
+        What is wanted is only asked where the kernel is in the state of a proof.
+        """
+        kept = self._read().get(self._place)
+        if kept is None or kept.kernel != self._kernel(backend):
+            return None
+        return kept if kept.wanted != self._wanted(wanted()) else None
 
     def keep(self, backend: Backend, wanted: Ruleset, fingerprint: Fingerprint | None) -> None:
         """Keep that the kernel means the ruleset at a fingerprint, if it still has that fingerprint.

@@ -32,6 +32,8 @@ ANSWER_MOST: Final = 64 * 1024 * 1024
 """The longest answer that a client takes, in bytes."""
 PATIENCE: Final = 5.0
 """Seconds in which a request must have come whole, and its answer been taken."""
+_GLANCE: Final = 1.0
+"""Seconds for the answer of an agent that may not be there."""
 CLIENTS: Final = 16
 """Clients at once; the next ones wait until one of these has its answer."""
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
@@ -232,6 +234,29 @@ def ask(path: str, command: str, *, timeout: float = PATIENCE, owner: str = "", 
         raise AgentError(f"the agent refused: {answer['error']}")
     found: dict[str, Any] = answer.get("answer", {})
     return found
+
+
+def running(owner: str, netns: str | None) -> int:
+    """The process number of the agent that keeps an owner's rules in a namespace; 0 where none answers."""
+    try:
+        answer = ask(socket_path(owner, netns), "status", timeout=_GLANCE, owner=owner)
+    except (MeshfwError, OSError):
+        return 0
+    number = answer.get("pid")
+    return number if isinstance(number, int) else 0
+
+
+def refuse_second(owner: str, netns: str | None, remedy: str) -> None:
+    """Refuse what an agent that runs would undo, or do as well: AgentError, with what to do."""
+    number = running(owner, netns)
+    if number:
+        raise AgentError(f"an agent keeps the rules of {owner} here (process {number})", remedy=remedy)
+
+
+def wake(owner: str, netns: str | None) -> None:
+    """Have an agent look at once, where one runs."""
+    with suppress(MeshfwError, OSError):
+        ask(socket_path(owner, netns), "reconcile", timeout=_GLANCE, owner=owner)
 
 
 def _connected(path: str, timeout: float) -> socket.socket:

@@ -138,14 +138,15 @@ class Demand:
         """Why the declared rules are too few to be believed; empty where they're believed."""
         if before is None or self._settings.shrink >= 1:
             return ""
-        old, new = rule_count(before), rule_count(declared)
-        if old - new <= max(_FEW, old * self._settings.shrink) or self._past.approved(declared):
-            return ""
-        share = f"{self._settings.shrink:.0%}"
-        return (
-            f"the sources say {new} rules in place of {old}, and more than {share} may not go at once: "
-            "if that's meant, say 'meshfw apply'"
-        )
+        counts = [("rules", rule_count), ("elements of sets", element_count)]
+        for what, count in counts:
+            old, new = count(before), count(declared)
+            if old - new > max(_FEW, old * self._settings.shrink) and not self._past.approved(declared):
+                return (
+                    f"the sources say {new} {what} in place of {old}, and more than {self._settings.shrink:.0%} may "
+                    "not go at once: if that's meant, say 'meshfw apply'"
+                )
+        return ""
 
 
 def _keeping(keeper: Keeper, declared: Ruleset | None, before: Keeping | None) -> Keeping | None:
@@ -155,5 +156,10 @@ def _keeping(keeper: Keeper, declared: Ruleset | None, before: Keeping | None) -
 
 
 def rule_count(ruleset: Ruleset) -> int:
-    """The rules of a ruleset, both families', and the elements of its sets."""
-    return sum(len(chain.rules) for chain in ruleset.chains) + sum(len(entry.elements) for entry in ruleset.sets)
+    """The rules of a ruleset, both families'."""
+    return sum(len(chain.rules) for chain in ruleset.chains)
+
+
+def element_count(ruleset: Ruleset) -> int:
+    """The elements of a ruleset's sets, both families'."""
+    return sum(len(entry.elements) for entry in ruleset.sets)

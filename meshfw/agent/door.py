@@ -31,8 +31,11 @@ class Door:
             if not self._voice.status.reconciled:
                 raise  # another agent is at work
             self._voice.once("door", "another agent answers for this owner here")
-        except (MeshfwError, OSError) as error:
+        except MeshfwError as error:
             self._voice.once("door", f"nobody can ask this agent: {error}")
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            self._voice.once("door", f"nobody can ask this agent: {place}{error.strerror or error}")
 
     def close(self) -> None:
         """Let nobody ask any more; a second call does nothing."""

@@ -16,9 +16,11 @@ from meshfw.backend import Backend, Outcome, Report, Watch
 from meshfw.backends.instance import namespace_identity, only_writer
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
+from meshfw.proofs import Proof
 from meshfw.safety.pending import Pending, at, on_trial, register_of
 from meshfw.safety.settling import after_restart, find_pending, settle
 from meshfw.safety.trial import guarded_apply
+from meshfw.states import parse_state
 from meshfw.workshop import Workshop
 
 LOCK_TIMEOUT: Final = 10.0
@@ -54,6 +56,7 @@ class Keeper:
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
         self.commits = 0
+        self._other: Proof | None = None
         self._stack = ExitStack()
         self._identity = namespace_identity(shop.site.netns)
         self.backend: Backend = self._stack.enter_context(shop.backend())
@@ -95,9 +98,9 @@ class Keeper:
     # --- writing ---
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """A block in which no other meshfw writes for this owner."""
-        with only_writer(self.shop.site, timeout=LOCK_TIMEOUT):
+    def alone(self, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+        """A block in which no other meshfw writes for this owner; LockError when one does for so many seconds."""
+        with only_writer(self.shop.site, timeout=timeout):
             yield
 
     def on_trial(self) -> bool:
@@ -107,6 +110,10 @@ class Keeper:
     def pending(self) -> Pending | None:
         """The change on trial, read without the lock: whoever tries one may hold that while his probes are asked."""
         return find_pending(register_of(self.shop.site), self.shop.warnings)
+
+    def tried(self, pending: Pending) -> Ruleset:
+        """The declared rules of a change on trial; StateError where they can't be read."""
+        return parse_state(pending.after.encode(), self.shop.language, owner=pending.owner).ruleset
 
     def settle(self) -> Pending | None:
         """Undo a change on trial whose time is over; the one whose time isn't. In a block of :meth:`alone`."""
@@ -131,6 +138,18 @@ class Keeper:
         else:
             self.shop.remember(self.backend)
         return Repair(report, perf_counter() - begun)
+
+    def overruled(self, kept: Keeping) -> bool:
+        """Whether another meshfw has put other rules in place, which stand; told once of each.
+
+        Its proof says so where no state can be kept. In a block of :meth:`alone`.
+        """
+
+        def wanted() -> Ruleset:
+            return reconcile.checked(self.backend, kept.fitted)[0]
+
+        before, self._other = self._other, self.shop.proofs(self.backend).other(self.backend, wanted)
+        return self._other is not None and self._other != before
 
     def repair(self, kept: Keeping) -> Repair:
         """Put back what somebody has changed. In a block of :meth:`alone`."""

@@ -250,11 +250,10 @@ class Agent:
         try:
             shop, keeper = renewed(self._shop, self._where)
         except (MeshfwError, OSError) as error:
-            self._voice.once("configuration", f"the configuration is not taken, and the old one stays: {error}")
+            self._voice.warning(f"the configuration is not taken, and the old one stays: {error}")
             self._voice.note(warnings=(str(error),))
             self._schedule.soon(_LOAD)  # a rollback holds all the same
         else:
-            self._voice.once("configuration", "")
             self._take(shop, keeper)
         self._voice.notifier.ready(self._voice.headline)
 
@@ -312,7 +311,7 @@ class Agent:
             self._failed(error, _LOAD)
             return
         self._voice.once("sources", wanted.problem)
-        self._voice.note(source=wanted.origin)
+        self._voice.note(source=wanted.origin, problem=wanted.problem)
         self._listen()
         if wanted.problem or self._demand.silent:
             self._schedule.soon(_LOAD, min(self._settings.resync, _RETRY_LONGEST if wanted.problem else inf))

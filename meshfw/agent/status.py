@@ -65,6 +65,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     netns: str | None = None
     config: str = ""
     source: str = "sources"
+    problem: str = ""
+    """Why that isn't what the sources say now, or can't be known; empty where it is."""
     started: float = 0.0
     reconciled: float = 0.0
     """The last reconcile that ended well."""

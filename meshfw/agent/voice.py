@@ -19,7 +19,9 @@ _DRIFTS: Final = 20
 _TOPICS: Final = 1000
 """Matters of which it's remembered that they were told."""
 _LINES: Final = 20
-"""Lines of a plan that are told of each."""
+"""Lines of a plan that the status has of each."""
+_TOLD: Final = 5
+"""Lines of a plan that are logged."""
 
 
 class Counters(Protocol):
@@ -150,7 +152,7 @@ class Voice:
     def applied(self, report: Report, lines: Sequence[str]) -> None:
         """What is newly wanted was put in place."""
         self.note(changed=time.time())
-        self.info(f"applied {_counted(len(lines), 'change')} ({report.backend})", changes=list(lines[:_LINES]))
+        self.info(f"applied {_counted(len(lines), 'change')} ({report.backend})", changes=list(lines[:_TOLD]))
 
     def drifted(self, report: Report, lines: Sequence[str], culprits: Sequence[Culprit]) -> None:
         """What others had changed was repaired."""
@@ -161,7 +163,7 @@ class Voice:
             named(culprits),
             _counted(len(lines), "change"),
             _counted(report.commits, "transaction"),
-            extra={"culprits": [str(culprit) for culprit in culprits], "changes": list(drift.lines)},
+            extra={"culprits": list(dict.fromkeys(map(str, culprits))), "changes": list(drift.lines[:_TOLD])},
         )
         for counter in self.counters:
             counter.drifted(report.plan, culprits)

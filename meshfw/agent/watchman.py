@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
+
 from meshfw.agent.keeper import Keeper, Keeping, Repair
 from meshfw.agent.past import Past
 from meshfw.agent.rivals import Convergence, Rivalry
 from meshfw.agent.status import Culprit, Phase
 from meshfw.agent.voice import Voice
 from meshfw.backend import Event
-from meshfw.errors import MeshfwError
+from meshfw.errors import LockError, MeshfwError
 from meshfw.model import Ruleset
 from meshfw.plan import Formatter, Plan
 from meshfw.safety.pending import Pending, at, clock
@@ -28,6 +30,8 @@ _HEARD_SHARE: Final = 20
 """Looks that events ask for take at most a twentieth of the time."""
 _GRACE: Final = 1.0
 """Seconds after a trial's end in which its guard undoes it, before we do."""
+_TRIAL_PAUSE: Final = 2.0
+"""Seconds between two looks at a trial at most: nobody tells of a confirmation."""
 _CULPRITS: Final = 16
 
 
@@ -61,6 +65,7 @@ class Watchman:
         self._begun = False
         self._stuck: tuple[str, ...] | None = None
         self._culprits: list[Culprit] = []
+        self._tries: tuple[str, Keeping] | None = None
         self._costs: deque[float] = deque([0.0], maxlen=2)
         self._waited = 0.0
         self._looked = 0.0
@@ -152,7 +157,9 @@ class Watchman:
             if pending is not None:
                 self._watch_trial(keeper, kept, pending)
                 return True
-            if self._past.moved() or (not drifted and self._past.refuses(kept.declared)):
+            if self._past.moved():
+                return False
+            if keeper.overruled(kept) if drifted else self._past.refuses(kept.declared):
                 return False
             if drifted:
                 repair = keeper.repair(kept)
@@ -182,18 +189,52 @@ class Watchman:
         return pending is not None
 
     def _watch_trial(self, keeper: Keeper, kept: Keeping, pending: Pending) -> None:
-        """Leave the rules to whoever tries a change; its guard undoes it in time, and else we do."""
-        self.next_look = self._clock() + max(0.0, pending.deadline - clock()) + _GRACE
+        """Keep what somebody tries until it's confirmed or undone: by its guard in time, and else by us."""
+        left = max(0.0, pending.deadline - clock()) + _GRACE
+        self.next_look = self._clock() + min(left, _TRIAL_PAUSE)
+        if keeper.idle(kept):  # which is what stands, tried or not
+            self._fine()
+            return
+        tried = self._trial(keeper, pending)
+        if not keeper.idle(tried) and not self._keep_trial(keeper, tried, pending):
+            return
         self._culprits = []
-        if not keeper.idle(kept):
-            reason = f"a change is on trial until {at(pending.until)}"
+        reason = f"a change is on trial until {at(pending.until)}"
+        if (self._voice.status.phase, self._voice.status.reason) != (Phase.TRIAL, reason):
             self._voice.note(phase=Phase.TRIAL, healthy=True, reason=reason, next_try=pending.until)
 
+    def _trial(self, keeper: Keeper, pending: Pending) -> Keeping:
+        """What is on trial, the same object as long as it's the same change."""
+        if self._tries is None or self._tries[0] != pending.token:
+            self._tries = pending.token, keeper.keeping(keeper.tried(pending))
+        return self._tries[1]
+
+    def _keep_trial(self, keeper: Keeper, tried: Keeping, pending: Pending) -> bool:
+        """Whether what is on trial stands, repaired where somebody else has changed it."""
+        if self._clock() < self._rivalry.not_before:
+            self._wait()
+            return False
+        try:
+            with keeper.alone(timeout=0.0):
+                now = keeper.pending()
+                if now is None or now.token != pending.token:
+                    return False
+                repair = keeper.repair(tried)
+        except LockError:  # whoever tries it is at work still
+            return True
+        self._voice.reconciled(repair.report, repair.seconds, costs=keeper.backend.cache.costs)
+        if repair.changed:
+            self._voice.drifted(repair.report, self._lines(repair.report.plan), tuple(self._culprits))
+            rival = self._rivalry.repaired(self._clock(), self._culprits)
+            if rival:
+                self._voice.contended(rival)
+        return True
+
     def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
-        report = repair.report
+        culprits = tuple(self._culprits) if drifted and repair.changed else ()
+        report = msgspec.structs.replace(repair.report, culprits=tuple(dict.fromkeys(map(str, culprits))))
         self._voice.reconciled(report, repair.seconds, costs=keeper.backend.cache.costs)
         self._voice.told([*report.warnings, *keeper.shop.plugins.reconciled(report)])
-        culprits = tuple(self._culprits)
         self._fine()
         if not repair.changed:  # all was read, and right
             self._convergence.held()

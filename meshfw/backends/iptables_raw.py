@@ -22,6 +22,7 @@ from meshfw.languages.nft import FAMILIES
 from meshfw.model import HOOKS, Family, Hook, Table
 
 _READS: Final = 5
+_LOOKS: Final = 3
 
 
 class Meaning(NamedTuple):
@@ -206,14 +207,22 @@ class NftReader:
                 self._marked = (look, digest)
 
     def later(self, look: Look) -> Look | None:
-        """By the digest, which is quicker than a reading by half; None where others write meanwhile."""
+        """By the digest, which is quicker than a reading by half.
+
+        Where others write meanwhile its parts may be of several moments, so it's done again, and believed at last:
+        the stamp is from before them all, and the next question asks again.
+        """
         if self._marked is None or self._marked[0] is not look:
             self._marked = None
             return None
-        before = self._netlink.settled()
-        same = tables_digest(self._netlink, self._owner) == self._marked[1]
-        if not same or self._netlink.settled() != before:  # or its parts may be of several moments
-            return None
+        before: int | None = None
+        for _ in range(_LOOKS):
+            settled = self._netlink.settled()
+            if settled == before:
+                break
+            before = settled
+            if tables_digest(self._netlink, self._owner) != self._marked[1]:
+                return None
         now = Look(before, look.tables)
         self._marked = (now, self._marked[1])
         return now

@@ -1,4 +1,4 @@
-"""What stands of an owner's in iptables' tables, as a digest that any process gives alike, for proofs to outlast one."""
+"""What stands of an owner's in iptables' tables, as a digest that any process gives alike: for lasting proofs."""
 
 from __future__ import annotations
 

@@ -157,7 +157,8 @@ class NftBackend:
                 continue
             if snapshot.rules > _TRIM:
                 self._nft.trim()
-            if self._netlink.settled() == before:
+            after = self._netlink.settled()
+            if after == before or self._own.at(after) == fingerprint:  # others wrote, and elsewhere
                 return Observed(snapshot, fingerprint)
         if snapshot is None and error is not None:
             raise error

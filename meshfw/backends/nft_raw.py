@@ -29,6 +29,7 @@ from meshfw.plan import Plan
 from meshfw.snapshot import ListKey
 
 _READS: Final = 5
+_LOOKS: Final = 3
 _UNKNOWN: Final = -1
 _NAMES: Final = frozenset(FAMILIES.values())
 
@@ -63,18 +64,20 @@ class OwnTables:
         self._before: dict[Fingerprint, Mapping[_Chain, bytes]] = {}
 
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of now; a new one where others never let a whole reading happen."""
+        """The fingerprint of now.
+
+        Who reads while others write may meet parts of several moments, so that is done again. Where they never pause
+        it's believed at last: to deceive it somebody must undo and do again in every reading what he did to ours.
+        """
         generation = self._netlink.generation()
         if generation == self._generation:
             if not self._whole:
                 self._rest()
             return self._print
-        for _ in range(_READS):
-            found = self.at(generation := self._netlink.settled())
+        for _ in range(_LOOKS):
+            self.at(generation := self._netlink.settled())
             if self._netlink.settled() == generation:
-                return found
-        self._whole, self._rules = b"", {}
-        self._move()
+                break
         return self._print
 
     def at(self, generation: int) -> Fingerprint:

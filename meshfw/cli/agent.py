@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from meshfw import __version__
-from meshfw.agent.control import ControlServer, socket_path
+from meshfw.agent.control import ControlServer, refuse_second, socket_path
 from meshfw.agent.logs import log_to
 from meshfw.agent.loop import LOOK, RELOAD, Agent
 from meshfw.agent.notify import Notifier
@@ -29,6 +29,7 @@ from meshfw.workshop import Workshop
 def run(arguments: Namespace) -> int:
     """0 when it was told to stop."""
     shop = Workshop(arguments)
+    refuse_second(shop.config.owner, shop.site.netns, "end that one first, or give this one another owner")
     settings, pulse = shop.config.agent, Pulse()
     log_as(settings, arguments)
     with ExitStack() as stack:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import Any
 
 from meshfw import reconcile
+from meshfw.agent.control import refuse_second
 from meshfw.applying import CLEAN, noted, release
 from meshfw.backend import Backend, Report
 from meshfw.backends.instance import only_writer
@@ -25,6 +26,7 @@ def run(arguments: Namespace) -> int:
         expected = "the one to clean, or all of them"
         raise ConfigError(f"--backend {arguments.backend} names one", key="--all-backends", expected=expected)
     shop = Workshop(arguments, needed=False, sources=False)
+    refuse_second(shop.config.owner, shop.site.netns, "it would put them back: stop it, then clean")
     if arguments.all_backends:
         return _everywhere(shop, arguments)
     with only_writer(shop.site, timeout=arguments.lock_timeout):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from meshfw.agent.control import wake
 from meshfw.backend import Site
 from meshfw.backends.instance import only_writer
 from meshfw.cli.output import print_json, warn
@@ -20,6 +21,7 @@ def run(arguments: Namespace) -> int:
     site = _site(arguments, warnings)
     with only_writer(site, timeout=arguments.lock_timeout):
         pending = undo(site, warnings) if arguments.undo else confirm(site, warnings)
+    wake(site.owner, site.netns)
     if arguments.json:
         print_json({**outlined(pending), "confirmed": not arguments.undo, "warnings": warnings})
         return 0

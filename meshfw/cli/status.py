@@ -38,12 +38,13 @@ def run(arguments: Namespace) -> int:
     else:
         for line in _lines(status, time.time(), verbose=arguments.verbose):
             print(one_line(line))
-    return 0 if status.healthy else UNHEALTHY
+    return 0 if status.healthy and not status.problem else UNHEALTHY
 
 
 def _lines(status: Status, now: float, *, verbose: bool) -> Iterator[str]:
     """The answer for people, a line each; the first says all in a glance."""
-    verdict = "the rules stand" if status.healthy else f"NOT WELL: {status.reason or 'the kernel is not known yet'}"
+    stands = f"the rules stand, but {status.problem}" if status.problem else "the rules stand"
+    verdict = stands if status.healthy else f"NOT WELL: {status.reason or 'the kernel is not known yet'}"
     yield f"{status.owner}: {status.phase}, {verdict}"
     for label, text in _facts(status, now):
         yield f"  {label:<12}{text}"
@@ -77,8 +78,8 @@ def _facts(status: Status, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _source(status: Status) -> str:
-    return {"sources": "the sources", "last good": "the last good state: the sources are away"}.get(
-        status.source, "a state that was rolled back to" if status.source == "held" else status.source
+    return {"sources": "the sources", "last good": "the last good state"}.get(
+        status.source, "the state before the one that was undone" if status.source == "held" else status.source
     )
 
 

@@ -77,6 +77,34 @@ def test_sources_that_were_closed_are_not_listened_to_while_the_backend_cannot_b
     assert here.phase() is Phase.WATCHING
 
 
+def test_a_source_that_gives_no_word_of_its_changes_is_asked_every_resync(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(24, "no inotify instance is left")
+
+    monkeypatch.setattr("meshfw.sources.dump.FileChanges", none_left)
+    (tmp_path / "rules.v4").write_text(DUMP.format(1), encoding="utf-8")
+    here = world(agent="resync = 100\n" + SOURCE.format("rules.v4"))
+    (tmp_path / "rules.v4").write_text(DUMP.format(77), encoding="utf-8")
+    here.turn(90)
+    assert "-s 10.0.0.77" not in here.kernel.text(Family.IPV4)
+    here.turn(11)
+    assert "-s 10.0.0.77" in here.kernel.text(Family.IPV4)
+
+
+def test_who_has_neither_sources_nor_a_past_is_not_healthy_until_the_sources_are_there(
+    world: Callable[..., World], tmp_path: Path
+) -> None:
+    here = world(agent=SOURCE.format("rules.v4"))
+    assert (here.phase(), here.status.healthy) == (Phase.FAILING, False)
+    (tmp_path / "rules.v4").write_text(DUMP.format(77), encoding="utf-8")
+    here.turn(0)
+    here.turn(1)
+    assert "-s 10.0.0.77" in here.kernel.text(Family.IPV4)
+    assert (here.phase(), here.status.healthy) == (Phase.WATCHING, True)
+
+
 class Broken:
     """What listens, and can't say any more what it heard."""
 
@@ -269,3 +297,51 @@ def test_another_agent_is_a_rival_and_a_person_is_none(tmp_path: Path, monkeypat
     assert not recorded(AGENT, declared)
     assert recorded("apply", Ruleset())
     assert not past.moved()
+
+
+SETS = """\
+owner = "loop"
+backend = "memory"
+[[chain]]
+name = "input"
+attach = {{ hook = "input" }}
+rules = [{rules}]
+[[set]]
+name = "admins"
+elements = [{elements}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("rules", "elements", "said"),
+    [(2, 60, "4 rules in place of 84"), (42, 3, "3 elements of sets in place of 60"), (30, 40, "")],
+)
+def test_neither_most_rules_nor_most_elements_may_go_at_once(
+    tmp_path: Path, rules: int, elements: int, said: str
+) -> None:
+    file = tmp_path / "meshfw.toml"
+
+    def shop(rules: int, elements: int) -> Workshop:
+        lines = [f'"-s @admins -p tcp -m tcp --dport {port} -j ACCEPT"' for port in range(1, rules + 1)]
+        addresses = [f'"10.0.0.{number}"' for number in range(1, elements + 1)]
+        file.write_text(SETS.format(rules=", ".join(lines), elements=", ".join(addresses)), encoding="utf-8")
+        return Workshop(Asked(str(file)))
+
+    many = shop(42, 60)
+    kept = many.rules()
+    few = shop(rules, elements)
+    demand = Demand(few, Past(few.history), few.config.agent, kept=kept)
+    wanted = demand.load()
+    demand.close()
+    assert said in wanted.problem
+    assert (wanted.ruleset == kept) is bool(said)
+
+
+def test_what_the_sources_say_and_is_not_kept_is_told_in_the_status(world: Callable[..., World]) -> None:
+    here = world()
+    assert here.status.problem == ""
+    here.agent._demand._load = lambda: (_ for _ in ()).throw(KernelError("away", errno=5))  # type: ignore[method-assign]  # a source that is away
+    here.agent._schedule.soon("load")
+    here.turn(0)
+    assert here.status.healthy
+    assert "away" in here.status.problem

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from meshfw.agent.status import Phase
+from meshfw.backend import Report
 from meshfw.errors import BackendError, KernelError
 from tests.agent.world import RULES, World
 
@@ -159,7 +160,7 @@ def test_a_backend_that_cannot_be_opened_again_is_tried_again(
     assert here.phase() is Phase.WATCHING
 
 
-def test_a_bad_configuration_keeps_the_old_one_and_says_so_once(
+def test_a_bad_configuration_keeps_the_old_one_and_says_so_to_whoever_asks(
     world: Callable[..., World], caplog: pytest.LogCaptureFixture
 ) -> None:
     here = world()
@@ -167,7 +168,7 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so_once(
     for _ in range(3):
         here.agent.ears.say("reload")
         here.turn(0.0)
-    assert len([record for record in caplog.records if "the old one stays" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "the old one stays" in record.getMessage()]) == 3
     assert any("owner" in warning for warning in here.status.warnings)
     here.undo()
     here.turn(0)
@@ -180,3 +181,22 @@ def test_a_stop_is_heard_at_once(world: Callable[..., World]) -> None:
     here.agent.ears.say("stop")
     here.agent.step()
     assert here.agent._stopped
+
+
+def test_plugins_are_told_who_had_changed_what_a_repair_put_back(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = world(agent="debounce = 0.0")
+    told: list[Report] = []
+    keeper = here.agent._keeper
+    assert keeper is not None
+
+    def reconciled(report: Report) -> tuple[str, ...]:
+        told.append(report)
+        return ()
+
+    monkeypatch.setattr(keeper.shop.plugins, "reconciled", reconciled)
+    here.undo(command="rival")
+    here.turn(0.1)
+    here.turn(0.1)
+    assert [report.culprits for report in told] == [("rival (process 77)",)]

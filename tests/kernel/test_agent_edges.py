@@ -98,3 +98,24 @@ def test_what_nft_cannot_hold_of_a_source_leaves_the_last_good_rules(tools: None
         agent.tool("nft", "flush", "table", "ip", "edge")
         until_drops(agent, 3)
         assert '"last good"' in agent.meshfw("status", "--json").stdout
+
+
+@pytest.mark.parametrize("backend", ["nft", "iptables-nft", "iptables-legacy"])
+def test_what_a_person_applies_stays_where_no_state_can_be_kept(
+    requires: Callable[..., None], netns: Netns, tmp_path: Path, backend: str
+) -> None:
+    requires("nft", "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore")
+    ask = "follow = false"
+    with running(netns, tmp_path, backend=backend, text=config(agent=ask)) as agent:
+        agent.wait_for("keeping the rules")
+        (tmp_path / "state").chmod(0o777)  # which nobody trusts
+        agent.file.write_text(config(RULES[0], agent=ask), encoding="utf-8")
+        done = agent.meshfw("apply")
+        assert done.returncode == 0
+        assert "not kept for a rollback" in done.stderr
+        agent.wait_for("read anew")
+        time.sleep(1)
+        assert agent.rules() == 1
+        assert agent.said("drift: ") == []
+        agent.flush()
+        agent.until_rules(1)

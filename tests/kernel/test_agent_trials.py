@@ -235,3 +235,41 @@ def test_an_agent_that_reads_its_configuration_during_a_trial_does_not_make_the_
         time.sleep(1)
         assert agent.rules() == len(RULES)
         assert len(agent.said("applied")) == 1  # at the start, and not even for a moment after the undoing
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_on_trial_is_kept_against_others_until_it_is_confirmed(
+    tools: None, netns: Netns, tmp_path: Path, backend: str
+) -> None:
+    with running(netns, tmp_path, backend=backend, text=text_of()) as agent:
+        agent.wait_for("keeping the rules")
+        written(agent, *RULES[:2])
+        assert agent.meshfw("apply", "--confirm", "60").returncode == 0
+        agent.flush()
+        agent.wait_for("drift: ")
+        agent.until_rules(2)
+        assert '"phase": "on trial"' in agent.meshfw("status", "--json").stdout
+        assert agent.meshfw("confirm").returncode == 0
+        assert agent.meshfw("check").returncode == 0
+        agent.flush()
+        agent.until_rules(2)
+
+
+def test_nothing_is_cleaned_under_a_running_agent(tools: None, netns: Netns, tmp_path: Path) -> None:
+    with running(netns, tmp_path) as agent:
+        agent.wait_for("keeping the rules")
+        for words in (("clean",), ("clean", "--all-backends")):
+            command = [word for word in agent.command(*words) if words[-1] != "--all-backends" or word != "--backend"]
+            if words[-1] == "--all-backends":
+                command.remove(agent.backend)
+            done = subprocess.run(command, env=agent.environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 1
+            assert f"process {agent.process.pid}" in done.stderr
+            assert "stop it" in done.stderr
+        assert agent.rules() == len(RULES)
+        second = agent.meshfw("agent")
+        assert second.returncode == 1
+        assert f"process {agent.process.pid}" in second.stderr
+        agent.end()
+        assert agent.meshfw("clean").returncode == 0
+        assert agent.rules() == -1

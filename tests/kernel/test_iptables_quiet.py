@@ -94,21 +94,25 @@ def test_what_is_done_to_ours_is_seen_behind_it(
     home.assert_held(ONE)
 
 
-def test_a_digest_that_others_wrote_under_is_believed_by_nobody(
+def test_a_digest_that_others_wrote_under_is_taken_again(
     backend: IptablesBackend, bump: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = backend.fingerprint()
     for _ in range(2):
         bump()
         assert backend.fingerprint() == before
-    known = backend._known
+    known, taken = backend._known, []
 
     def disturbed(netlink: Nfnetlink, owner: str) -> bytes:
-        found = tables_digest(netlink, owner)
-        bump()
-        return found
+        taken.append(tables_digest(netlink, owner))
+        if len(taken) == 1:
+            bump()
+        return taken[-1]
 
     monkeypatch.setattr(iptables_raw, "tables_digest", disturbed)
     bump()
     assert known is not None
-    assert backend._reader.later(known) is None
+    later = backend._reader.later(known)
+    assert later is not None
+    assert backend._reader.still(later)
+    assert len(taken) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -17,6 +18,7 @@ from meshfw.kernel.nfdigest import ChainHead, chain_heads, rules_digest, sets_di
 from meshfw.model import Family
 from meshfw.plan import diff
 from meshfw.reconcile import apply
+from meshfw.snapshot import Snapshot
 from meshfw.testing.loopback import delivers
 from meshfw.testing.netns import Netns
 from tests.kernel.test_nft import FOREIGN, Room, wanted, with_rules
@@ -259,3 +261,23 @@ def test_parts_of_two_moments_are_no_moment_of_ours(quiet: Quiet, monkeypatch: p
     monkeypatch.setattr(nft_raw, "chain_heads", disturbed)
     assert apply(quiet.own, quiet.ruleset).outcome is Outcome.CHANGED
     assert not diff(quiet.backend().observe().snapshot, quiet.ruleset)
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["elsewhere", "to ours"])
+def test_a_reading_beside_one_who_never_pauses_is_whole_unless_he_writes_to_ours(quiet: Quiet, ours: bool) -> None:
+    backend = quiet.backend()
+    handle, read, bump = quiet.handle, backend._reading.read, itertools.count(2000)
+
+    def disturbed(*given: Any, **options: Any) -> Snapshot:
+        found = read(*given, **options)
+        if ours:
+            rule = f'iifname "lo" udp dport {next(bump)} counter accept'
+            quiet.nft(f"replace rule ip meshfw filter-fw handle {handle} {rule}")
+        else:
+            quiet.nft("add table ip theirs; delete table ip theirs")
+        return found
+
+    backend._reading.read = disturbed  # type: ignore[method-assign]  # somebody writes during every reading
+    observed = backend.observe()
+    assert (observed.fingerprint is None) == ours
+    assert ours or observed.fingerprint == backend.fingerprint()
