@@ -17,6 +17,7 @@ IPv6, holds more of it. The history is a convenience: where it can't be written,
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -208,6 +209,8 @@ def roll_back(shop: Workshop, number: int | None = None, *, timeout: float) -> R
             raise StateError("there is nothing to go back to", remedy=f"no state is kept in {history.directory}")
         target = _target(history, newest, number)
         state = history.load(target.number)
+        if not state.ruleset:
+            shop.warnings.append(f"state {target.number} has no rules: nothing of {shop.config.owner}'s will stand")
         old = history.held()
         against = old.against if old is not None else newest.summary.digest
         declared = digest(state.ruleset) == against
@@ -239,8 +242,10 @@ def _target(history: History, newest: Entry, number: int | None) -> Entry:
     return found
 
 
-def restore(shop: Workshop, *, timeout: float) -> Applied | None:
+def restore(shop: Workshop, *, timeout: float, stood: bool = False) -> Applied | None:
     """Make the kernel hold the held or the last good state, without asking any source; None where nothing is wanted.
+
+    ``stood`` says that it stood there: what the backend, whose options may not be known, has against it is a warning.
 
     Raises:
         MeshfwError: as :func:`writing` and :func:`put`.
@@ -252,7 +257,7 @@ def restore(shop: Workshop, *, timeout: float) -> Applied | None:
         return None
     shop.prefer(state.backend)
     with writing(shop, timeout=timeout) as backend:
-        report = reconcile.apply(backend, shop.fitted(state.ruleset, backend))
+        report = reconcile.apply(backend, shop.fitted(state.ruleset, backend), stood=stood)
         shop.remember(backend)
     return Applied(report=report)
 
@@ -298,7 +303,9 @@ def read_planned(path: str) -> Planned:
         StateError: with the file's name, where it can't be read, is damaged or is no such plan.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_not_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StateError("it's no regular file", source=path, remedy="'meshfw plan --out FILE' makes one")
             document = file.read(_LARGEST)
     except OSError as error:
         raise StateError(f"can't be read: {error.strerror or error}", source=os.fspath(path)) from error
@@ -306,6 +313,11 @@ def read_planned(path: str) -> Planned:
         return parse_planned(document)
     except StateError as error:
         raise StateError(error.reason, source=path) from None
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    """The descriptor of a file, which may be a pipe that nobody ever writes to (open(2))."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def apply_planned(shop: Workshop, path: str, *, timeout: float, confirm: float | None = None) -> Applied:

@@ -29,6 +29,7 @@ from meshfw.states import State, Summary, digest, format_state, parse_state, par
 KEEP: Final = 10
 """States that are kept unless the configuration says otherwise."""
 _FILE: Final = re.compile(r"([0-9]{6,})\.json\Z")
+_OF_AN_OWNER: Final = re.compile(r"([a-z][a-z0-9]*)(?:@.*)?\.states\Z", re.DOTALL)
 _HOLD: Final = "hold"
 _LEFT: Final = re.compile(r"\..*\.new\Z")
 """What a writer that was killed leaves behind (:mod:`meshfw.files.kept`)."""
@@ -237,6 +238,16 @@ class History:
     def _tell(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def owners_of_states(netns: str | None) -> tuple[str, ...]:
+    """The owners of whom a state is kept for a network namespace, as the user named it."""
+    try:
+        names = sorted(os.listdir(state_directory()))
+    except OSError:
+        return ()
+    owners = (found[1] for found in map(_OF_AN_OWNER.match, names) if found is not None)
+    return tuple(owner for owner in dict.fromkeys(owners) if f"{lasting_name(owner, netns)}.states" in names)
 
 
 def _file(number: int) -> str:

@@ -21,8 +21,8 @@ TIMEOUT: Final = 2.0
 PAUSE: Final = 0.5
 """Seconds between two tries: what refuses at once may be on its way up."""
 MOST_ATTEMPTS: Final = 100
-LONGEST: Final = 300.0
-"""Seconds: the longest time limit that makes sense for one try."""
+LONGEST: Final = 120.0
+"""Seconds that asking may take in all: who applies waits for it, and a service manager for a sign of life."""
 EXPECTED: Final = '"ping ADDRESS", "tcp HOST:PORT", or a list of a program\'s absolute path and its arguments'
 _SEVERAL: Final = f"{EXPECTED}; several of these in a list"
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9._-]{1,253}\Z")
@@ -65,7 +65,12 @@ class Probing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def longest(self) -> float:
         """Seconds that asking takes at most: the probes are asked side by side."""
-        return self.attempts * (self.timeout + PAUSE) if self.probes else 0.0
+        return self.tries if self.probes else 0.0
+
+    @property
+    def tries(self) -> float:
+        """Seconds that all tries of one probe take at most, with the pauses between them."""
+        return self.attempts * self.timeout + (self.attempts - 1) * PAUSE
 
 
 def read_probing(settings: Settings) -> Probing:
@@ -80,7 +85,12 @@ def read_probing(settings: Settings) -> Probing:
         reason = f"{shown(timeout)} is {described(timeout)}" if wrong else f"{timeout:g} seconds"
         raise settings.error(reason, key="timeout", expected=f"seconds, more than 0 and at most {LONGEST:g}")
     settings.finish()
-    return Probing(probes=probes, attempts=attempts, timeout=TIMEOUT if timeout is None else float(timeout))
+    found = Probing(probes=probes, attempts=attempts, timeout=TIMEOUT if timeout is None else float(timeout))
+    if found.tries > LONGEST:
+        given = "attempts" if timeout is None else "timeout"
+        reason = f"{attempts} attempts of {found.timeout:g} seconds, {PAUSE:g} apart, are {found.tries:g} seconds"
+        raise settings.error(reason, key=given, expected=f"attempts and timeout that make at most {LONGEST:g} seconds")
+    return found
 
 
 def _probes(settings: Settings, value: Any) -> tuple[Probe, ...]:

@@ -930,3 +930,13 @@ def test_a_process_of_its_own_does_the_same(house: Path, netns: Netns) -> None:
 
 def test_only_a_family_that_is_known_is_a_family() -> None:
     assert parse(["translate", "-6", "-j X"]).family == Family.IPV6.value
+
+
+def test_the_help_tells_the_exit_codes_of_a_trial_and_of_a_change_left_half_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help"]) == 0
+    codes = " ".join(capsys.readouterr().out.partition("exit codes:")[2].split())
+    assert "confirm 0 kept, or undone with --undo, 1 nothing is on trial" in codes
+    assert "1 undone: not confirmed in time, or n" in codes
+    assert "any that writes 3 a change is half done" in codes

@@ -80,6 +80,8 @@ def test_a_probes_text_reads_back(text: str) -> None:
         ("timeout = -1.0", "safety.timeout"),
         ("timeout = nan", "safety.timeout"),
         ("timeout = 1e9", "safety.timeout"),
+        ("attempts = 7\ntimeout = 20", "safety.timeout"),
+        ("attempts = 100", "safety.attempts"),
         ("timeout = true", "safety.timeout"),
         ('timeout = "5s"', "safety.timeout"),
         ("probes = 1", "safety.probes"),
@@ -90,6 +92,13 @@ def test_what_can_not_be_meant_is_refused_by_its_key(text: str, key: str) -> Non
         probing(text)
     assert (caught.value.file, caught.value.key) == ("f", key)
     assert caught.value.expected
+
+
+def test_probes_take_two_minutes_at_most_with_their_pauses() -> None:
+    assert probing("attempts = 1\ntimeout = 120").tries == 120
+    assert probing("attempts = 3\ntimeout = 39").tries == 118
+    with pytest.raises(ConfigError, match=r"3 attempts of 40 seconds, 0.5 apart, are 121 seconds; .* at most 120"):
+        probing("attempts = 3\ntimeout = 40")
 
 
 def test_safety_is_a_table() -> None:

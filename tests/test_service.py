@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from meshfw.cli import main
+from meshfw.config import SYSTEM
 from meshfw.errors import ConfigError
 from meshfw.service.units import AGENT, DIRECTORY, HOMES, RESTORE, Start, units, untouched
 
@@ -239,3 +240,61 @@ def test_a_place_that_cant_be_written_is_one_message(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().err
     assert said.startswith(f"meshfw: error: {tmp_path}/etc")
     assert "Traceback" not in said
+
+
+# --- what somebody should know who installs ---
+
+
+@pytest.mark.parametrize(("words", "option"), [(("--force",), "--force"), (("--root", "/"), "--root")])
+def test_what_only_an_installation_takes_is_refused_without_one(
+    words: tuple[str, ...], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["service", *words]) == 1
+    said = capsys.readouterr()
+    assert f"{option} goes with --install" in said.err
+    assert said.out == ""
+
+
+def test_a_root_that_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert install(tmp_path / "nowhere") == 1
+    assert f"--root: there is no directory {tmp_path}/nowhere" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_installation_without_a_configuration_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert install(tmp_path) == 0
+    assert f"{SYSTEM} isn't there below {tmp_path}, and the service reads it" in capsys.readouterr().err
+    assert install(tmp_path, "--config", "/etc/edge.toml") == 0
+    assert "/etc/edge.toml isn't there" in capsys.readouterr().err
+    (tmp_path / "etc" / "edge.toml").touch()
+    assert install(tmp_path, "--config", "/etc/edge.toml") == 0
+    assert "isn't there" not in capsys.readouterr().err
+
+
+def test_a_configuration_here_that_the_service_does_not_read_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tmp_path / "etc" / "meshfw.toml"
+    monkeypatch.setattr("meshfw.cli.service.SYSTEM", str(system))
+    monkeypatch.setattr("meshfw.cli.service.DIRECTORY", str(tmp_path / "units"))
+    monkeypatch.chdir(tmp_path)
+
+    def warned(*options: str) -> str:
+        assert main(["service", "--install", *options]) == 0
+        return capsys.readouterr().err
+
+    assert "./meshfw.toml" not in warned()
+    (tmp_path / "meshfw.toml").touch()
+    told = f"the service reads {system}, not ./meshfw.toml: name that by --config, or move it there"
+    assert told in (said := warned())
+    assert f"{system} isn't there, and" in said
+    assert "./meshfw.toml" not in warned("--config", "meshfw.toml")
+    system.parent.mkdir()
+    system.touch()
+    assert told in warned()
+    system.unlink()
+    (tmp_path / "meshfw.toml").rename(system)
+    (tmp_path / "meshfw.toml").symlink_to(system)
+    assert "meshfw.toml" not in warned()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -19,8 +20,10 @@ DIRECTORY: Final = "/var/lib/meshfw"
 _NAMED: Final = ("/run/netns/", "/var/run/netns/")  # ip-netns(8)
 _PASSING: Final = ("/proc/", "/dev/")
 """Where the paths of namespaces hold numbers of processes and descriptors, which soon mean something else."""
-_HERE: Final = "/proc/thread-self/ns/net"
-_SYSTEM: Final = "/proc/1/ns/net"
+_HERE: Final = "/proc/thread-self"
+_SYSTEM: Final = "/proc/1"
+_WITNESSES: Final = ("ns/net", "net/dev")
+"""Below a process: the file of its network namespace, and one of which each has its own, which anybody may look at."""
 _ALL_USERS: Final = ["0", "0", "4294967295"]
 """The map of users outside of any user namespace (user_namespaces(7))."""
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
@@ -89,7 +92,9 @@ def state_directory() -> str:
 
 def no_lasting_name(netns: str | None) -> str:
     """Why nothing is kept for a namespace that :func:`lasting_name` has no name for."""
-    return f"{netns or 'this'} is no lasting name of a network namespace"
+    if netns is None:
+        return "this network namespace has no lasting name"
+    return f"{netns} is no lasting name of a network namespace"
 
 
 def _file_name(owner: str, netns: str | None) -> str:
@@ -98,9 +103,16 @@ def _file_name(owner: str, netns: str | None) -> str:
 
 
 def lasting_name(owner: str, netns: str | None) -> str | None:
-    """The file name for an owner and a namespace as the user named it; None where such a name soon lapses."""
+    """The file name for an owner and a namespace as the user named it; None where such a name soon lapses.
+
+    Of the caller's own (None) it's the owner alone in the system's, and else that of its name, if it has one.
+    """
     if netns is None:
-        return owner if _is_the_hosts() else None
+        if _is_the_hosts():
+            return owner
+        netns = _name_of_this()
+        if netns is None:
+            return None
     place = os.path.abspath(netns) if "/" in netns else netns
     if place.startswith(_PASSING):
         return None
@@ -110,15 +122,46 @@ def lasting_name(owner: str, netns: str | None) -> str | None:
     return f"{owner}@{escaped}"
 
 
+def lasting_netns(netns: str | None) -> str | None:
+    """A namespace as it's called wherever one stands; None is the system's, and nothing else.
+
+    A path begins at the root. The caller's own is called by its name, or by a path that means another one to others.
+    """
+    if netns is not None:
+        return os.path.abspath(netns) if "/" in netns else netns
+    return None if _is_the_hosts() else _name_of_this() or f"{_HERE}/ns/net"
+
+
 def _is_the_hosts() -> bool:
-    """Whether this is the network namespace of the system, not one that somebody just made to try something."""
+    """Whether this is the network namespace of the system, not one that somebody just made to try something.
+
+    That of process 1 is, which in a container is the container's own. Where nothing tells, it isn't.
+    """
     try:
         with open("/proc/self/uid_map", encoding="ascii") as file:
             if file.read().split() != _ALL_USERS:
                 return False  # in a user namespace, as `unshare -rn` makes
-        return os.path.samestat(os.stat(_HERE), os.stat(_SYSTEM))
-    except OSError:  # not to be seen in some containers, whose only one it mostly is
-        return True
+    except OSError:
+        return False
+    for witness in _WITNESSES:
+        # The first takes the right to trace process 1 (ptrace(2)), which a service with few capabilities hasn't.
+        with suppress(OSError):
+            return os.path.samestat(os.stat(f"{_HERE}/{witness}"), os.stat(f"{_SYSTEM}/{witness}"))
+    return False
+
+
+def _name_of_this() -> str | None:
+    """The name of the caller's network namespace, the first of several; None for one without."""
+    try:
+        here = os.stat(f"{_HERE}/ns/net")
+        names = sorted(os.listdir(_NAMED[0]))
+    except OSError:
+        return None
+    for name in names:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(_NAMED[0] + name), here):
+                return name
+    return None
 
 
 def _read(name: str) -> str:

@@ -16,6 +16,8 @@ from meshfw.workshop import Workshop
 
 SHOWN: Final = 50
 """Lines of changes that a person is shown; ``plan`` and ``-v`` show all."""
+_NOT_ON_TRIAL: Final = "so nothing is on trial"
+_FOLLOWED: Final = "; an agent that follows the configuration's file may have applied it already (follow = false)"
 
 
 def run(arguments: Namespace) -> int:
@@ -27,7 +29,11 @@ def run(arguments: Namespace) -> int:
     else:
         applied = apply_planned(shop, arguments.plan, timeout=timeout, confirm=confirm)
     told(shop, applied.report, arguments, pending=applied.pending)
-    if applied.pending is None or arguments.json:
+    if arguments.json:
+        return 0
+    if applied.pending is None:
+        if confirm is not None:
+            print(_NOT_ON_TRIAL + (_FOLLOWED if shop.config.agent.follow else ""))
         return 0
     if sys.stdin.isatty():
         from meshfw.cli.asking import ask

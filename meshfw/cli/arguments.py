@@ -37,8 +37,10 @@ CODES: Final = """\
 exit codes:
   plan, check     0 nothing to do, 2 changes pending, 1 error
   status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
-  everything else 0 done, 1 error, or undone at the question of apply --confirm
-  any that writes 3 a change is half done, and couldn't be put back
+  confirm         0 kept, or undone with --undo, 1 nothing is on trial, or its time is over, or error
+  apply --confirm 0 done, or on trial, or confirmed, 1 undone: not confirmed in time, or n; or error
+  everything else 0 done, 1 error
+  any that writes 3 a change is half done and couldn't be put back, or the kernel doesn't hold what was written
   any             130 interrupted, 141 nobody reads the output
 
 files:
@@ -102,6 +104,8 @@ def parse(argv: Sequence[str]) -> Namespace:
         own.error(f"{arguments.verb} takes no {word!r}")
     if arguments.verb is None:
         parser.error(f"which verb? {', '.join(VERBS)}")
+    if arguments.verb == "service" and not arguments.install and (arguments.root is not None or arguments.force):
+        verbs["service"].error(f"{'--force' if arguments.root is None else '--root'} goes with --install")
     return arguments
 
 
@@ -286,8 +290,12 @@ def _add_service(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--install", action="store_true", help="write them to /etc/systemd/system, and say what is next"
     )
-    parser.add_argument("--root", metavar="DIR", type=_name, default="/", help="below this directory, such as an image")
-    parser.add_argument("--force", action="store_true", help="in place of units that somebody changed, too")
+    parser.add_argument(
+        "--root", metavar="DIR", type=_name, help="with --install, below this directory, as of an image"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="with --install, in place of units that somebody changed, too"
+    )
 
 
 def _add_show(parser: ArgumentParser) -> None:

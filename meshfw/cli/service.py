@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from meshfw.cli.output import print_json, printable, warn
+from meshfw.config import NEAR, SYSTEM
 from meshfw.errors import ConfigError
 from meshfw.service.units import AGENT, DIRECTORY, RESTORE, Start, units, untouched
 
@@ -28,7 +29,10 @@ def run(arguments: Namespace) -> int:
     made = units(start)
     warnings = _warnings(start)
     if arguments.install:
-        return _install(made, arguments, warnings)
+        root = os.path.abspath(arguments.root or "/")
+        if not os.path.isdir(root):
+            raise ConfigError(f"there is no directory {root}", key="--root", expected="one to install below")
+        return _install(made, arguments, [*warnings, *_unread(start, root)], root=root)
     if arguments.json:
         print_json({"units": made, "directory": DIRECTORY, "warnings": warnings})
         return 0
@@ -37,8 +41,8 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _install(made: Mapping[str, str], arguments: Namespace, warnings: list[str]) -> int:
-    directory = os.path.join(os.path.abspath(arguments.root), DIRECTORY.lstrip("/"))
+def _install(made: Mapping[str, str], arguments: Namespace, warnings: list[str], *, root: str) -> int:
+    directory = os.path.join(root, DIRECTORY.lstrip("/"))
     outcomes = {name: _outcome(os.path.join(directory, name), text) for name, text in made.items()}
     changed = [os.path.join(directory, name) for name, outcome in outcomes.items() if outcome == "changed"]
     if changed and not arguments.force:
@@ -115,6 +119,23 @@ def _program(called: str) -> tuple[str, ...]:
 def _place(netns: str | None) -> str | None:
     """A network namespace as it's called from anywhere; a path from here isn't."""
     return os.path.abspath(netns) if netns is not None and "/" in netns else netns
+
+
+def _unread(start: Start, root: str) -> list[str]:
+    """What whoever installs should know of the configuration that the service will read, or not."""
+    path = start.config or SYSTEM
+    warnings = []
+    if not os.path.exists(os.path.join(root, path.lstrip("/"))):
+        warnings.append(f"{path} isn't there{'' if root == '/' else f' below {root}'}, and the service reads it")
+    if start.config is None and root == "/" and os.path.exists(NEAR) and not _same(NEAR, SYSTEM):
+        warnings.append(f"the service reads {SYSTEM}, not ./{NEAR}: name that by --config, or move it there")
+    return warnings
+
+
+def _same(one: str, other: str) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(one, other)
+    return False
 
 
 def _warnings(start: Start) -> list[str]:

@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from meshfw.backend import Site
-from meshfw.backends.instance import Namespace, namespace_of
-from meshfw.backends.remembered import state_directory
+from meshfw.backends.instance import Namespace, namespace_of, only_root_of_users
+from meshfw.backends.remembered import lasting_netns, state_directory
 from meshfw.errors import StateError
 from meshfw.files.kept import OddFileError, opened_directory, read_kept, write_kept
 from meshfw.history import KEEP
@@ -130,8 +130,12 @@ class Register:
         Raises:
             StateError: that can't be done.
         """
-        self._remove("undone")
-        self._write("pending", pending, _PENDING)
+        try:
+            self._remove("undone")
+            self._write("pending", pending, _PENDING)
+        except StateError as error:
+            why = error.reason.partition(": ")[2]  # whichever of its files it was
+            raise StateError(f"{_NEEDED}: {why}", source=self._directory, remedy=_ANOTHER) from error
 
     def remove(self) -> None:
         """Keep it no longer."""
@@ -143,8 +147,8 @@ class Register:
             status = os.stat(self._path("pending"), follow_symlinks=False)
         except FileNotFoundError:
             return None
-        except OSError:
-            return (0, 0)  # it can't be told to be gone
+        except OSError as error:
+            return None if _anothers(error) else (0, 0)  # it can't be told to be gone
         return status.st_ino, status.st_mtime_ns
 
     def undone(self) -> Undone | None:
@@ -173,6 +177,8 @@ class Register:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if _anothers(error):
+                return None
             raise StateError(error.strerror or str(error), source=path) from error
         except OddFileError as error:
             raise StateError(str(error), source=path, remedy=_REMEDY) from None
@@ -195,6 +201,7 @@ class Register:
     def _remove(self, end: str) -> None:
         path = self._path(end)
         try:
+            os.lstat(path)  # from a read-only file system not even what isn't there can be removed
             os.unlink(path)
         except FileNotFoundError:
             return
@@ -202,7 +209,14 @@ class Register:
             raise StateError(f"it can't be removed: {error.strerror or error}", source=path) from error
 
 
+def _anothers(error: OSError) -> bool:
+    """Whether a file that can't be read is some other user's, so no record of this one: of root's own each is."""
+    return isinstance(error, PermissionError) and (os.geteuid() != 0 or only_root_of_users())
+
+
 _REMEDY: Final = "it is ignored; remove the file"
+_NEEDED: Final = "a trial needs a state directory that can be written"
+_ANOTHER: Final = "nothing was changed; $STATE_DIRECTORY names another"
 
 
 def register_of(site: Site) -> Register:
@@ -231,13 +245,8 @@ def of_other_boots(owner: str, netns: str | None, *, namespace: Namespace) -> It
         )
         with suppress(StateError):
             found = register.of_any_boot()
-            if found is not None and found.boot != namespace.boot_id and found.netns == lasting(netns):
+            if found is not None and found.boot != namespace.boot_id and found.netns == lasting_netns(netns):
                 yield register, found
-
-
-def lasting(netns: str | None) -> str | None:
-    """The name of a namespace wherever one stands: a path that begins at the root."""
-    return os.path.abspath(netns) if netns and "/" in netns else netns
 
 
 _RECORD: Final = re.compile(r"([a-z][a-z0-9]*)-([0-9]+)-([0-9]+)\.pending")

@@ -36,8 +36,8 @@ def failures(
 ) -> tuple[Failure, ...]:
     """The probes that fail whenever they are tried, in their order; at once where none is given.
 
-    It takes at most as long as one probe with all its attempts, which may be hours: ``meanwhile`` is called all along,
-    so that whoever waits can say that he isn't stuck.
+    It takes at most as long as one probe with all its attempts, which may be minutes: ``meanwhile`` is called all
+    along, so that whoever waits can say that he isn't stuck.
     """
     reasons: dict[int, str] = {}
 

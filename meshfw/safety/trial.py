@@ -16,11 +16,12 @@ import msgspec
 
 from meshfw import reconcile
 from meshfw.backend import Backend, Report
+from meshfw.backends.remembered import lasting_netns
 from meshfw.errors import BackendError, MeshfwError, RolledBackError, StateError
 from meshfw.model import Ruleset
 from meshfw.probe import Probe
 from meshfw.reconcile import Agree
-from meshfw.safety.pending import Pending, Register, at, clock, lasting, register_of
+from meshfw.safety.pending import Pending, Register, at, clock, register_of
 from meshfw.safety.settling import put_back, settled
 from meshfw.snapshot import Snapshot
 from meshfw.states import State, digest, format_state
@@ -143,7 +144,7 @@ class _Trial:
             token=secrets.token_hex(8),
             owner=site.owner,
             backend=self._backend.name,
-            netns=lasting(site.netns),
+            netns=lasting_netns(site.netns),
             boot=self._register.boot,
             begun=now,
             until=now + seconds,

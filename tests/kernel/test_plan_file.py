@@ -120,6 +120,9 @@ def test_a_file_that_is_none_is_refused(inn: Inn) -> None:
     refused(inn, "can't be read: No such file or directory")
     path.mkdir()
     refused(inn, "can't be read: Is a directory")
+    os.rmdir("reviewed")
+    os.mkfifo("reviewed")
+    refused(inn, "it's no regular file ('meshfw plan --out FILE' makes one)")
 
 
 def test_a_plan_with_nothing_to_do_does_nothing(inn: Inn) -> None:

@@ -86,9 +86,11 @@ def test_what_stood_before_the_first_apply_comes_back(inn: Inn) -> None:
     inn.tool("iptables-nft -A INPUT -s 10.9.9.9 -j DROP")
     untouched = inn.everything()
     applied(inn, ONE)
-    inn("rollback")
+    said = inn("rollback")
+    assert "state 1 has no rules: nothing of inn's will stand" in said.err
     assert inn.everything() == untouched
     assert inn.rules() == []
+    assert "no rules" not in inn("rollback").err
 
 
 def test_an_older_meshfw_s_rules_come_back_too(inn: Inn) -> None:
@@ -250,6 +252,103 @@ def test_after_a_clean_nothing_is_wanted_and_a_rollback_brings_it_back(inn: Inn)
     assert to_restore(workshop(inn).history) is None
     inn("rollback")
     assert inn.rules() == [ONE]
+
+
+BROKEN = {
+    "no TOML": ("[[", "not valid TOML"),
+    "no text": ("\udcff", "is not UTF-8"),
+    "agent": ("agent.resinc = 5", "agent.resinc: unknown key"),
+    "safety": ("safety.probe = 5", "safety.probe: 5 is"),
+    "history": ("history.keep = 1", "history.keep: 1 is out of range"),
+    "table": ("[agnet]", "agnet: unknown key"),
+    "family": ('ipv6 = "of"', "ipv6: "),
+    "owner": ('owner = "Inn"', "owner: "),
+    "plugin": ('plugins = ["nowhere"]', "nowhere"),
+    "backend": ('backend.use = "ntf"', "backend: "),
+    "options": ("backend.{0}.isolatd = true", "unknown option 'isolatd'"),
+    "whose options": ("backend.ntf.isolated = true", "backend.ntf"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN)
+def test_no_mistake_in_the_configuration_keeps_a_host_from_its_rules(inn: Inn, text: str, message: str) -> None:
+    applied(inn, ONE)
+    before = inn.everything()
+    inn.reboot()
+    lines = [text.format(inn.backend)]
+    if "owner" not in text:
+        lines.insert(0, 'owner = "inn"')
+    (inn.directory / "meshfw.toml").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    said = inn("restore")
+    assert f"({inn.backend})" in said.out
+    assert "restored for inn without the configuration, which can't be used: " in said.err
+    assert message.format(inn.backend) in said.err
+    inn.declare(ONE)
+    assert inn.everything() == before
+    assert inn.rules() == [ONE]
+    assert inn.states()[-1] == (2, 1, "apply")
+
+
+def test_a_restore_without_configuration_knows_whose_rules_or_says_whose_they_may_be(inn: Inn) -> None:
+    path = inn.directory / "meshfw.toml"
+    path.write_text("[[", encoding="utf-8")
+    assert "not valid TOML" in inn("restore", code=1).err  # nothing is kept of anybody
+    applied(inn, ONE)
+    path.write_text(path.read_text(encoding="utf-8").replace('"inn"', '"annex"'), encoding="utf-8")
+    inn("apply")
+    inn.reboot()
+    path.write_text("[[", encoding="utf-8")
+    said = inn("restore", code=1)
+    assert "not valid TOML" in said.err
+    assert "whose rules to restore: states are kept of annex, inn" in said.err
+    path.write_text('owner = "annex"', encoding="utf-8")
+    inn("clean")  # who wants nothing leaves no doubt about the other one
+    path.write_text("[[", encoding="utf-8")
+    inn("restore")
+    inn.declare(ONE)
+    assert inn.rules() == [ONE]
+    inn("clean")
+    inn.reboot()
+    empty = inn.everything()
+    path.write_text("[[", encoding="utf-8")
+    assert "whose rules to restore: states are kept of annex, inn" in inn("restore", code=1).err
+    assert inn.everything() == empty
+
+
+def test_a_configuration_that_is_gone_keeps_no_host_from_its_rules(inn: Inn) -> None:
+    applied(inn, ONE)
+    inn.reboot()
+    assert "there is no backend 'ntf'" in inn("restore", "--config", "nowhere.toml", "--backend", "ntf", code=1).err
+    assert "nowhere.toml: can't be read" in inn("restore", "--config", "nowhere.toml").err
+    assert inn.rules() == [ONE]
+
+
+def test_states_of_another_namespace_are_not_restored_here(inn: Inn) -> None:
+    applied(inn, ONE)
+    (inn.directory / "meshfw.toml").write_text("[[", encoding="utf-8")
+    inn.name += "-next-door"
+    os.symlink(inn.room.path, inn.name)
+    assert "not valid TOML" in inn("restore", code=1).err
+
+
+def test_what_a_backend_has_against_a_state_without_its_options_is_a_warning(inn: Inn) -> None:
+    if inn.backend != "nft":
+        pytest.skip("only nft has an option that lets a ruleset pass")
+    theirs = "table ip theirs { chain input { type filter hook input priority 0; }; }"
+    inn.tool(f"nft {theirs}")
+    inn.declare(ONE, policy="drop")
+    path = inn.directory / "meshfw.toml"
+    text = path.read_text(encoding="utf-8").replace(
+        'backend = "nft"', "backend.use = 'nft'\nbackend.nft.isolated = true"
+    )
+    path.write_text(text.replace('hook = "input"', 'hook = "input", place = "last"'), encoding="utf-8")
+    inn("apply")
+    before = inn.everything()
+    inn.reboot()
+    inn.tool(f"nft {theirs}")
+    path.write_text("[[", encoding="utf-8")
+    inn("restore")
+    assert inn.everything() == before
 
 
 def test_a_damaged_last_state_gives_way_to_the_one_before(inn: Inn) -> None:

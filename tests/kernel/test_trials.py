@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -141,9 +143,14 @@ def test_nothing_else_is_written_while_a_change_is_on_trial(host: Host) -> None:
 
 
 def test_without_a_change_there_is_nothing_to_confirm(host: Host) -> None:
+    host.declare(OLD, head="agent.follow = false")
+    code, said = host.meshfw("apply", "--confirm", LONG)
+    assert (code, said) == (0, "nothing to do (nft)\nso nothing is on trial\n")
     host.declare(OLD)
     code, said = host.meshfw("apply", "--confirm", LONG)
-    assert (code, said) == (0, "nothing to do (nft)\n")
+    followed = "an agent that follows the configuration's file may have applied it already (follow = false)"
+    assert (code, said) == (0, f"nothing to do (nft)\nso nothing is on trial; {followed}\n")
+    assert host.meshfw("apply") == (0, "nothing to do (nft)\n")
     assert (host.register.stamp(), host.guards()) == (None, [])
     code, said = host.meshfw("confirm")
     assert code == 1
@@ -218,8 +225,22 @@ def test_without_a_place_for_its_record_nothing_is_changed(host: Host) -> None:
     host.state.chmod(0o777)
     code, said = host.meshfw("apply", "--confirm", LONG)
     assert code == 1
-    assert "it can't be written: its directory may be written by others" in said
+    needed = f"{host.state}: a trial needs a state directory that can be written: its directory may be written by"
+    assert needed in said
     assert (host.dump(), host.guards()) == (before, [])
+
+
+def test_a_trial_on_a_read_only_disk_says_what_it_needs(host: Host, requires: Callable[..., None]) -> None:
+    requires("unshare", "mount")
+    before = host.dump()
+    read_only = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    argv = ("unshare", "--mount", "sh", "-ec", read_only, str(host.state), *host.command("apply", "--confirm", LONG))
+    done = subprocess.run(argv, cwd=host.directory, env=host.environment, capture_output=True, text=True, check=False)
+    if "mount:" in done.stderr:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    why = f"{host.state}: a trial needs a state directory that can be written: Read-only file system"
+    assert done.stderr == f"meshfw: error: {why} (nothing was changed; $STATE_DIRECTORY names another)\n"
+    assert (done.returncode, host.dump(), host.guards()) == (1, before, [])
 
 
 def test_a_record_of_another_boot_is_no_trial_but_holds_its_change_off(host: Host) -> None:
@@ -246,6 +267,29 @@ def test_a_record_that_can_not_be_believed_is_told_of_and_never_obeyed(host: Hos
     assert code == 0
     assert "it may be written by others (it is ignored; remove the file)" in said
     assert host.dump() == new
+
+
+def test_what_a_user_may_not_read_is_no_trial_of_his_but_root_is_told(
+    host: Host, requires: Callable[..., None]
+) -> None:
+    requires("setpriv", "unshare")
+    if os.geteuid() != 0:
+        pytest.skip("only root can take the right to read from itself")
+    host.state.chmod(0)
+    unable = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+    code = (
+        "from meshfw.safety.pending import *; from meshfw.safety.settling import find_pending; import sys\n"
+        "from meshfw.backends.instance import namespace_of\n"
+        f"register, warnings = Register(sys.argv[1], owner='{OWNER}', namespace=namespace_of()), []\n"
+        "print(find_pending(register, warnings), register.stamp(), *warnings)"
+    )
+
+    def told(*before: str) -> str:
+        argv = (*before, sys.executable, "-c", code, str(host.state))
+        return subprocess.run(argv, env=host.environment, capture_output=True, text=True, check=True).stdout
+
+    assert "Permission denied" in told(*unable)
+    assert told(*unable, "unshare", "--user", "--map-root-user") == "None None\n"
 
 
 def test_a_record_of_another_boot_that_needs_what_is_gone_keeps_no_host_from_its_rules(host: Host) -> None:
@@ -358,7 +402,7 @@ def test_an_idle_apply_asks_no_probe_and_spawns_nothing(host: Host, tmp_path: Pa
     assert told.exists()
     told.unlink()
     with ProcessCounter() as counter:
-        assert host.meshfw("apply", "--confirm", LONG) == (0, "nothing to do (nft)\n")
+        assert host.meshfw("apply", "--confirm", LONG)[0] == 0
         assert host.meshfw("apply") == (0, "nothing to do (nft)\n")
         assert host.meshfw("check")[0] == 0
     assert counter.count.forks == 0
