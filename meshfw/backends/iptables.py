@@ -30,6 +30,7 @@ from meshfw.backends.iptables_learning import Texts
 from meshfw.backends.iptables_listing import observed_lists
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, Reader
+from meshfw.backends.iptables_standing import look_digest
 from meshfw.backends.iptables_steps import Tidying, check_steps, restart_notes, steps_of, tidying
 from meshfw.backends.iptables_text import tables_of
 from meshfw.backends.iptables_tool import LEGACY, NFT, ChainRules, Tool, Variant
@@ -39,7 +40,7 @@ from meshfw.backends.lock_watch import LockWatch, lock_watch, own_opening
 from meshfw.backends.nft_depth import Known, deep_paths
 from meshfw.backends.nft_neighbours import dormant_findings, overruling_findings
 from meshfw.backends.nft_watch import NftWatch, noted, own_chains
-from meshfw.backends.standing import look_digest, sealed
+from meshfw.backends.standing import sealed
 from meshfw.errors import BackendError, ConcurrentChangeError
 from meshfw.kernel.lock import XtablesLock, xtables_lock
 from meshfw.kernel.netlink import Nfnetlink
