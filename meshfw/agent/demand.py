@@ -18,7 +18,7 @@ from meshfw.workshop import Workshop
 SOURCES: Final = "sources"
 LAST_GOOD: Final = "last good"
 HELD: Final = "held"
-_ROLLED_BACK: Final = "the declared rules were rolled back, and wait for a change or 'meshfw apply'"
+_ROLLED_BACK: Final = "the declared rules were undone or rolled back, and wait for a change or 'meshfw apply'"
 _FEW: Final = 10
 """So many rules may go whatever their share is: a share of a few means little."""
 
