@@ -18,17 +18,20 @@ RULES = (
 LESS = {
     "read-only": "mount -o remount,ro /run; mount -o remount,ro /var/lib/meshfw",
     "full": "dd if=/dev/zero of=/run/full; dd if=/dev/zero of=/var/lib/meshfw/full",
-    "out of inodes": "mount -o remount,nr_inodes=3 /run; mount -o remount,nr_inodes=1 /var/lib/meshfw",
+    "out of inodes": "mount -o remount,nr_inodes=5 /run; mount -o remount,nr_inodes=1 /var/lib/meshfw",
 }
-# $1 makes less of it, $2 are verbs; what follows is how meshfw is started.
+# $1 makes less of it, $2 are verbs; what follows is how meshfw is started. The namespace has a name, so that there is
+# something to keep.
 ROOM = """
 less=$1 verbs=$2
 shift 2
 mount --make-rprivate /
 mkdir -p /var/lib/meshfw
-mount -t tmpfs -o mode=755,size=64k,nr_inodes=9 tmpfs /run
+mount -t tmpfs -o mode=755,size=64k,nr_inodes=11 tmpfs /run
 mount -t tmpfs -o mode=755,size=64k,nr_inodes=9 tmpfs /var/lib/meshfw
-mkdir /run/meshfw
+mkdir /run/meshfw /run/netns
+touch /run/netns/room
+mount --bind /proc/self/ns/net /run/netns/room
 cat > /run/meshfw.toml
 cd /
 sh -c "$less" 2> /dev/null || :
