@@ -107,7 +107,7 @@ class StateError(MeshfwError):
 
     def __str__(self) -> str:
         head = f"{self.source}: " if self.source else ""
-        return f"{head}{self.reason}" + (f" ({self.remedy})" if self.remedy else "")
+        return _with_remedy(f"{head}{self.reason}", self.remedy)
 
 
 class PluginError(MeshfwError):
@@ -148,7 +148,7 @@ class BackendError(MeshfwError):
 
     def __str__(self) -> str:
         head = f"{self.backend}: " if self.backend else ""
-        return f"{head}{self.reason}" + (f" ({self.remedy})" if self.remedy else "")
+        return _with_remedy(f"{head}{self.reason}", self.remedy)
 
     def add_remedy(self, text: str) -> None:
         """Say more at the end: what state the kernel is in, or what else to do."""
@@ -195,7 +195,7 @@ class CommandError(BackendError):
     def __str__(self) -> str:
         end = f"was killed by signal {-self.returncode}" if self.returncode < 0 else f"exited with {self.returncode}"
         said = f": {self.stderr.strip()}" if self.stderr.strip() else ""
-        return f"{self.command[0]} {end}{said}" + (f" ({self.remedy})" if self.remedy else "")
+        return _with_remedy(f"{self.command[0]} {end}{said}", self.remedy)
 
 
 class ConcurrentChangeError(BackendError):
@@ -242,7 +242,7 @@ class PendingError(MeshfwError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return self.reason + (f" ({self.remedy})" if self.remedy else "")
+        return _with_remedy(self.reason, self.remedy)
 
 
 class LockError(MeshfwError):
@@ -268,4 +268,9 @@ class AgentError(MeshfwError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return self.reason + (f" ({self.remedy})" if self.remedy else "")
+        return _with_remedy(self.reason, self.remedy)
+
+
+def _with_remedy(text: str, remedy: str) -> str:
+    """What went wrong, and behind it what to do, where that is known."""
+    return f"{text} ({remedy})" if remedy else text

@@ -1,4 +1,4 @@
-"""Text of strangers made fit to be shown: comments of rules and names of processes may hold anything."""
+"""Text made fit to be shown: comments of rules and names of processes are strangers' and may hold anything."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def one_line(text: str) -> str:
 def whole(text: str) -> str:
     """The printable text of one line, with escapes for what can't be written in UTF-8 either."""
     return one_line(text).encode("utf-8", "backslashreplace").decode()
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 change``, ``2 changes``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _escaped(found: re.Match[str]) -> str:

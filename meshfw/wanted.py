@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from types import TracebackType
+from contextlib import closing
 from typing import Final
 
 from meshfw.config import Config, Ipv6, SourceTable
@@ -17,7 +17,7 @@ from meshfw.source import Changes, Declaration, RuleSource, merge
 
 def load_rules(config: Config, *, plugins: Plugins, language: Language) -> Ruleset:
     """The ruleset of all sources, merged; errors as for :class:`Sources`."""
-    with Sources(config, plugins=plugins, language=language) as sources:
+    with closing(Sources(config, plugins=plugins, language=language)) as sources:
         return sources.load()
 
 
@@ -52,14 +52,6 @@ class Sources:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Sources:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def load(self) -> Ruleset:
         """The ruleset of all of them, merged.

@@ -23,6 +23,7 @@ from meshfw.extensions.language import Language
 
 if TYPE_CHECKING:
     from meshfw.testing.netns import Netns
+from tests.said import Said
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """\
@@ -53,18 +54,6 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("meshfw.config.SYSTEM", str(tmp_path / "none"))  # this host may have one
     (tmp_path / "meshfw.toml").write_text(CONFIG, encoding="utf-8")
     return tmp_path
-
-
-class Said:
-    """What a command said, and its exit code."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def data(self) -> Any:
-        """Its standard output as JSON."""
-        return json.loads(self.out)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from meshfw.agent.notify import Notifier
 from meshfw.agent.status import Culprit, Drift, Phase, Status
 from meshfw.backend import Costs, Event, Outcome, Report
 from meshfw.plan import Plan
+from meshfw.printable import counted
 
 _DRIFTS: Final = 20
 """Repairs that the status remembers."""
@@ -152,7 +153,7 @@ class Voice:
     def applied(self, report: Report, lines: Sequence[str]) -> None:
         """What is newly wanted was put in place."""
         self.note(changed=time.time())
-        self.info(f"applied {_counted(len(lines), 'change')} ({report.backend})", changes=list(lines[:_TOLD]))
+        self.info(f"applied {counted(len(lines), 'change')} ({report.backend})", changes=list(lines[:_TOLD]))
 
     def drifted(self, report: Report, lines: Sequence[str], culprits: Sequence[Culprit]) -> None:
         """What others had changed was repaired."""
@@ -161,8 +162,8 @@ class Voice:
         self._log.warning(
             "drift: %s changed our rules; repaired by %s in %s",
             named(culprits),
-            _counted(len(lines), "change"),
-            _counted(report.commits, "transaction"),
+            counted(len(lines), "change"),
+            counted(report.commits, "transaction"),
             extra={"culprits": list(dict.fromkeys(map(str, culprits))), "changes": list(drift.lines[:_TOLD])},
         )
         for counter in self.counters:
@@ -170,8 +171,8 @@ class Voice:
 
     def failed(self, error: Exception, message: str, *, retry: float) -> None:
         """A reconcile failed, and is tried again at a moment (seconds since the epoch)."""
-        counted = self._counted("failed")
-        self.note(phase=Phase.FAILING, healthy=False, reason=message, next_try=retry, outcomes=counted)
+        outcomes = self._counted("failed")
+        self.note(phase=Phase.FAILING, healthy=False, reason=message, next_try=retry, outcomes=outcomes)
         self.once("failure", message, error=type(error).__name__)
         for counter in self.counters:
             counter.failed(error)
@@ -200,10 +201,6 @@ class Voice:
         )
         for counter in self.counters:
             counter.defect()
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def named(culprits: Iterable[Culprit]) -> str:

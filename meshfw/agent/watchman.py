@@ -15,7 +15,7 @@ from meshfw.agent.past import Past
 from meshfw.agent.rivals import Convergence, Rivalry
 from meshfw.agent.status import Culprit, Phase
 from meshfw.agent.voice import Voice
-from meshfw.backend import Event
+from meshfw.backend import Event, Report
 from meshfw.errors import LockError, MeshfwError
 from meshfw.model import Ruleset
 from meshfw.plan import Formatter, Plan
@@ -153,9 +153,10 @@ class Watchman:
             if not self._begun:
                 keeper.after_restart()
                 self._begun = True
-            pending = keeper.settle()
-            if pending is not None:
-                self._watch_trial(keeper, kept, pending)
+            if (
+                keeper.settle() is not None
+            ):  # tried since we looked: the next look, at once and without the lock, is its
+                self.next_look = self._clock()
                 return True
             if self._past.moved():
                 return False
@@ -222,19 +223,29 @@ class Watchman:
                 repair = keeper.repair(tried)
         except LockError:  # whoever tries it is at work still
             return True
-        self._voice.reconciled(repair.report, repair.seconds, costs=keeper.backend.cache.costs)
+        culprits = tuple(self._culprits) if repair.changed else ()
+        report = self._reported(keeper, repair, culprits)
         if repair.changed:
-            self._voice.drifted(repair.report, self._lines(repair.report.plan), tuple(self._culprits))
-            rival = self._rivalry.repaired(self._clock(), self._culprits)
-            if rival:
-                self._voice.contended(rival)
+            self._voice.drifted(report, self._lines(report.plan), culprits)
+            self._quarrel(culprits)
         return True
 
-    def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
-        culprits = tuple(self._culprits) if drifted and repair.changed else ()
+    def _reported(self, keeper: Keeper, repair: Repair, culprits: tuple[Culprit, ...]) -> Report:
+        """The report of a reconcile with those who made it necessary, as everybody is told of it."""
         report = msgspec.structs.replace(repair.report, culprits=tuple(dict.fromkeys(map(str, culprits))))
         self._voice.reconciled(report, repair.seconds, costs=keeper.backend.cache.costs)
         self._voice.told([*report.warnings, *keeper.shop.plugins.reconciled(report)])
+        return report
+
+    def _quarrel(self, culprits: tuple[Culprit, ...]) -> None:
+        """Count a repair against those who made it necessary."""
+        rival = self._rivalry.repaired(self._clock(), culprits)
+        if rival:
+            self._voice.contended(rival)
+
+    def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
+        culprits = tuple(self._culprits) if drifted and repair.changed else ()
+        report = self._reported(keeper, repair, culprits)
         self._fine()
         if not repair.changed:  # all was read, and right
             self._convergence.held()
@@ -247,9 +258,7 @@ class Watchman:
         if self._convergence.made(lines, explained=bool(culprits) or keeper.watch is None):
             self._give_up(lines)
             return
-        rival = self._rivalry.repaired(self._clock(), culprits)
-        if rival:
-            self._voice.contended(rival)
+        self._quarrel(culprits)
 
     def _fine(self) -> None:
         """The kernel holds what is wanted."""

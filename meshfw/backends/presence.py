@@ -29,6 +29,7 @@ from meshfw.kernel.netlink import TABLE_DORMANT, NfChain, Nfnetlink, NfTable
 from meshfw.kernel.xtables import Xtables, XtTable
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import HOOKS, Family, Table
+from meshfw.printable import counted
 
 _TOOL: Final = "iptables"
 _SHOWN: Final = 4
@@ -130,18 +131,14 @@ def iptables_told(held: Iterable[Held]) -> Presence:
     for table in held:
         place = f"in {table.family} {table.table}"
         if table.own:
-            own.append(f"{_counted(table.own, 'chain')} {place}")
-        found = [f"{'about ' if table.about else ''}{_counted(table.rules, 'rule')}"] if table.rules else []
+            own.append(f"{counted(table.own, 'chain')} {place}")
+        found = [f"{'about ' if table.about else ''}{counted(table.rules, 'rule')}"] if table.rules else []
         found += ["a DROP policy"] if table.drops else []
         found += ["kubelet's hint"] if table.hinted else []
         if found:
             others.append(f"{' and '.join(found)} {place}")
         rules += table.rules
     return Presence(own=_enumerated(own), others=_enumerated(others), rules=rules, tool=_TOOL)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _enumerated(parts: Sequence[str]) -> str:

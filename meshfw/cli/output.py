@@ -12,7 +12,8 @@ import msgspec
 
 from meshfw.errors import MeshfwError
 from meshfw.plan import Edit
-from meshfw.printable import one_line as one_line  # noqa: PLC0414 - the verbs find here whatever prints
+from meshfw.printable import counted as counted  # noqa: PLC0414 - the verbs find here whatever prints
+from meshfw.printable import one_line as one_line  # noqa: PLC0414 - as above
 from meshfw.printable import printable as printable  # noqa: PLC0414 - as above
 
 _STYLES: Final = {"+": "green", "~": "yellow", "-": "red"}
@@ -72,11 +73,6 @@ def warn(warnings: Iterable[str]) -> None:
         both = twin != warning and left.pop(twin, twin) is None
         shown = _IPV4.sub("ipv4 and ipv6", warning) if both else warning
         print(f"meshfw: warning: {printable(shown)}", file=sys.stderr)
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 change``, ``2 changes``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class UnfinishedError(Exception):

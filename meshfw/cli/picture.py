@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from meshfw.model import ChainKey, DispatcherKey, Family, Goto, Hook, Jump, Policy, Table
-from meshfw.printable import whole
+from meshfw.printable import counted, whole
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
 
 
@@ -238,8 +238,7 @@ def _chain(node: Node) -> str:
     if node.missing:
         label = f'{_shown(node.name)}<br/><font point-size="9">not there</font>'
         return f'style="rounded,dashed", color="{_RED}", fontcolor="{_RED}", label=<{label}>{_tooltip(node)}'
-    counted = f"{node.rules} rule{'' if node.rules == 1 else 's'}"
-    count = f'<font point-size="9" color="{_PALE}">{counted}</font>'
+    count = f'<font point-size="9" color="{_PALE}">{counted(node.rules, "rule")}</font>'
     lines = [f"<b>{_shown(node.name)}</b>", count, *_targets(node.targets), *_faults(node)]
     if node.reachable:
         look = f'color="{_RED if node.faults else _LINE}"'

@@ -345,3 +345,22 @@ def test_what_the_sources_say_and_is_not_kept_is_told_in_the_status(world: Calla
     here.turn(0)
     assert here.status.healthy
     assert "away" in here.status.problem
+
+
+def test_a_trial_that_began_since_the_look_is_looked_at_again_at_once(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = world(agent="debounce = 0.0")
+    keeper = here.agent._keeper
+    assert keeper is not None
+    here.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "on_trial", lambda: False)
+        patch.setattr(keeper, "settle", object)
+        here.turn(0.1)
+        here.turn(0.1)
+    assert here.status.phase is Phase.WATCHING
+    assert not here.stands()
+    assert here.agent._schedule.left(60.0) <= 0
+    here.turn(0)
+    assert here.stands()

@@ -42,3 +42,9 @@ def inn(
     made = Inn(tmp_path, request.param, make, capsys)
     yield made
     made.close()
+
+
+@pytest.fixture
+def tools(requires: Callable[..., None]) -> None:
+    """All tools of all backends."""
+    requires("nft", "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore")

@@ -7,26 +7,14 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from meshfw.cli import main
 from meshfw.testing.netns import Netns
+from tests.said import Said
 
 BACKENDS = ("nft", "iptables-nft", "iptables-legacy")
-
-
-class Said:
-    """What a command said, and its exit code."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def data(self) -> Any:
-        """Its standard output as JSON."""
-        return json.loads(self.out)
 
 
 class Inn:

@@ -19,12 +19,6 @@ BACKENDS = ("nft", "iptables-nft", "iptables-legacy")
 NAMES = {"nft": "nft", "iptables-nft": "iptables", "iptables-legacy": "iptables"}
 
 
-@pytest.fixture
-def tools(requires: Callable[..., None]) -> None:
-    """All tools of all backends."""
-    requires("nft", "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore")
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_flush_is_repaired_in_one_transaction_and_the_culprit_named(
     tools: None, netns: Netns, tmp_path: Path, backend: str

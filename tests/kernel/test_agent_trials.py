@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,12 +19,6 @@ pytestmark = pytest.mark.kernel
 
 BACKENDS = ("nft", "iptables-nft", "iptables-legacy")
 ASKED = "follow = false\nresync = 1"
-
-
-@pytest.fixture
-def tools(requires: Callable[..., None]) -> None:
-    """All tools of all backends."""
-    requires("nft", "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore")
 
 
 PROBE = """\

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -22,6 +21,7 @@ from meshfw.extensions.language import Language
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.testing.counting import ProcessCounter
 from meshfw.testing.netns import Netns
+from tests.said import Said
 
 pytestmark = pytest.mark.kernel
 
@@ -36,18 +36,6 @@ rules = ["-i lo -j ACCEPT", "-s 10.0.0.0/8 -j DROP"]
 BACKENDS: Final = ("nft", "iptables-nft", "iptables-legacy")
 FREE: Final = "the first in rank that can be used here"
 NAMES: Final = ("ip_tables_names", "ip6_tables_names")
-
-
-class Said:
-    """What a command said, and its exit code."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def data(self) -> Any:
-        """Its standard output as JSON."""
-        return json.loads(self.out)
 
 
 class Host:
