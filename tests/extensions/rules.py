@@ -24,6 +24,7 @@ from meshfw.extensions.sctp import CHUNKS, Chunk, Chunks, Sctp
 from meshfw.extensions.tcp import Tcp, TcpFlags
 from meshfw.extensions.udp import Udp
 from meshfw.model import Comment, Family, Match, Network, Not, Rule, Target
+from tests.extensions.cases import more_matches, more_targets
 
 T = TypeVar("T")
 
@@ -184,6 +185,7 @@ def matches(family: Family, protocol: int | None) -> st.SearchStrategy[Match]:
         own[1] = st.builds(Icmp, icmp_types())
     if protocol == 58 and family is Family.IPV6:
         own[58] = st.builds(Icmp6, icmp_types())
+    held += more_matches(family, protocol)
     return st.one_of(*held, *([own[protocol]] * 4 if protocol in own else []))
 
 
@@ -198,6 +200,7 @@ def targets(family: Family, protocol: int | None) -> st.SearchStrategy[Target | 
     answers = [answer for answer in ANSWERS[family] if answer != "tcp-reset" or protocol == 6]
     return st.one_of(
         st.none(),
+        *more_targets(family, protocol),
         st.sampled_from(answers).map(Reject),
         st.builds(
             Log,

@@ -24,7 +24,8 @@ from meshfw.extensions.tcp import SYN, Tcp, TcpFlags
 from meshfw.extensions.udp import Udp
 from meshfw.languages.iptables import parse_rule
 from meshfw.model import Chain, Family, Hook, Network, Not, Rule, SetRef, Table
-from tests.extensions.cases import LANGUAGE
+from tests.extensions import cases
+from tests.extensions.case import LANGUAGE
 
 
 def rule(text: str, family: Family = Family.IPV4) -> Rule:
@@ -94,7 +95,7 @@ EQUAL = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), EQUAL)
+@pytest.mark.parametrize(("one", "other"), [*EQUAL, *cases.EQUAL])
 def test_equal_behaviour_is_an_equal_rule(one: str, other: str) -> None:
     assert rule(one) == rule(other)
     assert hash(rule(one)) == hash(rule(other))
@@ -158,7 +159,7 @@ DIFFERENT = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+@pytest.mark.parametrize(("one", "other"), [*DIFFERENT, *cases.DIFFERENT])
 def test_different_behaviour_is_a_different_rule(one: str, other: str) -> None:
     assert rule(one) != rule(other)
 

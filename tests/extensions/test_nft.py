@@ -16,7 +16,8 @@ from meshfw.languages.iptables import parse_rule
 from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule, render_rule
 from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
-from tests.extensions.cases import CASES, LANGUAGE, Case
+from tests.extensions.case import LANGUAGE, Case
+from tests.extensions.cases import CASES, UNSAYABLE
 from tests.extensions.rules import rules
 
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
@@ -58,7 +59,7 @@ REASONS = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "reason"), REASONS)
+@pytest.mark.parametrize(("rule", "reason"), [*REASONS, *UNSAYABLE])
 def test_what_nft_can_not_say_is_refused_with_the_reason(rule: str, reason: str) -> None:
     with pytest.raises(InexpressibleError, match=reason):
         text(parse_rule(rule, family=Family.IPV4, language=LANGUAGE), Family.IPV4)

@@ -18,7 +18,8 @@ from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.languages.nft import FAMILIES, render_rule
 from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
-from tests.extensions.cases import LANGUAGE
+from tests.extensions.case import LANGUAGE
+from tests.extensions.cases import PACKETS
 
 TCP_FLAGS = (
     "ALL NONE",
@@ -159,7 +160,7 @@ OWN = {
 
 
 def rules(family: Family) -> list[Rule]:
-    return [parse_rule(text, family=family, language=LANGUAGE) for text in (*CHANGES, *BOTH, *OWN[family])]
+    return [parse_rule(text, family=family, language=LANGUAGE) for text in (*CHANGES, *BOTH, *OWN[family], *PACKETS)]
 
 
 # --- packets -----------------------------------------------------------------------------------------------

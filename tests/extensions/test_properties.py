@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.model import Family, Rule
-from tests.extensions.cases import LANGUAGE
+from tests.extensions.case import LANGUAGE
 from tests.extensions.rules import rules
 
 RULES = st.sampled_from(Family).flatmap(lambda family: st.tuples(st.just(family), rules(family)))

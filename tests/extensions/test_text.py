@@ -29,7 +29,9 @@ from meshfw.model import (
     Target,
 )
 from meshfw.testing.netns import Netns
-from tests.extensions.cases import CASES, LANGUAGE, Case
+from tests.extensions import cases
+from tests.extensions.case import LANGUAGE, Case
+from tests.extensions.cases import CASES
 
 TOOLS = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 SERVICE = re.compile(r"--\S*(?:ports?|destination) \S*(?:ssh|domain)")
@@ -191,7 +193,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "reason"), REFUSED)
+@pytest.mark.parametrize(("text", "reason"), [*REFUSED, *cases.REFUSED])
 def test_what_can_not_be_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse_rule(text, family=Family.IPV4, language=LANGUAGE)
@@ -254,12 +256,12 @@ def chain_of(case: Case) -> tuple[str, str]:
     return table, chain or "FORWARD"
 
 
-def restore_input(cases: list[Case]) -> str:
+def restore_input(chosen: list[Case]) -> str:
     """One restore of all the cases, each table's rules in the order of the cases."""
     lines = []
     for table in ("raw", "mangle", "nat", "filter"):
         lines.append(f"*{table}")
-        for case in cases:
+        for case in chosen:
             # The cases' service names are those of LANGUAGE, and need not be this host's.
             rule = case.canonical if SERVICE.search(case.written) else case.written
             if chain_of(case)[0] == table:
@@ -292,14 +294,14 @@ def test_iptables_saves_the_canonical_text(
 ) -> None:
     tool = f"{TOOLS[family]}-{variant}"
     requires(f"{tool}-restore", f"{tool}-save")
-    cases = [case for case in CASES if ("4" if family is Family.IPV4 else "6") in case.families]
+    chosen = [case for case in CASES if ("4" if family is Family.IPV4 else "6") in case.families]
     environment = {**os.environ, "XTABLES_LOCKFILE": str(tmp_path / "lock")}
     with room.entered():
-        subprocess.run([f"{tool}-restore"], input=restore_input(cases), text=True, env=environment, check=True)
+        subprocess.run([f"{tool}-restore"], input=restore_input(chosen), text=True, env=environment, check=True)
         saved = subprocess.run([f"{tool}-save"], capture_output=True, text=True, env=environment, check=True).stdout
         subprocess.run([f"{tool}-restore"], input=restore_input([]), text=True, env=environment, check=True)
     wanted: dict[tuple[str, str], list[str]] = {}
-    for case in cases:
+    for case in chosen:
         wanted.setdefault(chain_of(case), []).append(case.canonical)
     found = saved_rules(saved)
     if variant == "legacy":

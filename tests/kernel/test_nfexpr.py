@@ -19,7 +19,8 @@ from meshfw.languages.iptables import format_rule
 from meshfw.model import Family, Jump, Table
 from meshfw.testing.netns import Netns
 from meshfw.testing.rulesets import CATALOGUE, may_stand, parsed
-from tests.extensions.cases import CASES, LANGUAGE
+from tests.extensions.case import LANGUAGE
+from tests.extensions.cases import CASES
 
 pytestmark = pytest.mark.kernel
 

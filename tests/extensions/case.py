@@ -1,0 +1,40 @@
+"""What a case is: a rule as a person writes it, as iptables-save prints it and as nft lists it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from meshfw.extensions import HostTables, Language, builtin_extensions
+from meshfw.languages.iptables import parse_rule
+from meshfw.model import Family, Rule
+
+LANGUAGE = Language.of(
+    builtin_extensions(),
+    hosts=HostTables(services={("ssh", "tcp"): 22, ("domain", "tcp"): 53, ("domain", "udp"): 53}),
+)
+FAMILIES = {"4": Family.IPV4, "6": Family.IPV6}
+
+
+class Case(NamedTuple):
+    """One rule; ``families`` are the digits 4 and 6, ``table`` may name a built-in chain behind a slash.
+
+    ``saved`` is empty where it is what was written; ``nft`` is None where nft has no way to say it.
+    """
+
+    families: str
+    table: str
+    written: str
+    saved: str
+    nft: str | None
+
+    @property
+    def canonical(self) -> str:
+        """What iptables-save prints behind ``-A CHAIN``."""
+        return self.saved or self.written
+
+    def rules(self) -> list[tuple[Family, Rule]]:
+        """The rule of each family."""
+        return [
+            (FAMILIES[digit], parse_rule(self.written, family=FAMILIES[digit], language=LANGUAGE))
+            for digit in self.families
+        ]

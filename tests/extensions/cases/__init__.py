@@ -1,0 +1,55 @@
+"""The cases of every extension, one file each: a new extension's file is found by itself.
+
+A file may hold any of these; the laws beside this package run over all files:
+
+* ``CASES``: rules with their canonical text and their nft text.
+* ``REFUSED``: (text, a part of the reason) that no ipv4 rule can hold.
+* ``EQUAL`` and ``DIFFERENT``: pairs of texts that behave the same, and that don't.
+* ``UNSAYABLE``: (text, a pattern of the reason) of ipv4 rules that nft can't express.
+* ``PACKETS``: rules for both families, each met equally often on iptables and on nft by what test_packets sends.
+* ``matches(family, protocol)`` and ``targets(family, protocol)``: lists of hypothesis strategies of values that can
+  stand in a rule of the family and protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from hypothesis import strategies as st
+
+from meshfw.model import Family, Match, Target
+from tests.extensions.case import Case
+
+_FILES = tuple(import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+
+
+def _gathered(name: str) -> tuple[Any, ...]:
+    return tuple(item for file in _FILES for item in getattr(file, name, ()))
+
+
+CASES: tuple[Case, ...] = _gathered("CASES")
+REFUSED: tuple[tuple[str, str], ...] = _gathered("REFUSED")
+EQUAL: tuple[tuple[str, str], ...] = _gathered("EQUAL")
+DIFFERENT: tuple[tuple[str, str], ...] = _gathered("DIFFERENT")
+UNSAYABLE: tuple[tuple[str, str], ...] = _gathered("UNSAYABLE")
+PACKETS: tuple[str, ...] = _gathered("PACKETS")
+
+
+def _strategies(name: str, family: Family, protocol: int | None) -> list[Any]:
+    makers: list[Callable[[Family, int | None], list[Any]]] = [
+        getattr(file, name) for file in _FILES if hasattr(file, name)
+    ]
+    return [strategy for make in makers for strategy in make(family, protocol)]
+
+
+def more_matches(family: Family, protocol: int | None) -> list[st.SearchStrategy[Match]]:
+    """The strategies of matches that the files offer."""
+    return _strategies("matches", family, protocol)
+
+
+def more_targets(family: Family, protocol: int | None) -> list[st.SearchStrategy[Target]]:
+    """The strategies of targets that the files offer."""
+    return _strategies("targets", family, protocol)

@@ -1,0 +1,17 @@
+"""Cases: rules of comment."""
+
+from __future__ import annotations
+
+from tests.extensions.case import Case
+
+CASES = (
+    Case("46", "filter", "-m comment --comment plain", "", 'counter comment "plain"'),
+    Case("46", "filter", '-m comment --comment "two words"', "", 'counter comment "two words"'),
+    Case(
+        "46",
+        "filter",
+        '-p tcp -m comment --comment "it\'s \\"so\\"" -m tcp --dport 1',
+        '-p tcp -m comment --comment "it\\\'s \\"so\\"" -m tcp --dport 1',
+        "tcp dport 1 counter comment \"it's 'so'#cd8949f849d6\"",
+    ),
+)
