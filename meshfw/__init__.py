@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         VerifyError,
     )
     from meshfw.extensions import builtin_extensions
-    from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, Option, ParseContext
+    from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, NftObject, Option, ParseContext
     from meshfw.extensions.language import Language
     from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
@@ -112,7 +112,7 @@ _ROOMS: Final = {
         "RolledBackError UnsupportedError VerifyError"
     ),
     "meshfw.extensions": "builtin_extensions",
-    "meshfw.extensions.extension": "Codec Extension HostTables NftMatch Option ParseContext",
+    "meshfw.extensions.extension": "Codec Extension HostTables NftMatch NftObject Option ParseContext",
     "meshfw.extensions.language": "Language",
     "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
@@ -201,6 +201,7 @@ __all__ = [
     "Narrowing",
     "Network",
     "NftMatch",
+    "NftObject",
     "Not",
     "Observed",
     "ObservedList",

@@ -28,6 +28,7 @@ from meshfw.backend import (
 )
 from meshfw.backends.iptables_learning import Texts
 from meshfw.backends.iptables_listing import observed_lists
+from meshfw.backends.iptables_losses import Losses
 from meshfw.backends.iptables_options import options_of
 from meshfw.backends.iptables_raw import LegacyReader, Look, NftReader, Part, Reader
 from meshfw.backends.iptables_standing import look_digest
@@ -92,6 +93,7 @@ class IptablesBackend:
         self._known: Look | None = None
         self._epoch = 0
         self._paths: Known = {}
+        self._losses = Losses("legacy" if variant.legacy else "nft", site.language)
         self._fresh = False
         self._unproven: tuple[Plan, Mapping[Family, str]] | None = None
         self._events: NftWatch | None = None
@@ -327,7 +329,7 @@ class IptablesBackend:
     # --- what can't be said ---
 
     def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
-        """Names that iptables can't tell apart; on nf_tables paths too deep for it."""
+        """Names that iptables can't tell apart, rules that it would store as others; on nf_tables paths too deep."""
         self._texts.want((*ruleset.chains, *ruleset.dispatchers()))
         findings: list[Unsupported] = []
         names: dict[tuple[TableKey, str], ChainKey] = {}
@@ -336,6 +338,7 @@ class IptablesBackend:
             other = names.setdefault(((chain.family, chain.table), name), chain.key)
             if other != chain.key:
                 findings.append(Unsupported(str(chain.key), f"both it and {other.name} shorten to {name}: rename one"))
+        findings.extend(self._losses.findings(ruleset))
         if not self._variant.legacy:
             findings.extend(deep_paths(ruleset, most=NFT_DEPTH, known=self._paths))
         if self._netlink is not None and ruleset.attachments:

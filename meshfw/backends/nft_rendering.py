@@ -33,7 +33,7 @@ class Renderings:
         Raises:
             InexpressibleError: nft has no way to say it.
         """
-        return render_rule(rule, family=key.family, language=self._language, names=names_in(key.table))
+        return self._render(rule, key)
 
     def chain(self, chain: Chain) -> tuple[NftText, ...]:
         """The texts of a chain's rules; only those are rendered that an earlier chain of that name didn't have there.
@@ -46,18 +46,23 @@ class Renderings:
             return known[1]
         old, texts = known if known is not None else (None, ())
         start, end = (0, 0) if old is None else shared_ends(old.rules, chain.rules)
-        names = names_in(chain.table)
         memo: dict[int, NftText] = {}
         if old is not None:
             gone = slice(start, len(texts) - end)
             memo = {id(rule): text for rule, text in zip(old.rules[gone], texts[gone], strict=True)}
         middle = tuple(
-            memo.get(id(rule)) or render_rule(rule, family=chain.family, language=self._language, names=names)
-            for rule in chain.rules[start : len(chain.rules) - end]
+            memo.get(id(rule)) or self._render(rule, chain.key) for rule in chain.rules[start : len(chain.rules) - end]
         )
         found = texts[:start] + middle + texts[len(texts) - end :]
         self._texts[chain.key] = (chain, found)
         return found
+
+    def _render(self, rule: Rule, key: ListKey) -> NftText:
+        text = render_rule(rule, family=key.family, language=self._language, names=names_in(key.table))
+        if text.objects:
+            kinds = " and ".join(sorted({held.kind for held in text.objects}))
+            raise InexpressibleError(f"it needs a {kinds} object, and this backend keeps none")
+        return text
 
     def keep(self, wanted: Collection[ListKey]) -> None:
         """Forget all chains but these."""

@@ -24,6 +24,7 @@ from meshfw.extensions.extension import (
     Extension,
     HostTables,
     NftMatch,
+    NftObject,
     Option,
     ParseContext,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "HostTables",
     "Language",
     "NftMatch",
+    "NftObject",
     "Option",
     "ParseContext",
     "builtin_extensions",

@@ -18,6 +18,10 @@ class HostTables(msgspec.Struct, frozen=True):
     """(service or alias, protocol name) to port."""
     protocols: Mapping[str, int] = {}
     """Protocol name or alias, lower case, to number."""
+    users: Mapping[str, int] = {}
+    """User name to number (passwd(5))."""
+    groups: Mapping[str, int] = {}
+    """Group name to number (group(5))."""
 
 
 class ParseContext(msgspec.Struct, frozen=True):
@@ -40,6 +44,18 @@ class NftMatch(msgspec.Struct, frozen=True):
     negated: bool = False
     op: str = "=="
     mask: Any = None
+
+
+class NftObject(msgspec.Struct, frozen=True, gc=False, order=True):
+    """A stateful object of nft that a statement refers to by name (nft(8), STATEFUL OBJECTS), as ``ct helper``."""
+
+    kind: str
+    name: str
+    body: str
+
+    def command(self, family: str, table: str) -> str:
+        """The command that adds it to a table."""
+        return f"add {self.kind} {family} {table} {self.name} {{ {self.body} }}"
 
 
 class Codec(msgspec.Struct, frozen=True):
@@ -89,7 +105,8 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
 
     * ``build`` makes the value from the fields that the options filled (default: ``value(**fields)``).
     * ``save`` gives the words after ``-m NAME`` or ``-j NAME``, in the order the kernel tools print.
-    * ``to_nft`` gives the nft statements of a match or target; it sees the rule, whose protocol names the header.
+    * ``to_nft`` gives the nft statements of a match or target; it sees the rule, whose protocol names the header. A
+      statement that refers to a stateful object gives that object before it.
     * ``from_nft`` reads back: by left side of a match statement, or by name of any other statement.
     """
 
@@ -101,7 +118,7 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     """The protocol number that loads the match when one of its options is met (iptables(8), --protocol)."""
     build: Callable[[Fields, ParseContext], Match | Target] | None = None
     save: Callable[[Any, Family], Iterable[str]] | None = None
-    to_nft: Callable[[Any, Family, Rule], Iterable[str]] | None = None
+    to_nft: Callable[[Any, Family, Rule], Iterable[str | NftObject]] | None = None
     from_nft: Mapping[str, Callable[[Any, Family], Match | Target | None]] = {}
 
     printed: tuple[Option, ...] = ()
@@ -147,11 +164,11 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
                 words.extend(text.split(" ", option.words - 1) if option.words > 1 else (text,))
         return words
 
-    def nft_statements(self, value: Match | Target, family: Family, rule: Rule) -> tuple[str, ...] | None:
+    def nft_statements(self, value: Match | Target, family: Family, rule: Rule) -> tuple[str | NftObject, ...] | None:
         """Its nft statements in the order of evaluation; None where nft has no way to say it."""
         if self.to_nft is not None:
             return tuple(self.to_nft(value, family, rule))
-        statements = []
+        statements: list[str | NftObject] = []
         for option in self.printed:
             held = getattr(value, option.field)
             if held is None or held is False:

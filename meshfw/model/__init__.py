@@ -35,6 +35,7 @@ from meshfw.model.kinds import (
     Policy,
     Table,
 )
+from meshfw.model.packet import Packet
 from meshfw.model.rule import (
     ACCEPT,
     COMMENT_BYTES,
@@ -45,6 +46,7 @@ from meshfw.model.rule import (
     Drop,
     Goto,
     Jump,
+    Loss,
     Match,
     OpaqueMatch,
     OpaqueTarget,
@@ -90,11 +92,13 @@ __all__ = [
     "Interface",
     "Interfaces",
     "Jump",
+    "Loss",
     "Match",
     "Network",
     "Not",
     "OpaqueMatch",
     "OpaqueTarget",
+    "Packet",
     "Place",
     "Policy",
     "Return",

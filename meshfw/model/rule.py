@@ -13,6 +13,15 @@ import msgspec
 from meshfw.errors import ModelError
 from meshfw.model.address import Addresses, Interfaces, Network, byte_length
 from meshfw.model.kinds import Family, Hook, Not, Table
+from meshfw.model.packet import Packet
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """A meaning that a kernel tool loses without a word: which of iptables' variants do, and what comes of it."""
+
+    variants: frozenset[str]
+    """``legacy`` and ``nft``: where the rule would be stored as another one."""
+    text: str
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +43,14 @@ class Match(msgspec.Struct, frozen=True, gc=False):
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Why it can't stand in this rule of this family; None where it can."""
+        return None
+
+    def losses(self) -> Iterable[Loss]:
+        """What of it the kernel's tools lose."""
+        return ()
+
+    def meets(self, packet: Packet) -> bool | None:
+        """Whether the packet meets it; None where that can't be told from the packet alone."""
         return None
 
 
@@ -60,6 +77,10 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Why it can't stand in this rule of this family; None where it can."""
         return None
+
+    def losses(self) -> Iterable[Loss]:
+        """What of it the kernel's tools lose."""
+        return ()
 
 
 class Accept(Target, frozen=True):
@@ -245,6 +266,11 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
     def comment(self) -> str:
         """The text of its comment matches, joined by a space; empty without one."""
         return " ".join(match.text for match in self.matches if isinstance(match, Comment))
+
+    def losses(self) -> tuple[Loss, ...]:
+        """What of it the kernel's tools would lose."""
+        of_matches = (loss for match in self.matches for loss in match.losses())
+        return (*of_matches, *(() if self.target is None else self.target.losses()))
 
     def other_family(self, family: Family) -> str | None:
         """Which address is of another family than this; None where none is."""

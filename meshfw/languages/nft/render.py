@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from meshfw.errors import InexpressibleError
+from meshfw.extensions.extension import NftObject
 from meshfw.extensions.language import Language
 from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
 from meshfw.model import (
@@ -35,10 +36,11 @@ _FRAGMENT: Final = "ip frag-off & 8191"  # struct iphdr, IP_OFFSET
 
 
 class NftText(msgspec.Struct, frozen=True, gc=False):
-    """A rule's text in the halves between which its counter stands."""
+    """A rule's text in the halves between which its counter stands, and the objects that it refers to."""
 
     head: str
     tail: str
+    objects: tuple[NftObject, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.head}counter{self.tail}"
@@ -55,7 +57,8 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
         InexpressibleError: where nft has no way to say it, with what and why.
     """
     base = _base_conditions(rule, family, names)
-    held, comment = _match_statements(rule, family, language, names)
+    objects: list[NftObject] = []
+    held, comment = _match_statements(rule, family, language, names, objects)
     if rule.protocol is not None:
         if isinstance(rule.protocol, Not):
             base.append(f"meta l4proto != {rule.protocol.value}")
@@ -64,10 +67,10 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
     if rule.fragment is not None:
         base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
     base.extend(text for _, text in held)
-    tail = _target_text(rule, family, language, names)
+    tail = _target_text(rule, family, language, names, objects)
     if comment:
         tail += f' comment "{comment}"'
-    return NftText(" ".join(base) + " " if base else "", tail)
+    return NftText(" ".join(base) + " " if base else "", tail, tuple(objects))
 
 
 _HOST_MASKS: Final = {family: (1 << family.bits) - 1 for family in Family}
@@ -113,7 +116,7 @@ def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
 
 
 def _match_statements(
-    rule: Rule, family: Family, language: Language, names: Names
+    rule: Rule, family: Family, language: Language, names: Names, objects: list[NftObject]
 ) -> tuple[list[tuple[Match, str]], str]:
     """The statements of the rule's matches with the match each comes from, and its comment."""
     held: list[tuple[Match, str]] = []
@@ -130,7 +133,7 @@ def _match_statements(
         statements = extension.nft_statements(match, family, rule)
         if statements is None:
             raise InexpressibleError(f"match {extension.name} has no nft expression in this form")
-        held.extend((match, _named_set(text, names)) for text in statements)
+        held.extend((match, _named_set(text, names)) for text in _spoken(statements, objects))
     return _told_apart(held), comment
 
 
@@ -172,7 +175,16 @@ def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
     return False
 
 
-def _target_text(rule: Rule, family: Family, language: Language, names: Names) -> str:
+def _spoken(statements: Iterable[str | NftObject], objects: list[NftObject]) -> Iterator[str]:
+    """The statements alone; the objects among them are put with those of the rule."""
+    for statement in statements:
+        if isinstance(statement, NftObject):
+            objects.append(statement)
+        else:
+            yield statement
+
+
+def _target_text(rule: Rule, family: Family, language: Language, names: Names, objects: list[NftObject]) -> str:
     match rule.target:
         case None:
             return ""
@@ -193,4 +205,4 @@ def _target_text(rule: Rule, family: Family, language: Language, names: Names) -
             statements = extension.nft_statements(target, family, rule)
             if statements is None:
                 raise InexpressibleError(f"target {extension.name} has no nft statement in this form")
-            return "".join(f" {text}" for text in statements)
+            return "".join(f" {text}" for text in _spoken(statements, objects))
