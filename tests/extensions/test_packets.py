@@ -160,7 +160,9 @@ OWN = {
 
 
 def rules(family: Family) -> list[Rule]:
-    return [parse_rule(text, family=family, language=LANGUAGE) for text in (*CHANGES, *BOTH, *OWN[family], *PACKETS)]
+    return [
+        parse_rule(text, family=family, language=LANGUAGE) for text in (*CHANGES, *BOTH, *OWN[family], *PACKETS[family])
+    ]
 
 
 # --- packets -----------------------------------------------------------------------------------------------

@@ -19,7 +19,10 @@ KEYWORDS: Final[Mapping[int, str]] = {
     6: "tcp ",
     17: "udp ",
     33: "dccp ",
+    50: "esp ",
+    51: "ah ",
     58: "icmpv6 ",
+    108: "comp ",
     132: "sctp ",
     136: "udplite ",
 }
