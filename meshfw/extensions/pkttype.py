@@ -11,6 +11,7 @@ from meshfw.model import Match, Not
 
 TYPES: Final = {"unicast": "host", "broadcast": "broadcast", "multicast": "multicast", "otherhost": "other"}
 """The types that iptables prints, with nft's names (linux/if_packet.h, PACKET_HOST and others)."""
+_NAMES: Final = {nft: name for name, nft in TYPES.items()}
 _ALIASES: Final = {"host": "unicast", "bcast": "broadcast", "mcast": "multicast"}
 
 
@@ -31,7 +32,7 @@ def _parse(text: str, context: ParseContext) -> str:
 def _read(match: NftMatch) -> str:
     if not plain_condition(match):
         raise ModelError("a packet type under a mask")
-    return next(name for name, nft in TYPES.items() if nft == match.right)
+    return _NAMES[match.right]
 
 
 _TYPE: Final = Codec(

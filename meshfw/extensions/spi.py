@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError
-from meshfw.extensions.codecs import integer, plain_condition, sign
+from meshfw.extensions.codecs import integer, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Extension, NftMatch, Option
 from meshfw.extensions.spans import EVERY, Span, read_span, span_atoms, span_nft, spans
 from meshfw.model import Family, Loss, Match, Not, Rule
@@ -19,6 +19,11 @@ IPCOMP: Final = 108
 CPI_LAST: Final = 0xFFFF
 """An index of ipcomp has 16 bits (RFC 3173, section 3.1), though iptables takes ranges of 32."""
 
+UNITS_LAST: Final = 0xFF
+"""The largest length that an authentication header says of itself."""
+
+_NO_LENGTH: Final = 1
+"""A length in octets that no header has."""
 _BOTH: Final = frozenset({"legacy", "nft"})
 
 Spans = Span | Not[Span] | None
@@ -57,6 +62,12 @@ class Esp(Match, frozen=True):
         return _lost("--espspi", self.spi)
 
 
+def _units(octets: int) -> int | None:
+    """A header's length as it says it, in words of 32 bits less two (RFC 4302); None where none has that length."""
+    words, rest = divmod(octets, 4)
+    return words - 2 if not rest and 2 <= words <= UNITS_LAST + 2 else None
+
+
 class Ah(Match, frozen=True):
     """The security parameters index of an authentication header, and in IPv6 its length and reserved bits.
 
@@ -80,8 +91,13 @@ class Ah(Match, frozen=True):
             yield ("ah",)
         if self.spi is not None:
             yield from span_atoms("ah spi", *sign(self.spi))
-        if self.length not in (None, Not(0)):
-            yield ("ah length", *sign(self.length))
+        if self.length is not None:
+            negated, octets = sign(self.length)
+            units = _units(octets)
+            if units is not None:
+                yield ("ah length", negated, units)
+            elif not negated:
+                yield ("ah length", True, None)
         if self.reserved:
             yield ("ah reserved", 0)
 
@@ -128,13 +144,27 @@ class IpComp(Match, frozen=True):
 
 
 def _ah_nft(value: Ah, family: Family, rule: Rule) -> Iterable[str]:
-    if family is Family.IPV6:
+    if family is Family.IPV4:
+        if value.spi is not None:
+            negated, span = sign(value.spi)
+            yield span_nft("ah spi", span, negated)
+        return
+    if rule.protocol is not None:
         raise InexpressibleError(
-            "match ah in ipv6: nft takes what follows the authentication header for the protocol, and never sees it"
+            "match ah beside a protocol in ipv6: to nft the authentication header is the packet's protocol, to "
+            "ip6tables it is what follows that header"
         )
-    if value.spi is not None:
-        negated, span = sign(value.spi)
-        yield span_nft("ah spi", span, negated)
+    negated, span = (False, EVERY) if value.spi is None else sign(value.spi)
+    yield span_nft("ah spi", span, negated)  # of every index as well: it says that there is a header
+    if value.length is not None:
+        negated, octets = sign(value.length)
+        units = _units(octets)
+        if units is not None:
+            yield set_nft("ah hdrlength", str(units), negated)
+        elif not negated:
+            yield f"ah hdrlength != 0-{UNITS_LAST}"
+    if value.reserved:
+        yield "ah reserved 0"
 
 
 def _comp_nft(value: IpComp, family: Family, rule: Rule) -> Iterable[str]:
@@ -143,11 +173,27 @@ def _comp_nft(value: IpComp, family: Family, rule: Rule) -> Iterable[str]:
         yield span_nft("comp cpi", span, negated, last=CPI_LAST)
 
 
-def _read_ah(match: NftMatch, family: Family) -> Ah | None:
-    if family is Family.IPV6 or not plain_condition(match):
+def _read_spi(match: NftMatch, family: Family) -> Ah | None:
+    if not plain_condition(match):
         return None
     span = read_span(match.right)
-    return Ah(Not(span) if match.negated else span)
+    return Ah(Not(span) if match.negated else span, family=family)
+
+
+def _read_length(match: NftMatch, family: Family) -> Ah | None:
+    if family is Family.IPV4 or not plain_condition(match):
+        return None
+    span = read_span(match.right)
+    if span == Span(0, UNITS_LAST) and match.negated:
+        return Ah(length=_NO_LENGTH, family=family)
+    octets = 4 * (span.low + 2)
+    return Ah(length=Not(octets) if match.negated else octets, family=family) if span.low == span.high else None
+
+
+def _read_reserved(match: NftMatch, family: Family) -> Ah | None:
+    if family is Family.IPV4 or not plain_condition(match) or match.negated or match.right != 0:
+        return None
+    return Ah(reserved=True, family=family)
 
 
 _SPI: Final = spans("an index")
@@ -171,7 +217,7 @@ EXTENSIONS: Final = (
         ),
         build=lambda fields, context: Ah(family=context.family, **fields),
         to_nft=_ah_nft,
-        from_nft={"ah spi": _read_ah},
+        from_nft={"ah spi": _read_spi, "ah hdrlength": _read_length, "ah reserved": _read_reserved},
     ),
     Extension(
         name="ipcomp",

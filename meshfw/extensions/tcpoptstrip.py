@@ -62,16 +62,16 @@ _OPTIONS: Final = Codec(
 # --- nft ------------------------------------------------------------------------------------------------
 
 
+_NUMBERS: Final = {name: option for option, name in NFT_OPTIONS.items()}
+
+
 def _to_nft(value: TcpOptStrip, family: Family, rule: Rule) -> Iterable[str]:
     return (f"reset tcp option {NFT_OPTIONS.get(option, option)}" for option in value.options)
 
 
 def _read(body: Any, family: Family) -> TcpOptStrip | None:
     held = body["tcp option"]
-    if "base" in held:
-        option = int(held["base"])
-    else:
-        option = next(number for number, name in NFT_OPTIONS.items() if name == held["name"])
+    option = int(held["base"]) if "base" in held else _NUMBERS[held["name"]]
     return TcpOptStrip((option,)) if option >= 2 else None
 
 

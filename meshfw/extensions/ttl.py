@@ -11,7 +11,7 @@ from meshfw.extensions.extension import Extension, NftMatch, Option
 from meshfw.model import Family, Match, Not, Packet, Rule, Table, Target
 
 LAST: Final = 0xFF
-_OPERATORS: Final = {"==": "equal", "!=": "equal", "<": "below", ">": "above"}
+_OPERATORS: Final = {"==": "equal", "!=": "equal", "<": "below", "<=": "below", ">": "above"}
 _FIELDS: Final = {Family.IPV4: "ip ttl", Family.IPV6: "ip6 hoplimit"}
 
 
@@ -105,13 +105,19 @@ class SetHopLimit(SetTtl, frozen=True):
 
 
 def _match_nft(value: Ttl, family: Family, rule: Rule) -> Iterable[str]:
+    """The comparison; nft 1.0.6 lists a ``<`` before a ``>`` of one field as a range that neither means."""
     left = _FIELDS[family]
+    several = sum(isinstance(match, Ttl) for match in rule.matches) > 1
     if type(value.equal) is Not:
         yield f"{left} != {value.equal.value}"
     elif value.equal is not None:
         yield f"{left} {value.equal}"
+    elif value.below is None:
+        yield f"{left} > {value.above}"
+    elif several:
+        yield f"{left} <= {value.below - 1}" if value.below else f"{left} > {LAST}"
     else:
-        yield f"{left} < {value.below}" if value.below is not None else f"{left} > {value.above}"
+        yield f"{left} < {value.below}"
 
 
 def _map(value: SetTtl) -> list[tuple[int, int]]:
@@ -140,7 +146,8 @@ class _Reader:
         field = _OPERATORS.get(match.op)
         if match.mask is not None or field is None or not isinstance(match.right, int):
             return None
-        fields: dict[str, Any] = {field: Not(match.right) if match.negated else match.right}
+        number = match.right + (match.op == "<=")
+        fields: dict[str, Any] = {field: Not(number) if match.negated else number}
         return self._value(**fields)
 
 

@@ -9,7 +9,7 @@ from meshfw.errors import MeshfwError, ModelError
 from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import AH, FAMILIES, KEYWORDS, PLAIN_NAMES, Names
 from meshfw.model import (
     ACCEPT,
     DROP,
@@ -153,7 +153,7 @@ class _RuleReader:
         if not isinstance(value, Match):
             raise UnreadableError(body)
         for number, keyword in KEYWORDS.items():
-            if key.startswith(keyword):
+            if key.startswith(keyword) and (number != AH or self._family is Family.IPV4):
                 self._implied_protocol(number)
         self._matches.append(value)
 

@@ -21,9 +21,18 @@ CASES = (
         "4", "filter", "-p ah -m ah --ahspi 0x10:", "-p ah -m ah --ahspi 16:4294967295", "ah spi 16-4294967295 counter"
     ),
     Case("4", "filter", "-p 51 --ahspi 0:4294967295", "-p ah -m ah", "meta l4proto 51 counter"),
-    Case("6", "filter", "-m ah --ahspi 500:550", "", None),
-    Case("6", "filter", "-m ah --ahres ! --ahlen 120", "-m ah ! --ahlen 120 --ahres", None),
-    Case("6", "filter", "-m ah --ahlen 0 --ahspi 0:", "-m ah", None),
+    Case("6", "filter", "-m ah --ahspi 500:550", "", "ah spi 500-550 counter"),
+    Case(
+        "6",
+        "filter",
+        "-m ah --ahres ! --ahlen 120 ! --ahspi 5",
+        "-m ah ! --ahspi 5 ! --ahlen 120 --ahres",
+        "ah spi != 5 ah hdrlength != 28 ah reserved 0 counter",
+    ),
+    Case("6", "filter", "-m ah --ahlen 0 --ahspi 0:", "-m ah", "ah spi 0-4294967295 counter"),
+    Case("6", "filter", "-m ah ! --ahlen 0", "", "ah spi 0-4294967295 counter"),
+    Case("6", "filter", "-m ah --ahlen 30", "", "ah spi 0-4294967295 ah hdrlength != 0-255 counter"),
+    Case("6", "filter", "-p udp -m ah --ahspi 5", "", None),
     Case("46", "filter", "-p ipcomp --ipcompspi 18", "-p ipcomp -m ipcomp --ipcompspi 18", "comp cpi 18 counter"),
     Case("46", "filter", "-p ipcomp -m ipcomp --ipcompspi :", "-p ipcomp -m ipcomp", "meta l4proto 108 counter"),
     Case(
@@ -65,6 +74,13 @@ PACKETS = (
     ),
     "-p esp",
     "-p ipcomp -m ipcomp --ipcompspi 65536:70000",
+)
+PACKETS_IPV6 = (
+    "-m ah",
+    *(f"-m ah {sign}--ahspi {span}" for span in ("5", "5:9", "9:5") for sign in ("", "! ")),
+    *(f"-m ah {sign}--ahlen {octets}" for octets in (12, 16, 13) for sign in ("", "! ")),
+    "-m ah --ahres",
+    "-m ah ! --ahspi 5 --ahlen 12 --ahres",
 )
 PACKETS_IPV4 = tuple(f"-p ah -m ah {sign}--ahspi {span}" for span in ("5", "5:9", "9:5") for sign in ("", "! "))
 

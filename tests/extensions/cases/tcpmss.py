@@ -21,7 +21,7 @@ CASES = (
         "filter",
         "-p tcp -m tcpmss --mss :42",
         "-p tcp -m tcpmss --mss 0:42",
-        "meta l4proto 6 tcp option maxseg size 0-42 counter",
+        "tcp option maxseg size 0-42 counter",
     ),
     Case(
         "46",

@@ -10,13 +10,16 @@ from meshfw.extensions.ttl import HopLimit, SetHopLimit, SetTtl, Ttl
 from meshfw.model import Family, Not
 from tests.extensions.case import Case
 
-_PAIRS = ", ".join(f"{hops} : {max(0, hops - 2)}" for hops in range(256))
+_LESS = ", ".join(f"{hops} : {max(0, hops - 2)}" for hops in range(256))
+_MORE = ", ".join(f"{hops} : {min(255, hops + 9)}" for hops in range(256))
 
 CASES = (
     Case("4", "filter", "-m ttl --ttl 5", "-m ttl --ttl-eq 5", "ip ttl 5 counter"),
     Case("4", "filter", "-m ttl ! --ttl-eq 0x40", "-m ttl ! --ttl-eq 64", "ip ttl != 64 counter"),
     Case("4", "filter", "-m ttl --ttl-lt 0", "", "ip ttl < 0 counter"),
     Case("4", "filter", "-m ttl --ttl-gt 255", "", "ip ttl > 255 counter"),
+    Case("4", "filter", "-m ttl --ttl-lt 9 -m ttl --ttl-gt 5", "", "ip ttl <= 8 ip ttl > 5 counter"),
+    Case("4", "filter", "-m ttl --ttl-lt 0 -m ttl ! --ttl-eq 5", "", "ip ttl > 255 ip ttl != 5 counter"),
     Case("6", "filter", "-m hl --hl 255", "-m hl --hl-eq 255", "ip6 hoplimit 255 counter"),
     Case("6", "filter", "-m hl ! --hl-eq 255", "", "ip6 hoplimit != 255 counter"),
     Case("6", "filter", "-m hl --hl-lt 2", "", "ip6 hoplimit < 2 counter"),
@@ -25,18 +28,17 @@ CASES = (
     Case("4", "mangle", "-j TTL --ttl-inc 1", "", None),
     Case("4", "mangle", "-j TTL --ttl-dec 255", "", None),
     Case("6", "mangle", "-j HL --hl-set 0", "", "counter ip6 hoplimit set 0"),
-    Case("6", "mangle", "-j HL --hl-dec 2", "", f"counter ip6 hoplimit set ip6 hoplimit map {{ {_PAIRS} }}"),
+    Case("6", "mangle", "-j HL --hl-dec 2", "", f"counter ip6 hoplimit set ip6 hoplimit map {{ {_LESS} }}"),
+    Case("6", "mangle", "-j HL --hl-inc 9", "", f"counter ip6 hoplimit set ip6 hoplimit map {{ {_MORE} }}"),
 )
 REFUSED = (
     ("-m ttl", "one comparison"),
     ("-m ttl --ttl-eq 256", "between 0 and 255"),
     ("-m ttl --ttl-gt 5 --ttl-lt 9", "one comparison"),
     ("-m ttl ! --ttl-lt 5", "can't be negated"),
-    ("-m hl --hl-eq 5", "does not exist for ipv4"),
     ("-j TTL", "one change"),
     ("-j TTL --ttl-inc 0", "between 1 and 255"),
     ("-j TTL --ttl-dec 1 --ttl-inc 1", "one change"),
-    ("-j HL --hl-set 5", "does not exist for ipv4"),
 )
 EQUAL = (
     ("-m ttl ! --ttl-eq 0", "-m ttl --ttl-gt 0"),
