@@ -22,7 +22,8 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.model import ACCEPTED, Ends, Hook, Packet, Ruleset, Verdict
-from meshfw.passage import Ending, Firewall, Passage, Spot, Step, Unknown, World
+from meshfw.passage import Ending, Firewall, Passage, Spot, Step, Unknown
+from meshfw.worlds import World
 
 __all__ = [
     "WAYS",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -31,8 +31,8 @@ from meshfw.model import (
     Target,
     Translation,
     Verdict,
-    format_address,
 )
+from meshfw.worlds import World, altered, joined, told, translated
 
 TABLES: Final[Mapping[Hook, tuple[Table, ...]]] = {
     Hook.PREROUTING: (Table.RAW, Table.MANGLE, Table.NAT),
@@ -47,18 +47,20 @@ TABLES: Final[Mapping[Hook, tuple[Table, ...]]] = {
 class Spot(msgspec.Struct, frozen=True):
     """A place in a ruleset: hook, table, chain and the rule's number from 1.
 
-    A dispatcher is a chain named by hook and place, as ``input/first``; number 0 is the policy behind its rules. Where
-    no chain is named, it is the whole table.
+    Without a chain it is in the dispatcher of that ``place``, where number 0 is the policy behind its rules; without
+    either it is the whole table.
     """
 
     hook: Hook
     table: Table
     chain: str = ""
     number: int = 0
+    place: Place | None = None
 
     def __str__(self) -> str:
-        tail = f" rule {self.number}" if self.number else " policy" if self.chain else ""
-        return f"{self.table} {self.chain or self.hook}{tail}"
+        chain = self.chain or (self.hook if self.place is None else f"{self.hook}/{self.place}")
+        tail = f" rule {self.number}" if self.number else "" if self.place is None else " policy"
+        return f"{self.table} {chain}{tail}"
 
 
 class Unknown(msgspec.Struct, frozen=True):
@@ -81,19 +83,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 0
 
 
-class World(msgspec.Struct, frozen=True):
-    """The packet as it may be at some point, and what became of its connection's ends until then."""
-
-    packet: Packet
-    translations: tuple[Translation, ...] = ()
-
-
 class Ending(msgspec.Struct, frozen=True):
-    """One possible end: the verdict, the packet as it then is, and what became of its connection's ends."""
+    """One possible end: the verdict, the packet as it then is, and what became of its connection's ends.
+
+    ``spot`` is the rule or policy that ended its way; None where it passed.
+    """
 
     verdict: Verdict
     packet: Packet
     translations: tuple[Translation, ...] = ()
+    spot: Spot | None = None
 
     @property
     def passed(self) -> bool:
@@ -192,9 +191,9 @@ class _Walk:
         if before.in_interface == "lo":
             return self._table(Table.RAW, held, worlds)
         bare = {"state": "INVALID", "snat": None, "dnat": None, "direction": None, "origin": None, "ct_mark": None}
-        behind = self._table(Table.RAW, held, [_altered(world, bare) for world in worlds])
+        behind = self._table(Table.RAW, held, [altered(world, bare) for world in worlds])
         tracked = {field: getattr(before, field) for field in bare}
-        return [_altered(world, tracked) if world.packet.state == "INVALID" else world for world in behind]
+        return [altered(world, tracked) if world.packet.state == "INVALID" else world for world in behind]
 
     def _nat(self, held: Sequence[Dispatcher], worlds: Sequence[World]) -> Sequence[World]:
         """Table nat sees a connection's first packet; what it decides is then done to all that follow."""
@@ -209,18 +208,17 @@ class _Walk:
         sure, self._sure = self._sure, self._sure and not behind
         came = self._table(Table.NAT, held, first)
         self._sure = sure
-        return _joined(behind, came)
+        return joined(behind, came)
 
     def _table(self, table: Table, held: Sequence[Dispatcher], worlds: Sequence[World]) -> Sequence[World]:
         for dispatcher in held:
-            chain = f"{self._hook}/{dispatcher.key.place}"
-            worlds = self._chain(table, chain, dispatcher.rules, worlds, sure=True, depth=0)
+            spot = Spot(self._hook, table, place=dispatcher.key.place)
+            worlds = self._chain(spot, dispatcher.rules, worlds, sure=True, depth=0)
             if worlds and dispatcher.policy is not Policy.RETURN:
-                spot = Spot(self._hook, table, chain)
                 self._path.append(Step(spot=spot, sure=self._certain, did=str(dispatcher.policy)))
-                self._end(DROPPED if dispatcher.policy is Policy.DROP else ACCEPTED, worlds)
+                self._end(DROPPED if dispatcher.policy is Policy.DROP else ACCEPTED, worlds, spot)
                 worlds = []
-        worlds, self._accepted = _joined(worlds, self._accepted), []
+        worlds, self._accepted = joined(worlds, self._accepted), []
         return worlds
 
     # --- chains ---
@@ -231,44 +229,46 @@ class _Walk:
         return self._sure and not self._gone and not self._accepted
 
     def _chain(
-        self, table: Table, name: str, rules: Iterable[Rule], worlds: Sequence[World], *, sure: bool, depth: int
+        self, chain: Spot, rules: Iterable[Rule], worlds: Sequence[World], *, sure: bool, depth: int
     ) -> Sequence[World]:
         """The worlds that come back from a chain to its caller."""
         back: Sequence[World] = []
         for number, rule in enumerate(rules, 1):
             if not worlds:
                 break
-            met, rest = self._split(rule, worlds, Spot(self._hook, table, name, number))
+            met, rest, doubts = self._split(rule, worlds)
             if not met:
                 continue
-            spot = Spot(self._hook, table, name, number)
+            spot = Spot(chain.hook, chain.table, chain.chain, number, chain.place)
+            self._unknowns.update(dict.fromkeys(Unknown(doubt, spot) for doubt in doubts))
             certain = sure and not rest and not back and self._certain
             at = len(self._path)
             self._path.append(Step(spot=spot, rule=rule, sure=certain, depth=depth))
             target = rule.target
             if isinstance(target, Jump | Goto):
                 did = target.label
-                came = self._into(table, target.chain, met, sure=certain, depth=depth + 1)
+                came = self._into(chain.table, target.chain, met, sure=certain, depth=depth + 1)
             elif isinstance(target, Return):
                 did, came = "return", met
             else:
                 did, came = self._hit(target, met, spot)
             self._path[at] = Step(spot=spot, rule=rule, sure=certain, did=did, depth=depth)
             if isinstance(target, Goto | Return):
-                back, worlds = _joined(back, came), rest
+                back, worlds = joined(back, came), rest
             else:
-                worlds = _joined(rest, came)
-        return _joined(back, worlds)
+                worlds = joined(rest, came)
+        return joined(back, worlds)
 
     def _into(self, table: Table, name: str, worlds: Sequence[World], *, sure: bool, depth: int) -> Sequence[World]:
         if depth > _DEEP:
             raise ModelError(f"more than {_DEEP} chains in chains", where=f"{self._family} {table} {name}")
         rules = self._firewall.chains[ChainKey(self._family, table, name)]
-        return self._chain(table, name, rules, worlds, sure=sure, depth=depth)
+        return self._chain(Spot(self._hook, table, name), rules, worlds, sure=sure, depth=depth)
 
-    def _split(self, rule: Rule, worlds: Sequence[World], spot: Spot) -> tuple[list[World], list[World]]:
-        """Those that may meet the rule, and those that may not; one of which it isn't known is among both."""
+    def _split(self, rule: Rule, worlds: Sequence[World]) -> tuple[list[World], list[World], dict[Match | str, None]]:
+        """Those that may meet the rule, those that may not, and the conditions of which it isn't known."""
         met, rest = [], []
+        doubts: dict[Match | str, None] = {}
         for world in worlds:
             answer = rule.meets(world.packet, self._sets)
             if answer is not False:
@@ -276,10 +276,9 @@ class _Walk:
             if answer is not True:
                 rest.append(world)
             if answer is None:
-                for condition, known in rule.answers(world.packet, self._sets):
-                    if known is None:
-                        self._unknowns[Unknown(condition, spot)] = None
-        return met, rest
+                answers = rule.answers(world.packet, self._sets)
+                doubts.update(dict.fromkeys(condition for condition, known in answers if known is None))
+        return met, rest, doubts
 
     # --- targets ---
 
@@ -294,20 +293,21 @@ class _Walk:
             if len(verdicts) > 1:
                 self._unknowns[Unknown(f"what {target.label} does", spot)] = None
             translation = target.translation(world.packet)
-            after = _translated(World(target.applied(world.packet), world.translations), translation)
+            after = translated(World(target.applied(world.packet), world.translations), translation)
             for verdict in verdicts:
-                words[_words(world.packet, after.packet, verdict, translation)] = None
+                words[told(world.packet, after.packet, verdict, translation)] = None
                 if verdict is None:
                     onward.append(after)
                 else:
-                    self._end(verdict, [after])
-        return " or ".join(words), _joined((), onward)
+                    self._end(verdict, [after], spot)
+        return " or ".join(words), joined((), onward)
 
-    def _end(self, verdict: Verdict, worlds: Sequence[World]) -> None:
+    def _end(self, verdict: Verdict, worlds: Sequence[World], spot: Spot) -> None:
         if verdict.fate is Fate.ACCEPT:
             self._accepted.extend(worlds)
-        else:
-            self._gone.update(dict.fromkeys(Ending(verdict, world.packet, world.translations) for world in worlds))
+            return
+        for world in worlds:
+            self._gone[Ending(verdict, world.packet, world.translations, spot)] = None
 
 
 def _opens(packet: Packet) -> bool | None:
@@ -319,77 +319,3 @@ def _opens(packet: Packet) -> bool | None:
     if packet.state == "RELATED":  # ICMP errors belong to the connection they tell of
         return None if packet.protocol is None else False if packet.protocol in (1, 58) else None
     return packet.state == "NEW"
-
-
-# --- worlds ---
-
-_MANY: Final = 64
-"""Worlds that are told apart; of more than these only what they agree in is known."""
-
-
-def _altered(world: World, fields: Mapping[str, Any]) -> World:
-    return World(msgspec.structs.replace(world.packet, **fields), world.translations)
-
-
-def _translated(world: World, translation: Translation | None) -> World:
-    if translation is None:
-        return world
-    return World(translation.applied(world.packet), (*world.translations, translation))
-
-
-def _joined(one: Sequence[World], other: Sequence[World]) -> Sequence[World]:
-    """The worlds of both, each once; where there are too many, one for each that was translated alike."""
-    if not one or not other:
-        worlds = list(one or other)
-        if len(worlds) < 2:
-            return worlds
-    found = list(dict.fromkeys((*one, *other)))
-    if len(found) <= _MANY:
-        return found
-    groups: dict[tuple[Translation, ...], list[Packet]] = {}
-    for world in found:
-        groups.setdefault(world.translations, []).append(world.packet)
-    return [World(_blended(packets), translations) for translations, packets in groups.items()]
-
-
-def _blended(packets: Sequence[Packet]) -> Packet:
-    """The packet of which only that is known in which all agree."""
-    first = packets[0]
-    unclear = {
-        field: None
-        for field in first.__struct_fields__
-        if any(getattr(packet, field) != getattr(first, field) for packet in packets)
-    }
-    return msgspec.structs.replace(first, **unclear)
-
-
-def _words(before: Packet, after: Packet, verdict: Verdict | None, translation: Translation | None) -> str:
-    """What a target did with a packet."""
-    if translation is not None:
-        return translation.text(before.family)
-    changes = [
-        f"{name} {_value(field, before)} becomes {_value(field, after)}"
-        for field, name in _CHANGES.items()
-        if getattr(before, field) != getattr(after, field)
-    ]
-    return ", ".join([*changes, "goes on" if verdict is None else str(verdict)])
-
-
-_CHANGES: Final = {
-    "mark": "mark",
-    "ct_mark": "connection mark",
-    "tos": "type of service",
-    "ttl": "time to live",
-    "state": "state",
-    "source": "source",
-    "destination": "destination",
-}
-
-
-def _value(field: str, packet: Packet) -> str:
-    value = getattr(packet, field)
-    if value is None:
-        return "unknown"
-    if field in ("source", "destination"):
-        return format_address(value, packet.family)
-    return value if isinstance(value, str) else hex(value)
