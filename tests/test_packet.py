@@ -1,4 +1,4 @@
-"""Laws of evaluation: which packets meet which conditions, and what becomes of them from rule to rule and hook to hook."""
+"""Laws of evaluation: which packets meet which conditions, and what becomes of them at rules, hooks and targets."""
 
 from __future__ import annotations
 
