@@ -21,6 +21,7 @@ VERBS: Final = {
     "show": "print the rules of ours that the kernel holds, or with --wanted the declared ones",
     "clean": "take all rules of ours away",
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
+    "explain": "show which rules a packet would meet, and what would become of it",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
     "agent": "keep the declared rules in place, woken by events, until it is told to stop",
     "status": "ask the agent how it is: whether the rules stand, what it repaired, and who had changed them",
@@ -37,6 +38,7 @@ CODES: Final = """\
 exit codes:
   plan, check     0 nothing to do, 2 changes pending, 1 error
   status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
+  explain         0 the packet is accepted, 2 dropped or rejected, 4 it can't be told, 1 error
   confirm         0 kept, or undone with --undo, 1 nothing is on trial, or its time is over, or error
   apply --confirm 0 done, or on trial, or confirmed, 1 undone: not confirmed in time, or n; or error
   everything else 0 done, 1 error
@@ -144,7 +146,11 @@ _TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RU
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6 --jsonl".split())
 _ANYWHERE: Final = frozenset("--config --backend --netns".split())
 _TRANSLATE: Final = _ANYWHERE | frozenset("-f --file --from --to --table --chain".split())
-_VALUED: Final = _TRANSLATE | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
+_EXPLAIN: Final = frozenset(
+    "--src --dst --proto --sport --dport --icmp-type --tcp-flags --in --state --mark --connmark --mac --src-type "
+    "--dst-type --hook".split()
+)
+_VALUED: Final = _TRANSLATE | _EXPLAIN | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
 """The options that take a word, which is no verb whatever it says."""
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
@@ -327,6 +333,12 @@ def _add_translate(parser: ArgumentParser) -> None:
     parser.add_argument("--chain", help="the rule's chain, for the whole nft command")
 
 
+def _add_explain(parser: ArgumentParser) -> None:
+    from meshfw.cli.explain_options import add_options
+
+    add_options(parser, name=_name)
+
+
 def _add_status(parser: ArgumentParser) -> None:
     parser.add_argument("--dashboard", action="store_true", help="print a dashboard for Grafana instead; asks no agent")
 
@@ -365,6 +377,7 @@ _OWN: Final = {
     "service": _add_service,
     "show": _add_show,
     "translate": _add_translate,
+    "explain": _add_explain,
     "status": _add_status,
     "top": _add_top,
     "graph": _add_graph,
