@@ -12,6 +12,8 @@ from meshfw.errors import ModelError
 from meshfw.languages.dump import parse_dump, ruleset_of_dump
 from meshfw.languages.iptables import parse_rule
 from meshfw.model import (
+    ACCEPT,
+    DROP,
     Attachment,
     Chain,
     ElementType,
@@ -25,6 +27,7 @@ from meshfw.model import (
     Ruleset,
     Set,
     Table,
+    Target,
     every,
     format_address,
     parse_address,
@@ -643,6 +646,14 @@ def test_of_a_target_that_nobody_knows_anything_may_come() -> None:
     found = at(text, tcp())
     assert verdicts(found) == ["accept", "drop", "reject with port-unreachable"]
     assert found.unknowns[0].what == "what UNHEARDOF does"
+
+
+def test_a_target_that_ends_a_chain_and_does_not_say_how_may_accept_or_drop() -> None:
+    class Queue(Target, frozen=True):
+        """A program decides."""
+
+    for target, ends in ((Queue(), ["accept", "drop"]), (ACCEPT, ["accept"]), (DROP, ["drop"])):
+        assert [str(verdict) for verdict in target.verdicts(tcp())] == ends
 
 
 def test_many_things_that_are_not_known_take_no_more_time_than_few() -> None:
