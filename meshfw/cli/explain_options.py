@@ -23,11 +23,13 @@ _PACKET: Final = (
     ("--src-type", "TYPE", "what the source is to this host's routing: LOCAL, UNICAST and so on"),
     ("--dst-type", "TYPE", "what the destination is to it"),
 )
+VALUED: Final = frozenset({"--hook", *(option for option, _, _ in _PACKET)})
+"""Those that take a word, besides -f and --file, which translate has too."""
 WAYS: Final = ("forward", "input", "output")
 
 
-def add_options(parser: ArgumentParser, *, name: Callable[[str], str]) -> None:
-    """Add them, and those that say what the packet meets; ``name`` refuses what names nothing."""
+def add_explain(parser: ArgumentParser, *, name: Callable[[str], str]) -> None:
+    """Add them to the verb's parser, and those that say what the packet meets; ``name`` refuses what names nothing."""
     packet = parser.add_argument_group(
         "the packet", "What isn't said isn't known, and conditions on it may be met or not."
     )
