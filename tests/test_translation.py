@@ -272,6 +272,13 @@ def test_placement_is_not_checked_without_a_table() -> None:
     assert wrong.error is not None
 
 
+def test_a_comment_that_nft_can_not_hold_is_warned_of() -> None:
+    found = translated(["-m", "comment", "--comment", "x" * 200], family=Family.IPV4, language=LANGUAGE)
+    assert found.error is None
+    assert len(found.nft[0]) < 200
+    assert "128 bytes" in found.warnings[0]
+
+
 def test_a_name_that_nft_can_not_say_is_warned_of() -> None:
     found = translated("-j reject", family=Family.IPV4, language=LANGUAGE)
     assert found.nft == ("counter jump chain.reject",)
