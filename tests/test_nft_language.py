@@ -137,7 +137,7 @@ UNREADABLE: list[list[dict[str, Any]]] = [
     [match("ip", "saddr", "10.0.0.1"), match("ip", "saddr", "10.0.0.2")],
     [match("ip", "saddr", "@foreign")],
     [match("ip", "saddr", "10.0.0.1", "<")],
-    [match("ip", "ttl", 64)],
+    [match("ip", "id", 64)],
     [match("ip6", "saddr", "fd00::1")],
     [{"counter": "named"}, {"accept": None}],
     [match("tcp", "dport", 22), match("udp", "dport", 53)],

@@ -69,8 +69,18 @@ def tos_atoms(negated: bool, held: Masked) -> Iterable[tuple[Any, ...]]:
 
 
 def tos_meets(negated: bool, held: Masked, packet: Packet) -> bool | None:
-    """Whether the packet's octet meets the condition."""
-    return None if packet.tos is None else (packet.tos & held.mask == held.value) != negated
+    """Whether the packet's octet meets the condition; what all or no octets meet needs none."""
+    atoms = tuple(tos_atoms(negated, held))
+    if not atoms or atoms == (NEVER,):
+        return not atoms
+    return None if packet.tos is None else (packet.tos & held.mask == held.value) is not negated
+
+
+def tos_changed(change: Masked, packet: Packet) -> Packet:
+    """The packet with the octet changed."""
+    known = 0 if change.mask == OCTET else packet.tos
+    octet = None if known is None else known & ~change.mask & OCTET ^ change.value
+    return msgspec.structs.replace(packet, tos=octet)
 
 
 class Dscp(Match, frozen=True):
@@ -119,6 +129,10 @@ class SetTos(Target, frozen=True):
         """The change, that of DSCP alike; the same as no target where it changes nothing."""
         return None if self.change == Masked(0, 0) else ("TOS", self.change)
 
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with the octet changed."""
+        return tos_changed(self.change, packet)
+
     def then(self, following: Target) -> Target | None:
         """Both changes in one."""
         return _joined(self.change, following)
@@ -144,6 +158,10 @@ class SetDscp(Target, frozen=True):
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of TOS alike."""
         return ("TOS", self.change)
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with the octet changed."""
+        return tos_changed(self.change, packet)
 
     def then(self, following: Target) -> Target | None:
         """Both changes in one."""

@@ -206,6 +206,7 @@ FOREIGN = [
     "meta pkttype { host, other }",
     "meta cpu 1-3",
     "meta iifgroup 5-9",
+    "iifgroup & 1 == 5",
     "iifgroup { 5, 9 }",
     "meta rtclassid > 3",
     "esp spi { 5, 9 }",

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from meshfw.errors import InexpressibleError
+from meshfw.extensions.mark import ConnMark, Mark
 from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule, render_rule
 from meshfw.model import Family, Rule, Table, table_problem
@@ -43,8 +44,14 @@ BATCHES = settings(
 
 def batches(family: Family) -> st.SearchStrategy[list[Rule]]:
     """Many rules of a family that state something each tool keeps."""
-    kept = rules(family).filter(lambda rule: not rule.losses())
+    kept = rules(family).filter(lambda rule: not rule.losses() and not _muddled(rule))
     return st.lists(kept, min_size=20, max_size=60)
+
+
+def _muddled(rule: Rule) -> bool:
+    """Whether iptables-nft-restore mixes up its matches: two of one name around another that has the same option."""
+    kinds = [type(match) for match in rule.matches if isinstance(match, Mark | ConnMark)]
+    return len(kinds) > len(set(kinds)) > 1
 
 
 def placed(held: Sequence[Rule]) -> list[Placed]:
@@ -122,8 +129,14 @@ def test_iptables_takes_any_typed_rule_and_saves_its_canonical_text(
 
 # --- iptables-translate ------------------------------------------------------------------------------------
 
-LOST = re.compile(r"-m (?:tcp|udp)(?: -m| -j| -g|$)")
-"""Rules of which iptables-translate 1.8.9 loses the protocol: a bare -m tcp or -m udp."""
+MISTAKEN = re.compile(
+    r"-m (?:tcp|udp)(?: -m| -j| -g|$)"  # the protocol of a bare match is lost
+    r"|--src-type \S+ (?:! )?--dst-type \S+ --limit-iface"  # the second type is lost
+    r"|--ahlen"  # a length in octets is taken for the header's own, which counts words
+    r"|-j CONNMARK --set-xmark"  # the bits of the mask are cleared last
+    r"|-j TOS"  # the lower two bits and the mask are lost
+)
+"""Rules of which iptables-translate 1.8.9 says something else, in full as it thinks."""
 
 
 def listed(room: Netns, family: Family, statements: Sequence[str]) -> list[list[dict[str, object]] | None]:
@@ -164,7 +177,7 @@ def test_what_iptables_translate_says_in_full_means_the_same(
     compared = []
     for index, (rule, _) in enumerate(held):
         text = format_rule(rule, family=family, language=LANGUAGE)
-        if index in theirs and not LOST.search(text) and _said(rule, family):
+        if index in theirs and not MISTAKEN.search(text) and _said(rule, family):
             compared.append((rule, text, theirs[index]))
     with Netns() as room:
         listing = listed(room, family, [text for _, _, text in compared])
