@@ -39,9 +39,7 @@ def drawn(strategy: st.SearchStrategy[T], count: int) -> list[T]:
     """So many values, each drawn by itself: what is wrong with one is shown by itself, and none spoils another."""
     found: list[T] = []
 
-    @settings(
-        max_examples=count, phases=(Phase.generate,), database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=count, phases=(Phase.generate,), database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def collect(value: T) -> None:
         found.append(value)
@@ -81,12 +79,11 @@ def line(rule: Rule, family: Family) -> Line:
 def restore_input(lines: Mapping[int, Line]) -> str:
     """What iptables-restore is given: the rule of each number in a chain with that number."""
     script = []
-    for table in TABLES:
+    for table in TABLES:  # every one, so that nothing is left of what was there
         mine = {index: held.text for index, held in lines.items() if held.table is table}
-        if mine:
-            script += [f"*{table}", *(f":c{index} - [0:0]" for index in mine)]
-            script += [f"-A c{index} {text}".rstrip() for index, text in mine.items()]
-            script.append("COMMIT")
+        script += [f"*{table}", *(f":c{index} - [0:0]" for index in mine)]
+        script += [f"-A c{index} {text}".rstrip() for index, text in mine.items()]
+        script.append("COMMIT")
     return "\n".join([*script, ""])
 
 

@@ -242,9 +242,7 @@ def base_conditions(family: Family) -> st.SearchStrategy[dict[str, Any]]:
         "out_interface": name,
         **({"fragment": st.booleans()} if family is Family.IPV4 else {}),
     }
-    one = st.sampled_from(tuple(strategies)).flatmap(
-        lambda field: strategies[field].map(lambda value: {field: value})
-    )
+    one = st.sampled_from(tuple(strategies)).flatmap(lambda field: strategies[field].map(lambda value: {field: value}))
     return st.just({}) | one | st.fixed_dictionaries({}, optional=strategies)
 
 

@@ -1,4 +1,4 @@
-"""Laws of any typed rule, with the real tools as judges: both iptables take it and save our text, and translate agrees."""
+"""Laws of any typed rule, with the real tools as judges: iptables takes it and saves our text, translate agrees."""
 
 from __future__ import annotations
 
@@ -143,9 +143,7 @@ class Translator:
         texts = [canonical(rule, self._family) for rule in held]
         ours = [said_by_us(rule, self._family) for rule in held]
         theirs = translated(self._family, [line(rule, self._family) for rule in held]).made
-        asked = [
-            index for index in theirs if ours[index] and not any(trap.holds(texts[index]) for trap in WRONG)
-        ]
+        asked = [index for index in theirs if ours[index] and not any(trap.holds(texts[index]) for trap in WRONG)]
         found, _ = listed(self._room, self._family, [theirs[index] for index in asked])
         self.sayable += sum(map(bool, ours))
         faults = [""] * len(held)
