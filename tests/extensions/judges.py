@@ -12,6 +12,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Rule, Table, table_problem
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
+from tests.extensions.rules import rules
 
 T = TypeVar("T")
 
@@ -48,10 +50,20 @@ def drawn(strategy: st.SearchStrategy[T], count: int) -> list[T]:
     return found
 
 
-def batches(rules: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The rules in parts that a tool takes at once."""
-    for at in range(0, len(rules), BATCH):
-        yield rules[at : at + BATCH]
+COUNT: Final = settings().max_examples * 6
+"""Rules of each family: 12,000 in the full profile."""
+
+
+@cache
+def sample(family: Family) -> Sequence[Rule]:
+    """The rules of a family that every judge judges."""
+    return drawn(rules(family), COUNT)
+
+
+def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items in parts that a tool takes at once."""
+    for at in range(0, len(items), BATCH):
+        yield items[at : at + BATCH]
 
 
 def canonical(rule: Rule, family: Family) -> str:
@@ -128,11 +140,11 @@ class Iptables:
             made.update({int(index): text for index, text in found})
             return ""
 
-        refused = _by_halves(load, dict(enumerate(lines)))
+        refused = by_halves(load, dict(enumerate(lines)))
         return Answers({index: text for index, text in made.items() if index not in refused}, refused)
 
 
-def _by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) -> dict[int, str]:
+def by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) -> dict[int, str]:
     """Loads all items that can be, and says of each other one why not: ``load`` takes all that it's given or none."""
     said = load(items)
     if not said:
@@ -142,7 +154,7 @@ def _by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) -
     numbers = list(items)
     refused: dict[int, str] = {}
     for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
-        refused |= _by_halves(load, {number: items[number] for number in half})
+        refused |= by_halves(load, {number: items[number] for number in half})
     return refused
 
 
@@ -165,7 +177,7 @@ def translated(family: Family, lines: Sequence[Line]) -> Answers:
         made.update({int(index): text for index, text in found})
         return ""
 
-    refused = _by_halves(load, dict(enumerate(lines)))
+    refused = by_halves(load, dict(enumerate(lines)))
     unsaid = {index: "has no words for it" for index in range(len(lines)) if index not in made}
     return Answers({index: text for index, text in made.items() if index not in refused}, unsaid | refused)
 
@@ -199,7 +211,7 @@ def listed(room: Netns, family: Family, texts: Sequence[str]) -> tuple[dict[int,
             found[index] = Listed(part[index], rule["expr"])
         return ""
 
-    refused = _by_halves(load, dict(enumerate(texts)))
+    refused = by_halves(load, dict(enumerate(texts)))
     return found, refused
 
 
@@ -210,18 +222,16 @@ MOST: Final = 12
 """Rules that one failure shows."""
 
 
-def check(
-    rules: Sequence[Rule], said: Sequence[str], family: Family, judge: Callable[[Rule], str], *, what: str = ""
-) -> None:
+def check(held: Sequence[Rule], said: Sequence[str], family: Family, judge: Callable[[Rule], str]) -> None:
     """Fail where something was said of a rule, with those rules alone, each shrunk as far as the judge finds fault."""
-    faults = [(rule, words) for rule, words in zip(rules, said, strict=True) if words]
+    faults = [(rule, words) for rule, words in zip(held, said, strict=True) if words]
     shown: dict[str, str] = {}
     for rule, words in faults:
         if len(shown) < MOST:
             least, why = _shrunk(rule, words, family, judge)
             shown.setdefault(f"{family} {home(least)}: {canonical(least, family)}", why)
     if shown:
-        lines = [f"{len(faults)} of {len(rules)} rules{what}", *(f"{text}\n    {why}" for text, why in shown.items())]
+        lines = [f"{len(faults)} of {len(held)} rules", *(f"{text}\n    {why}" for text, why in shown.items())]
         pytest.fail("\n".join(lines), pytrace=False)
 
 

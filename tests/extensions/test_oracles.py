@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Final, NamedTuple
 
 import pytest
-from hypothesis import settings
 
 from meshfw.errors import InexpressibleError, ParseError
 from meshfw.languages.iptables import parse_rule
@@ -16,20 +14,9 @@ from meshfw.languages.nft import UnreadableError, read_rule, render_rule
 from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
-from tests.extensions.judges import Iptables, batches, canonical, check, drawn, line, listed, translated
-from tests.extensions.rules import rules
+from tests.extensions.judges import Iptables, batches, canonical, check, line, listed, sample, translated
 
 pytestmark = pytest.mark.kernel
-
-COUNT: Final = settings().max_examples * 6
-"""Rules of each family: 12,000 in the full profile."""
-
-
-@cache
-def held_rules(family: Family) -> Sequence[Rule]:
-    """The rules that all judges judge."""
-    return drawn(rules(family), COUNT)
-
 
 class Trap(NamedTuple):
     """Rules of which a tool is wrong: by their canonical text, with the reason."""
@@ -93,14 +80,14 @@ class Kept:
 @pytest.mark.parametrize("family", Family)
 def test_iptables_takes_any_typed_rule_and_saves_its_canonical_text(iptables: Iptables, family: Family) -> None:
     judge = Kept(iptables, family)
-    for part in batches([rule for rule in held_rules(family) if not lost(rule, iptables.variant)]):
+    for part in batches([rule for rule in sample(family) if not lost(rule, iptables.variant)]):
         check(part, judge.all(part), family, judge)
 
 
 @pytest.mark.parametrize("family", Family)
 def test_what_is_said_to_be_lost_is_not_kept(iptables: Iptables, family: Family) -> None:
     judge = Kept(iptables, family)
-    for part in batches([rule for rule in held_rules(family) if lost(rule, iptables.variant)]):
+    for part in batches([rule for rule in sample(family) if lost(rule, iptables.variant)]):
         kept = [canonical(rule, family) for rule, said in zip(part, judge.all(part), strict=True) if not said]
         assert kept == []
 
@@ -166,6 +153,6 @@ def test_what_iptables_translate_says_in_full_means_the_same(requires: Callable[
     requires("nft", "iptables-restore-translate", "ip6tables-restore-translate")
     with Netns() as room:
         judge = Translator(room, family)
-        for part in batches(held_rules(family)):
+        for part in batches(sample(family)):
             check(part, judge.all(part), family, judge)
         assert judge.compared >= judge.sayable / 5
