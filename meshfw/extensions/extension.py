@@ -10,6 +10,9 @@ import msgspec
 from meshfw.errors import ModelError
 from meshfw.model import Family, Match, Not, Rule, Target
 
+Resolve = Callable[[str, Family], tuple[int, ...]]
+"""The addresses of a host or network by its name, none where it has none; ``ModelError`` where it can't be asked."""
+
 
 class HostTables(msgspec.Struct, frozen=True):
     """Names that a host gives to numbers (services(5), protocols(5)); passed in, never looked up."""
@@ -22,6 +25,8 @@ class HostTables(msgspec.Struct, frozen=True):
     """User name to number (passwd(5))."""
     groups: Mapping[str, int] = {}
     """Group name to number (group(5))."""
+    resolve: Resolve | None = None
+    """What gives the addresses of host names in rules; None: such names are refused."""
 
 
 class ParseContext(msgspec.Struct, frozen=True):

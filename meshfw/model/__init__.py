@@ -15,6 +15,8 @@ from meshfw.model.address import (
     SetRef,
     byte_length,
     format_address,
+    matches_any,
+    matches_none,
     parse_address,
 )
 from meshfw.model.chain import (
@@ -25,6 +27,7 @@ from meshfw.model.chain import (
     Dispatcher,
     DispatcherKey,
     name_problem,
+    table_problem,
 )
 from meshfw.model.kinds import (
     HOOKS,
@@ -53,7 +56,6 @@ from meshfw.model.rule import (
     Return,
     Rule,
     Target,
-    matches_any,
     stored_comment,
 )
 from meshfw.model.ruleset import (
@@ -112,9 +114,11 @@ __all__ = [
     "byte_length",
     "format_address",
     "matches_any",
+    "matches_none",
     "merge_ranges",
     "name_problem",
     "parse_address",
     "set_references",
     "stored_comment",
+    "table_problem",
 ]

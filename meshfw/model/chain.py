@@ -54,7 +54,7 @@ class Chain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             raise ModelError(f"chain {why}")
         for index, rule in enumerate(self.rules, 1):
             stranger = rule.other_family(self.family)
-            why = stranger or rule.problem(self.family) or _table_problem(rule, self.table)
+            why = stranger or rule.problem(self.family) or table_problem(rule, self.table)
             if why:
                 kind = FamilyError if stranger else ModelError
                 raise kind(why, where=f"{self.key}, rule {index}", rule=index)
@@ -65,7 +65,8 @@ class Chain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return ChainKey(self.family, self.table, self.name)
 
 
-def _table_problem(rule: Rule, table: Table) -> str | None:
+def table_problem(rule: Rule, table: Table) -> str | None:
+    """Why the rule can't stand in a chain of the table; None where it can."""
     target = rule.target
     if target is None or target.tables is None or table in target.tables:
         return None

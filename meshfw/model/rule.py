@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.model.address import Addresses, Interfaces, Network, byte_length
+from meshfw.model.address import Addresses, Interfaces, Network, byte_length, matches_any, matches_none
 from meshfw.model.kinds import Family, Hook, Not, Table
 from meshfw.model.packet import Packet
 
@@ -194,11 +194,6 @@ def _signed(field: str, value: Any) -> tuple[Any, ...]:
     return (field, False, value.atom() if hasattr(value, "atom") else value)
 
 
-def matches_any(addresses: Addresses) -> bool:
-    """Whether it is the network of all addresses, which states nothing."""
-    return type(addresses) is Network and addresses.mask == 0
-
-
 class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
     """Conditions and one target; no target means: count and go on.
 
@@ -222,9 +217,9 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
             plain.add(_signed("saddr", self.source))
         if self.destination is not None and not matches_any(self.destination):
             plain.add(_signed("daddr", self.destination))
-        if self.in_interface is not None:
+        if self.in_interface is not None and not matches_any(self.in_interface):
             plain.add(_signed("iif", self.in_interface))
-        if self.out_interface is not None:
+        if self.out_interface is not None and not matches_any(self.out_interface):
             plain.add(_signed("oif", self.out_interface))
         if self.protocol is not None:
             plain.add(_signed("protocol", self.protocol))
@@ -270,7 +265,23 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
     def losses(self) -> tuple[Loss, ...]:
         """What of it the kernel's tools would lose."""
         of_matches = (loss for match in self.matches for loss in match.losses())
-        return (*of_matches, *(() if self.target is None else self.target.losses()))
+        return (*self._base_losses(), *of_matches, *(() if self.target is None else self.target.losses()))
+
+    def _base_losses(self) -> Iterable[Loss]:
+        """What of the conditions that no packet meets the kernel's tools would lose."""
+        for option, held in (("-s", self.source), ("-d", self.destination)):
+            if type(held) is Not and matches_none(held):
+                yield Loss(
+                    frozenset({"nft"}),
+                    f"! {option} {held.value} matches no packet: iptables-nft refuses such a rule, leave it out",
+                )
+        for option, interface in (("-i", self.in_interface), ("-o", self.out_interface)):
+            if interface is not None and matches_none(interface):
+                yield Loss(
+                    frozenset({"legacy"}),
+                    f"! {option} + matches no packet, and iptables-legacy-save prints such a rule without it, as one "
+                    "that matches every packet",
+                )
 
     def other_family(self, family: Family) -> str | None:
         """Which address is of another family than this; None where none is."""
@@ -285,9 +296,6 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         stranger = self.other_family(family)
         if stranger:
             return stranger
-        for name, addresses in (("source", self.source), ("destination", self.destination)):
-            if isinstance(addresses, Not) and isinstance(addresses.value, Network) and addresses.value.mask == 0:
-                return f"{name} ! {addresses.value} matches nothing"
         protocol = self.protocol.value if isinstance(self.protocol, Not) else self.protocol
         if protocol is not None and not 1 <= protocol <= 255:
             return f"protocol {protocol} is not a number from 1 to 255"

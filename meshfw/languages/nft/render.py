@@ -11,7 +11,7 @@ import msgspec
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.extension import NftObject
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
 from meshfw.model import (
     Accept,
     Comment,
@@ -29,6 +29,7 @@ from meshfw.model import (
     SetRef,
     format_address,
     matches_any,
+    matches_none,
     stored_comment,
 )
 
@@ -83,9 +84,9 @@ def _base_conditions(rule: Rule, family: Family, names: Names) -> list[str]:
         words.append(_address_condition(f"{network} saddr", rule.source, names))
     if rule.destination is not None and not matches_any(rule.destination):
         words.append(_address_condition(f"{network} daddr", rule.destination, names))
-    if rule.in_interface is not None:
+    if rule.in_interface is not None and not matches_any(rule.in_interface):
         words.append(_interface_condition("iifname", rule.in_interface))
-    if rule.out_interface is not None:
+    if rule.out_interface is not None and not matches_any(rule.out_interface):
         words.append(_interface_condition("oifname", rule.out_interface))
     return words
 
@@ -108,6 +109,8 @@ def _address_condition(left: str, held: Any, names: Names) -> str:
 
 def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
     negated = isinstance(held, Not)
+    if matches_none(held):  # nft takes no negated "*"; iptables-nft has the same name that no interface can bear
+        return f'{left} "{NO_INTERFACE}"'
     name = held.value.name if isinstance(held, Not) else held.name
     if "*" in name or "\\" in name:
         raise InexpressibleError(f"interface {name}: nft reads * and \\ as its own")
