@@ -11,12 +11,22 @@ from meshfw.errors import FailedCommandError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import OPAQUE_TARGETS, VERDICTS, Command, format_rule
 from meshfw.languages.tables import Dump, DumpChain, DumpNote, DumpRule, DumpTable, hook_of
-from meshfw.model import HOOKS, Family, Goto, Hook, Jump, Policy, Rule, Table, table_problem
+from meshfw.model import (
+    HOOKS,
+    Family,
+    Goto,
+    Hook,
+    Jump,
+    Policy,
+    Rule,
+    Table,
+    hook_problem,
+    interface_problem,
+    table_problem,
+)
 
 _NAME_MAX: Final = 28  # x_tables.h, XT_EXTENSION_MAXNAMELEN without its final NUL
 _POLICIES: Final = {"ACCEPT": Policy.ACCEPT, "DROP": Policy.DROP}
-_NO_OUTPUT: Final = frozenset({"PREROUTING", "INPUT"})
-_NO_INPUT: Final = frozenset({"OUTPUT", "POSTROUTING"})
 
 
 class FoldedChain:
@@ -71,8 +81,7 @@ class FoldedTable:
 
     def _do_append(self, command: Command, line: int) -> None:
         chain = self.chain(command.chain)
-        if self._whole or command.chain in _NO_OUTPUT or command.chain in _NO_INPUT:
-            self._check_place(command)
+        self._check_place(command)
         packets, octets = command.counters or (0, 0)
         chain.rules.extend(DumpRule(rule, packets, octets, line) for rule in command.rules)
 
@@ -88,6 +97,8 @@ class FoldedTable:
     def _do_replace(self, command: Command, line: int) -> None:
         chain = self.chain(command.chain)
         self._check_place(command)
+        if len(command.rules) > 1:
+            raise self._failed(f"rule {command.number} would be replaced by {len(command.rules)}", "one address")
         if command.number > len(chain.rules):
             raise self._no_such_number(command, chain)
         chain.rules[command.number - 1] = DumpRule(command.rules[0], *(command.counters or (0, 0)), line)
@@ -132,19 +143,15 @@ class FoldedTable:
 
     def _check_place(self, command: Command) -> None:
         """Refuse what iptables refuses of a rule in this chain."""
+        hook = hook_of(command.chain, self.table)
         for rule in command.rules:
-            if rule.out_interface is not None and command.chain in _NO_OUTPUT:
-                raise self._failed(f"-o in chain {command.chain}", "-i: what comes in has no interface to go out by")
-            if rule.in_interface is not None and command.chain in _NO_INPUT:
-                raise self._failed(f"-i in chain {command.chain}", "-o: what goes out came in by no interface")
-            if not self._whole:
-                continue
-            why = table_problem(rule, self.table)
+            why = interface_problem(rule, hook) if hook is not None else None
+            if self._whole:
+                why = why or table_problem(rule, self.table) or (hook_problem(rule, [hook]) if hook else None)
             if why:
                 raise self._failed(why)
-            target = rule.target
-            if isinstance(target, Jump | Goto):
-                self._check_target(target)
+            if self._whole and isinstance(rule.target, Jump | Goto):
+                self._check_target(rule.target)
 
     def _check_target(self, target: Jump | Goto) -> None:
         if hook_of(target.chain, self.table) is not None:

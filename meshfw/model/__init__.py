@@ -27,7 +27,6 @@ from meshfw.model.chain import (
     Dispatcher,
     DispatcherKey,
     name_problem,
-    table_problem,
 )
 from meshfw.model.kinds import (
     HOOKS,
@@ -39,6 +38,7 @@ from meshfw.model.kinds import (
     Table,
 )
 from meshfw.model.packet import Packet
+from meshfw.model.placement import hook_problem, interface_problem, table_problem
 from meshfw.model.rule import (
     ACCEPT,
     COMMENT_BYTES,
@@ -113,6 +113,8 @@ __all__ = [
     "Target",
     "byte_length",
     "format_address",
+    "hook_problem",
+    "interface_problem",
     "matches_any",
     "matches_none",
     "merge_ranges",

@@ -9,6 +9,7 @@ import msgspec
 
 from meshfw.errors import FamilyError, ModelError
 from meshfw.model.kinds import HOOKS, Family, Hook, Place, Policy, Table
+from meshfw.model.placement import table_problem
 from meshfw.model.rule import Jump, Rule
 
 NAME_MAX: Final = 128
@@ -63,15 +64,6 @@ class Chain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def key(self) -> ChainKey:
         """Family, table and name."""
         return ChainKey(self.family, self.table, self.name)
-
-
-def table_problem(rule: Rule, table: Table) -> str | None:
-    """Why the rule can't stand in a chain of the table; None where it can."""
-    target = rule.target
-    if target is None or target.tables is None or table in target.tables:
-        return None
-    allowed = ", ".join(sorted(target.tables))
-    return f"{target.label} is allowed in table {allowed} only, not in {table}"
 
 
 class Attachment(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from meshfw.languages.iptables.command import Command, parse_command
 from meshfw.languages.iptables.format import format_rule, protocol_name, quote_opaque
-from meshfw.languages.iptables.parse import parse_rule, parse_rules, placed
+from meshfw.languages.iptables.rules import parse_rule, parse_rules, placed
 from meshfw.languages.iptables.vocabulary import OPAQUE_TARGETS, VERDICTS, parse_protocol
 
 __all__ = [

@@ -73,8 +73,6 @@ class _CommandParser(RuleParser):
         rules: tuple[Rule, ...] = ()
         if self._name in _WITH_RULE and not (self._name == "delete" and self._number):
             rules = self._rules()
-            if self._name == "replace" and len(rules) > 1:
-                raise self._error("one rule would be replaced by several", self._commanded, "one address")
         else:
             self._refuse_rule()
         self._check_switches()

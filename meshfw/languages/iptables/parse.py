@@ -1,8 +1,8 @@
-"""Parsing of one rule's words."""
+"""Parsing of one rule's words, option by option."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -21,7 +21,7 @@ from meshfw.languages.iptables.vocabulary import (
     parse_protocol,
     unabbreviated,
 )
-from meshfw.languages.lexer import Word, split
+from meshfw.languages.lexer import Word
 from meshfw.model import (
     Family,
     Goto,
@@ -103,43 +103,48 @@ class RuleParser:
             raise self._error(f"{option.text} has no value", option, f"a value behind {option.text}")
         self._at += 1
         value = self._words[self._at - 1]
-        following = self._words[self._at] if self._at < len(self._words) else None
-        if value == ("!", value.column, False) and following is not None and following.text[:1] not in ("-", "!"):
-            raise self._error("the negation stands behind the option", value, f"! {option.text} VALUE")
+        if value.text == "!" and not value.quoted:
+            following = self._words[self._at].text if self._at < len(self._words) else "-"
+            if following[:1] not in ("-", "!"):
+                raise self._error("the negation stands behind the option", value, f"! {option.text} VALUE")
         return value
 
     def _option(self, word: Word) -> None:
         text = word.text
-        if not text.startswith("-"):
-            raise self._error(f"{text!r} is not an option", word, "an option such as -s, -m or -j")
-        if text.startswith("--") and "=" in text:
-            text = self._unglue(word, text.index("="), 1)
-        elif not text.startswith("--") and len(text) > 2 and text[1] in GLUED:
-            text = self._unglue(word, 2, 0)
         base = BASE_OPTIONS.get(text)
         if base is not None:
-            self._base(base, Word(text, word.column))
-        elif text not in COMMANDS:
-            self._extension_option(Word(text, word.column))
-        else:
+            self._base(base, word)
+        elif text in COMMANDS:
             self._command(COMMANDS[text], word)
+        elif not text.startswith("-"):
+            raise self._error(f"{text!r} is not an option", word, "an option such as -s, -m or -j")
+        elif text.startswith("--"):
+            if "=" in text:
+                self._option(self._unglue(word, text.index("="), 1))
+            else:
+                self._extension_option(word)
+        elif len(text) > 2 and text[1] in GLUED:
+            self._option(self._unglue(word, 2, 0))
+        else:
+            self._extension_option(word)
 
     def _command(self, name: str, word: Word) -> None:
         """Take an option that says where the rule goes: a rule alone has none."""
         raise self._error(f"{word.text} belongs to a whole command line", word, "the rule alone: what follows -A CHAIN")
 
-    def _unglue(self, word: Word, cut: int, skip: int) -> str:
-        """Split ``--option=value`` or ``-xvalue`` and put the value back as the next word."""
+    def _unglue(self, word: Word, cut: int, skip: int) -> Word:
+        """The option of ``--option=value`` or ``-xvalue``, of which the value is put back as the next word."""
         value = Word(word.text[cut + skip :], word.column + cut + skip, quoted=True)
         self._words = [*self._words[: self._at], value, *self._words[self._at :]]
-        return word.text[:cut]
+        return Word(word.text[:cut], word.column)
 
     def _take_negation(self, word: Word, *, allowed: bool) -> bool:
-        negated = self._negated is not None
-        if negated and not allowed:
+        if self._negated is None:
+            return False
+        if not allowed:
             raise self._error(f"{word.text} can't be negated", self._negated)
         self._negated = None
-        return negated
+        return True
 
     # --- base options ---
 
@@ -271,8 +276,9 @@ class RuleParser:
             values = [self._value(word) for _ in range(option.words)]
             codec = cast("Codec", option.codec)  # an option with words has one: tested for every extension
             context = ParseContext(self._family, self._protocol, self._language.hosts)
+            text = values[0].text if len(values) == 1 else " ".join(item.text for item in values)
             try:
-                value = codec.parse(" ".join(item.text for item in values), context)
+                value = codec.parse(text, context)
             except ModelError as error:
                 raise self._refused(error, values[0], codec.expected) from None
         loaded.fields[option.field] = Not(value) if negated else value
@@ -281,9 +287,9 @@ class RuleParser:
         """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""
         candidates = [item for item in (self._target, *reversed(self._matches)) if isinstance(item, _Loaded)]
         for loaded in candidates:
-            for option in loaded.extension.options:
-                if name == option.name or name in option.aliases:
-                    return loaded, option
+            option = loaded.extension.named.get(name)
+            if option is not None:
+                return loaded, option
         implied = self._implied_match(name)
         if implied is not None:
             return implied
@@ -299,13 +305,13 @@ class RuleParser:
         extension = self._language.implied.get(self._protocol) if self._protocol is not None else None
         if extension is None or self._implied or self._family not in extension.value.families:
             return None
-        for option in extension.options:
-            if name in option.names:
-                loaded = _Loaded(extension, Word(extension.name))
-                self._matches.append(loaded)
-                self._implied = True
-                return loaded, option
-        return None
+        option = extension.named.get(name)
+        if option is None:
+            return None
+        loaded = _Loaded(extension, Word(extension.name))
+        self._matches.append(loaded)
+        self._implied = True
+        return loaded, option
 
     def _opaque_option(self, word: Word) -> None:
         owner = self._opaque_owner()
@@ -382,48 +388,3 @@ class RuleParser:
         if isinstance(item, _Opaque):
             return OpaqueTarget(item.name, tuple(item.words))
         return cast("Target", self._made(item))  # Language keeps matches and targets apart
-
-
-def parse_rules(
-    rule: str | Iterable[str | Word], *, family: Family, language: Language, source: str = "", line: int = 0
-) -> tuple[Rule, ...]:
-    """The rules of one line in restore quoting, or of a list of words, without ``-A CHAIN``.
-
-    They are several where the line lists addresses (``-s 10.0.0.1,10.0.0.2``), or names a host that has several.
-
-    Raises:
-        ParseError: with line and column; ``FamilyParseError`` where the rule belongs to the other family.
-    """
-    text = rule if isinstance(rule, str) else ""
-    try:
-        words = split(rule) if isinstance(rule, str) else [w if isinstance(w, Word) else Word(w) for w in rule]
-        return RuleParser(words, family=family, language=language).parse()
-    except ParseError as error:
-        raise placed(error, text=text, source=source, line=line) from None
-
-
-def parse_rule(
-    rule: str | Iterable[str | Word], *, family: Family, language: Language, source: str = "", line: int = 0
-) -> Rule:
-    """The one rule of a line; see :func:`parse_rules`, and its errors.
-
-    Raises:
-        ParseError: also for a line that makes several rules.
-    """
-    rules = parse_rules(rule, family=family, language=language, source=source, line=line)
-    if len(rules) > 1:
-        raise ParseError(
-            f"the addresses make {len(rules)} rules of one",
-            text=rule if isinstance(rule, str) else "",
-            source=source,
-            line=line,
-            expected="one rule for each address, a set, or parse_rules, which gives them all",
-        )
-    return rules[0]
-
-
-def placed(error: ParseError, *, text: str, source: str, line: int) -> ParseError:
-    """The same refusal with its place said."""
-    return type(error)(
-        error.reason, text=text or error.text, source=source, line=line, column=error.column, expected=error.expected
-    )
