@@ -28,6 +28,8 @@ class Statement(msgspec.Struct, frozen=True, gc=False):
 
 
 _PLAIN: Final = re.compile(r"[^ \t\r\n\\'\"$`;&|<>()#]+")
+_PLAIN_LINE: Final = re.compile(r"[^\\'\"$`;&|<>()#\n]*(?=\n|\Z)")
+_WORD: Final = re.compile(r"[^ \t\r]+")
 _BLANK: Final = re.compile(r"[ \t\r]+")
 _REDIRECTION: Final = re.compile(
     r"(?:[0-9]?|&)>{1,2}[ \t]*(?:/dev/null|&[0-9])(?=[\s;&|]|\Z)|<[ \t]*/dev/null(?=[\s;&|]|\Z)"
@@ -78,7 +80,9 @@ class _Scanner:
 
     def _next(self) -> None:
         char = self._text[self._at]
-        if char in " \t\r":
+        if not self._shown and (whole := _PLAIN_LINE.match(self._text, self._at)) and whole.group():
+            self._plain_line(whole.group())
+        elif char in " \t\r":
             self._take(_BLANK.match(self._text, self._at))
         elif char == "\n":
             self._end_line()
@@ -98,6 +102,14 @@ class _Scanner:
             self._operator(";")
         else:
             self._word()
+
+    def _plain_line(self, line: str) -> None:
+        """A line of words alone, as most are."""
+        words = [Word(found.group(), found.start() + 1) for found in _WORD.finditer(line)]
+        if words and words[0].text in _KEYWORDS and not self._words:
+            raise self._error(f"{words[0].text} is of the shell's own language", words[0].column)
+        self._words += words
+        self._skip(len(line))
 
     def _take(self, found: re.Match[str] | None) -> None:
         self._skip(len(found.group()) if found else 1)
