@@ -12,6 +12,7 @@ from meshfw.errors import FamilyError, ParseError, TranslationError
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, parse_dump
 from meshfw.languages.nft import read_tables
+from meshfw.languages.script import parse_script
 from meshfw.model import Family
 
 STDIN: Final = "standard input"
@@ -63,6 +64,9 @@ def dumps_of(
             raise FamilyError(f"it is a dump of {told}, and {family} was asked for", where=source)
         found = family or told or Family.IPV4
         return {found: parse_dump(text, family=found, language=language, source=source)}
+    if kind == "script":
+        found_by_family = parse_script(text, language=language, source=source)
+        return {held: dump for held, dump in found_by_family.items() if family in (None, held)}
     from meshfw.backends.nft_foreign import listed, objects_of
 
     objects = listed(text) if text.lstrip().startswith("{") else objects_of(text)
