@@ -258,6 +258,20 @@ def test_a_wrong_request_is_answered_and_the_next_one_too(request_: Any, kind: K
         assert found["id"] == 3
 
 
+def test_a_list_of_addresses_is_answered_by_a_rule_for_each() -> None:
+    found = translated("-s 10.0.0.1,10.1/16 -j DROP", family=Family.IPV4, language=LANGUAGE)
+    assert found.canonical == ("-s 10.0.0.1/32 -j DROP", "-s 10.1.0.0/16 -j DROP")
+    assert found.nft == ("ip saddr 10.0.0.1 counter drop", "ip saddr 10.1.0.0/16 counter drop")
+
+
+def test_a_script_is_translated_as_what_it_leaves(tmp_path: Path) -> None:
+    script = "iptables -N a; iptables -A a -s 10.0.0.1,10.0.0.2 -j DROP\nip6tables -t raw -P OUTPUT DROP\n"
+    done = spawned("translate", "--from", "script", "--to", "iptables", "-4", input=script, cwd=tmp_path)
+    assert done.stdout.endswith(":a - [0:0]\n-A a -s 10.0.0.1/32 -j DROP\n-A a -s 10.0.0.2/32 -j DROP\nCOMMIT\n")
+    wrong = spawned("translate", "--from", "script", input="iptables -D a 1\n", cwd=tmp_path)
+    assert "line 1: table filter has no chain a" in wrong.stderr
+
+
 def test_what_nft_can_not_say_has_its_canonical_text() -> None:
     inexpressible, opaque = answered({"rule": "-p tcp --tcp-flags SYN ACK"}, {"rule": "-m nosuch --x 1 -j DROP"})
     assert inexpressible["canonical"] == ["-p tcp -m tcp --tcp-flags SYN ACK"]
