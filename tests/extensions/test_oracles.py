@@ -18,6 +18,7 @@ from tests.extensions.judges import Iptables, batches, canonical, check, line, l
 
 pytestmark = pytest.mark.kernel
 
+
 class Trap(NamedTuple):
     """Rules of which a tool is wrong: by their canonical text, with the reason."""
 

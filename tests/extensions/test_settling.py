@@ -1,4 +1,4 @@
-"""Laws of every typed rule on every backend: a second apply writes nothing, and a fresh instance adopts what is there."""
+"""Laws of any typed rule on every backend: a second apply writes nothing, and a fresh instance adopts what is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final
 import pytest
 
 from meshfw.backend import Backend, Site
-from meshfw.backends.memory import MemoryBackend, MemoryKernel
+from meshfw.backends.memory import MemoryBackend
+from meshfw.backends.memory_kernel import MemoryKernel
 from meshfw.errors import MeshfwError
 from meshfw.model import Chain, Family, Rule, Ruleset
 from meshfw.reconcile import apply
