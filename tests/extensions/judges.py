@@ -99,6 +99,22 @@ def restore_input(lines: Mapping[int, Line]) -> str:
     return "\n".join([*script, ""])
 
 
+class Trap(NamedTuple):
+    """Texts of rules of which a tool is wrong, with the reason."""
+
+    pattern: str
+    reason: str
+
+    def holds(self, text: str) -> bool:
+        """Whether it is about such a rule."""
+        return re.search(self.pattern, text) is not None
+
+
+def lost(rule: Rule, variant: str) -> bool:
+    """Whether we say that this variant would store another rule."""
+    return any(variant in loss.variants for loss in rule.losses())
+
+
 class Answers(NamedTuple):
     """What a tool made of each rule by its number, and what it said of those that it refused."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import pytest
 
@@ -14,20 +13,9 @@ from meshfw.languages.nft import UnreadableError, read_rule, render_rule
 from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
-from tests.extensions.judges import Iptables, batches, canonical, check, line, listed, sample, translated
+from tests.extensions.judges import Iptables, Trap, batches, canonical, check, line, listed, lost, sample, translated
 
 pytestmark = pytest.mark.kernel
-
-
-class Trap(NamedTuple):
-    """Rules of which a tool is wrong: by their canonical text, with the reason."""
-
-    pattern: str
-    reason: str
-
-    def holds(self, text: str) -> bool:
-        """Whether it is about such a rule."""
-        return re.search(self.pattern, text) is not None
 
 
 @pytest.fixture(scope="module", params=["legacy", "nft"])
@@ -38,11 +26,6 @@ def iptables(
     requires(*(f"{tool}-{variant}-{verb}" for tool in ("iptables", "ip6tables") for verb in ("restore", "save")))
     with Netns() as room:
         yield Iptables(room, variant, tmp_path_factory.mktemp("lock") / "lock")
-
-
-def lost(rule: Rule, variant: str) -> bool:
-    """Whether we say that this variant would store another rule."""
-    return any(variant in loss.variants for loss in rule.losses())
 
 
 # --- restore and save --------------------------------------------------------------------------------------
