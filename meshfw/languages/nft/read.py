@@ -9,7 +9,7 @@ from meshfw.errors import MeshfwError, ModelError
 from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import AH, FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
 from meshfw.model import (
     ACCEPT,
     DROP,
@@ -89,7 +89,7 @@ class _RuleReader:
 
     def statement(self, statement: Mapping[str, Any]) -> None:
         ((name, body),) = statement.items()
-        if self._target is not None and name != "counter":
+        if self._target is not None and (name == "match" or name in _VERDICTS or name in ("jump", "goto")):
             raise UnreadableError(f"{statement} behind the target")
         if name == "counter":
             if not isinstance(body, Mapping) and body is not None:
@@ -113,6 +113,8 @@ class _RuleReader:
         key = f"mangle {_left(body['key'])[0]}" if name == "mangle" else name
         reader = self._language.readers.get(key)
         value = reader(body, self._family) if reader is not None else None
+        if self._target is not None:  # a target may take several statements
+            value = self._target.then(value) if isinstance(value, Target) else None
         if isinstance(value, Match):
             self._matches.append(value)
         elif isinstance(value, Target):
@@ -151,7 +153,7 @@ class _RuleReader:
         if not isinstance(value, Match):
             raise UnreadableError(body)
         for number, keyword in KEYWORDS.items():
-            if key.startswith(keyword):
+            if key.startswith(keyword) and (number != AH or self._family is Family.IPV4):
                 self._implied_protocol(number)
         self._matches.append(value)
 
@@ -240,6 +242,8 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
     """One thing that a condition looks at, as nft's words."""
     if kind == "payload" and "field" in body:
         return f"{body['protocol']} {body['field']}"
+    if kind == "payload":
+        return f"@{body['base']},{body['offset']},{body['len']}"
     if kind == "meta":
         return f"meta {body['key']}"
     if kind == "ct":
