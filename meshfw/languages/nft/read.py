@@ -246,6 +246,8 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         flags = body["flags"]
         joined = " . ".join([flags] if isinstance(flags, str) else flags)
         return f"fib {joined} {body['result']}"
+    if kind == "exthdr":
+        return f"{body['name']} {body['field']}" if "field" in body else f"exthdr {body['name']}"
     if kind == "tcp option":
         return f"tcp option {body.get('name', '')} {body.get('field', '')}".strip()
     raise UnreadableError({kind: body})
