@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from meshfw.extensions import (
     addrtype,
+    bpf,
+    cgroup,
     comment,
     conntrack,
     dccp,
@@ -12,6 +14,7 @@ from meshfw.extensions import (
     icmp,
     iprange,
     ipv6header,
+    ipvs,
     limit,
     log,
     mac,
@@ -20,12 +23,16 @@ from meshfw.extensions import (
     multiport,
     nat,
     options6,
+    osf,
     physdev,
     reject,
     rt,
     sctp,
+    socket,
     srh,
+    string,
     tcp,
+    u32,
     udp,
 )
 from meshfw.extensions.extension import (
@@ -53,6 +60,8 @@ __all__ = [
 
 _MODULES = (
     addrtype,
+    bpf,
+    cgroup,
     comment,
     conntrack,
     dccp,
@@ -61,6 +70,7 @@ _MODULES = (
     icmp,
     iprange,
     ipv6header,
+    ipvs,
     limit,
     log,
     mac,
@@ -69,12 +79,16 @@ _MODULES = (
     multiport,
     nat,
     options6,
+    osf,
     physdev,
     reject,
     rt,
     sctp,
+    socket,
     srh,
+    string,
     tcp,
+    u32,
     udp,
 )
 
