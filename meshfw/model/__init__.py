@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from meshfw.model.address import (
     Addresses,
+    Elements,
     Interface,
     Interfaces,
     Network,
@@ -16,6 +17,7 @@ from meshfw.model.address import (
     byte_length,
     format_address,
     parse_address,
+    within,
 )
 from meshfw.model.chain import (
     NAME_MAX,
@@ -26,6 +28,14 @@ from meshfw.model.chain import (
     DispatcherKey,
     name_problem,
 )
+from meshfw.model.comment import COMMENT_BYTES, stored_comment
+from meshfw.model.effect import (
+    ACCEPTED,
+    DROPPED,
+    Fate,
+    Translation,
+    Verdict,
+)
 from meshfw.model.kinds import (
     HOOKS,
     Family,
@@ -35,10 +45,9 @@ from meshfw.model.kinds import (
     Policy,
     Table,
 )
-from meshfw.model.packet import Packet
+from meshfw.model.packet import Ends, Packet, every, some, turned
 from meshfw.model.rule import (
     ACCEPT,
-    COMMENT_BYTES,
     DROP,
     RETURN,
     Accept,
@@ -54,7 +63,6 @@ from meshfw.model.rule import (
     Rule,
     Target,
     matches_any,
-    stored_comment,
 )
 from meshfw.model.ruleset import (
     Ruleset,
@@ -70,8 +78,10 @@ from meshfw.model.sets import (
 
 __all__ = [
     "ACCEPT",
+    "ACCEPTED",
     "COMMENT_BYTES",
     "DROP",
+    "DROPPED",
     "HOOKS",
     "NAME_MAX",
     "RETURN",
@@ -86,7 +96,10 @@ __all__ = [
     "DispatcherKey",
     "Drop",
     "ElementType",
+    "Elements",
+    "Ends",
     "Family",
+    "Fate",
     "Goto",
     "Hook",
     "Interface",
@@ -109,12 +122,18 @@ __all__ = [
     "SetRef",
     "Table",
     "Target",
+    "Translation",
+    "Verdict",
     "byte_length",
+    "every",
     "format_address",
     "matches_any",
     "merge_ranges",
     "name_problem",
     "parse_address",
     "set_references",
+    "some",
     "stored_comment",
+    "turned",
+    "within",
 ]
