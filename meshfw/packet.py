@@ -1,48 +1,44 @@
 """What becomes of a packet under a ruleset: its verdict, its translation, the rules on its way, and what can't be told.
 
-The model is that of iptables, of this ruleset alone: hooks go through the tables in the order of their priorities, and
-the first verdict ends a table. An ACCEPT ends the table, and the packet goes on to the next; so in the end "accept"
-means that nothing in this ruleset holds the packet up. What rules of others on the same hooks do to it isn't told. On
-nft an accept ends less than that (each base chain decides by itself), so there a ruleset that drops at place ``last``
-what it accepts at place ``first`` drops it.
+The model is that of iptables, of this ruleset alone: a hook goes through the tables in the order of their priorities,
+and the first verdict ends a table. An ACCEPT ends the table, and the packet goes on to the next; so "accept" in the end
+means that nothing in this ruleset holds the packet up. What rules of others on the same hooks do with it isn't told. On
+nft an accept ends less: each base chain decides by itself, so what a ruleset accepts at place ``first`` it may still
+drop at place ``last``.
 
-A condition that can't be told from the packet (a limit, a set of somebody else's, the clock) makes both ways possible:
-the packet has then several possible endings, and each such condition is named as an :class:`Unknown`.
+A condition that can't be told from the packet (a limit, somebody else's set, the clock) makes both ways possible: the
+packet has then several possible endings, and each such condition is named as an :class:`Unknown`.
 
-A packet of state NEW is taken for the first one of its connection, which is the one that table nat sees.
+A packet of state NEW is taken for the first one of its connection, which is the one that table nat sees. Of one that
+belongs to a connection already, addresses are those that the rules see: what nat does to it isn't known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from meshfw.errors import ModelError
-from meshfw.model import (
-    ACCEPTED,
-    DROPPED,
-    Dispatcher,
-    Elements,
-    Ends,
-    Family,
-    Fate,
-    Goto,
-    Hook,
-    Jump,
-    Match,
-    Packet,
-    Place,
-    Policy,
-    Return,
-    Rule,
-    Ruleset,
-    Table,
-    Translation,
-    Verdict,
-)
+from meshfw.model import ACCEPTED, Ends, Hook, Packet, Ruleset, Verdict
+from meshfw.passage import Ending, Firewall, Passage, Spot, Step, Unknown
+from meshfw.worlds import World
+
+__all__ = [
+    "WAYS",
+    "Ending",
+    "Evaluator",
+    "Journey",
+    "Passage",
+    "Route",
+    "Spot",
+    "Step",
+    "Unknown",
+    "Way",
+    "evaluate",
+    "journey",
+]
 
 
 class Way(StrEnum):
@@ -60,80 +56,15 @@ WAYS: Final[Mapping[Way, tuple[Hook, ...]]] = {
 }
 """The hooks of each way, in order."""
 
-TABLES: Final[Mapping[Hook, tuple[Table, ...]]] = {
-    Hook.PREROUTING: (Table.RAW, Table.MANGLE, Table.NAT),
-    Hook.INPUT: (Table.MANGLE, Table.FILTER, Table.SECURITY, Table.NAT),
-    Hook.FORWARD: (Table.MANGLE, Table.FILTER, Table.SECURITY),
-    Hook.OUTPUT: (Table.RAW, Table.MANGLE, Table.NAT, Table.FILTER, Table.SECURITY),
-    Hook.POSTROUTING: (Table.MANGLE, Table.NAT),
-}
-"""The tables of each hook in the order of their priorities (netfilter_ipv4.h): nat is last where it changes sources."""
-
 Route = Callable[[Packet], str | None]
 """Routing: the interface by which a packet leaves; empty where it ends in this host, None where that isn't known."""
 
 
-class Spot(msgspec.Struct, frozen=True):
-    """A rule's place: hook, table, chain and number from 1.
-
-    A dispatcher is a chain called by hook and place, ``input/first``; number 0 is the policy behind its rules.
-    """
-
-    hook: Hook
-    table: Table
-    chain: str = ""
-    number: int = 0
-
-    def __str__(self) -> str:
-        tail = f" rule {self.number}" if self.number else " policy" if self.chain else ""
-        return f"{self.table} {self.chain or self.hook}{tail}"
-
-
-class Unknown(msgspec.Struct, frozen=True):
-    """What can't be told of the packet, and where that was asked: a match, or the name of something else."""
-
-    what: Match | str
-    spot: Spot
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule, or a policy, that the packet meets; or may meet, where that isn't ``sure``.
-
-    ``did`` is what the rule does with it, as text; ``depth`` is how many chains lead here.
-    """
-
-    spot: Spot
-    rule: Rule | None
-    sure: bool
-    did: tuple[str, ...]
-    depth: int
-
-
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """One possible end: the verdict, the packet as it then is, and what its connection's ends became."""
-
-    verdict: Verdict
-    packet: Packet
-    translations: tuple[Translation, ...] = ()
-
-
-class Passage(msgspec.Struct, frozen=True, kw_only=True):
-    """A packet at one hook: the rules on its way, and how it may end there."""
-
-    hook: Hook
-    path: tuple[Step, ...] = ()
-    endings: tuple[Ending, ...] = ()
-    unknowns: tuple[Unknown, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """The possible verdicts, each once; a single one where all is known."""
-        return tuple(sorted({ending.verdict for ending in self.endings}))
-
-
 class Journey(msgspec.Struct, frozen=True, kw_only=True):
-    """A packet's whole way: what each hook does, and how it may end."""
+    """A packet's whole way: what each hook does, and how it may end.
+
+    Where the packet may go two ways, each has its own passages, one after the other.
+    """
 
     way: Way
     passages: tuple[Passage, ...] = ()
@@ -141,29 +72,100 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The possible verdicts, each once; a single one where all is known."""
+        """The possible verdicts, each once; a single one where all that matters is known."""
         return tuple(sorted({ending.verdict for ending in self.endings}))
-
-    @property
-    def unknowns(self) -> tuple[Unknown, ...]:
-        """What can't be told of the packet on its way."""
-        return tuple(unknown for passage in self.passages for unknown in passage.unknowns)
 
     @property
     def path(self) -> tuple[Step, ...]:
         """The rules on the way."""
         return tuple(step for passage in self.passages for step in passage.path)
 
+    @property
+    def unknowns(self) -> tuple[Unknown, ...]:
+        """What can't be told of the packet on its way."""
+        return tuple(unknown for passage in self.passages for unknown in passage.unknowns)
+
 
 def evaluate(ruleset: Ruleset, packet: Packet, *, hook: Hook) -> Passage:
-    """What the ruleset does with a packet at one hook."""
-    raise NotImplementedError
+    """What a ruleset does with a packet at one hook; for many packets see :class:`Evaluator`."""
+    return Evaluator(ruleset).evaluate(packet, hook=hook)
 
 
 def journey(ruleset: Ruleset, packet: Packet, *, way: Way, route: Route | None = None) -> Journey:
-    """What the ruleset does with a packet on its way through the host.
+    """What a ruleset does with a packet on its way through the host; for many packets see :class:`Evaluator`."""
+    return Evaluator(ruleset).journey(packet, way=way, route=route)
 
-    A packet that is redirected to this host goes the way of input. ``route`` is asked where a translated packet goes;
-    without it, the way stays, and the interface by which a packet leaves that was sent elsewhere isn't known.
-    """
-    raise NotImplementedError
+
+class Evaluator:
+    """A ruleset made ready to be asked about many packets."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._firewall = Firewall(ruleset)
+
+    def evaluate(self, packet: Packet, *, hook: Hook) -> Passage:
+        """What becomes of the packet at one hook, where it has no interfaces but those that packets have there."""
+        return self._firewall.passage(hook, [World(_opened(packet, hook))])
+
+    def journey(self, packet: Packet, *, way: Way, route: Route | None = None) -> Journey:
+        """What becomes of the packet on its way through the host, from hook to hook as each leaves it.
+
+        Where it goes is what ``way`` and its outgoing interface say, also of one that is sent to another address on the
+        way; but what is redirected to this host goes the way of input. Where ``route`` is given it is asked instead.
+        """
+        first = WAYS[way][0]
+        start = self._firewall.passage(first, [World(_opened(packet, first))])
+        passages = [start]
+        endings = [ending for ending in start.endings if not ending.passed]
+        groups: dict[Way, list[World]] = {}
+        for world in start.passed:
+            onward, name = _routed(world, way, packet.out_interface, route)
+            moved = msgspec.structs.replace(world.packet, out_interface=name)
+            groups.setdefault(onward, []).append(World(moved, world.translations))
+        sure = len(groups) == 1 and not endings
+        for onward, group in groups.items():
+            worlds: Sequence[World] = group
+            for hook in WAYS[onward][1:]:
+                if worlds:
+                    passages.append(self._firewall.passage(hook, worlds, sure=sure))
+                    ended = [ending for ending in passages[-1].endings if not ending.passed]
+                    endings += ended
+                    sure = sure and not ended
+                    worlds = passages[-1].passed
+            endings += [Ending(ACCEPTED, world.packet, world.translations) for world in worlds]
+        return Journey(way=way, passages=tuple(passages), endings=tuple(dict.fromkeys(endings)))
+
+
+def _routed(world: World, way: Way, leaves_by: str | None, route: Route | None) -> tuple[Way, str | None]:
+    """The way that a packet takes behind its first hook, and the interface by which it leaves."""
+    local = any(translation.local for translation in world.translations)
+    if way is Way.OUTPUT:
+        name = route(world.packet) if route is not None else "lo" if local else leaves_by
+        return way, name
+    if route is not None:
+        name = route(world.packet)
+        if name is not None:
+            return (Way.FORWARD, name) if name else (Way.INPUT, "")
+    return (Way.INPUT, "") if local or way is Way.INPUT else (way, leaves_by)
+
+
+def _opened(packet: Packet, hook: Hook) -> Packet:
+    """The packet as it comes to a hook: with no interface that it can't have there, and what a new connection has."""
+    known: dict[str, Any] = {}
+    if hook in (Hook.PREROUTING, Hook.INPUT):
+        known["out_interface"] = ""
+    if hook is Hook.OUTPUT:
+        known.update(in_interface="", mac="")
+    if packet.state == "NEW":
+        known["direction"] = "ORIGINAL"
+        if packet.snat is None and hook is not Hook.POSTROUTING:
+            known["snat"] = False
+        if hook in (Hook.PREROUTING, Hook.OUTPUT):
+            known.update(_unopened(packet))
+    return msgspec.structs.replace(packet, **known)
+
+
+def _unopened(packet: Packet) -> dict[str, Any]:
+    """What is known of a connection before any rule saw it, where the packet doesn't say otherwise."""
+    ends = Ends(source=packet.source, destination=packet.destination, sport=packet.sport, dport=packet.dport)
+    known = {"dnat": False, "ct_mark": 0, "origin": ends}
+    return {field: value for field, value in known.items() if getattr(packet, field) is None}

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import number, plain_condition, set_nft, sign
+from meshfw.extensions.codecs import header_met, number, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule
+from meshfw.model import Family, Match, Not, Packet, Rule, every, turned
 
 ICMP: Final = 1
 ICMPV6: Final = 58
@@ -132,6 +132,13 @@ def _format(value: IcmpType) -> str:
     return "any" if value.type == ANY.type else str(value)
 
 
+def _met(held: IcmpType, message: tuple[int, int] | None) -> bool | None:
+    if message is None:
+        return None
+    kind, code = message
+    return kind == held.type and held.code in (None, code)
+
+
 class Icmp(Match, frozen=True):
     """The type and code of an ICMP message."""
 
@@ -144,6 +151,12 @@ class Icmp(Match, frozen=True):
         if self.type != ANY:
             yield ("icmp type", *sign(self.type))
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Type and code."""
+        negated, held = sign(self.type)
+        kind = True if held.type == ANY.type else _met(held, packet.icmp)
+        return every((header_met(packet, self.protocols or ()), turned(kind, negated)))
+
 
 class Icmp6(Match, frozen=True):
     """The type and code of an ICMPv6 message."""
@@ -155,6 +168,11 @@ class Icmp6(Match, frozen=True):
     def atoms(self) -> Iterable[Any]:
         """Type and code with their sign."""
         yield ("icmpv6 type", *sign(self.type))
+
+    def meets(self, packet: Packet) -> bool | None:
+        """Type and code."""
+        negated, held = sign(self.type)
+        return every((header_met(packet, self.protocols or ()), turned(_met(held, packet.icmp), negated)))
 
 
 _TYPE: Final = Codec(parse=_parse, format=_format, expected="an ICMP type by name or number, or TYPE/CODE")

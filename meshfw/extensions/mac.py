@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import set_nft
+from meshfw.extensions.codecs import set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Hook, Match, Not
+from meshfw.model import Hook, Match, Not, Packet
 
 
 class Mac(Match, frozen=True):
@@ -19,6 +19,11 @@ class Mac(Match, frozen=True):
         value = self.source.value if isinstance(self.source, Not) else self.source
         if _octets(value) != value:
             raise ModelError(f"{value!r} is not six octets in lower-case hex joined by colons")
+
+    def meets(self, packet: Packet) -> bool | None:
+        """The address; a packet that didn't come by Ethernet meets neither it nor its negation."""
+        negated, value = sign(self.source)
+        return False if packet.mac == "" else None if packet.mac is None else (packet.mac == value) is not negated
 
     def allowed_hooks(self) -> frozenset[Hook] | None:
         """Where a packet came in by a link (xt_mac.c)."""

@@ -11,7 +11,18 @@ from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.codecs import Ports, listed, port, read_ports
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.iprange import AddressRange
-from meshfw.model import Family, Hook, Network, Rule, SetRef, Table, Target, format_address
+from meshfw.model import (
+    Family,
+    Hook,
+    Network,
+    Packet,
+    Rule,
+    SetRef,
+    Table,
+    Target,
+    Translation,
+    format_address,
+)
 
 PORT_PROTOCOLS: Final = frozenset({1, 6, 17, 33, 132})
 """Protocols one of which a rule that translates ports must state (libxt_NAT.c: ICMP's identifier counts as a port)."""
@@ -42,11 +53,20 @@ class To(msgspec.Struct, frozen=True, gc=False):
         text = self.addresses.short()
         return f"[{text}]{ports}" if ports and self.addresses.family is Family.IPV6 else f"{text}{ports}"
 
+    def translation(self, *, source: bool) -> Translation:
+        """What becomes of that end."""
+        addresses = None if self.addresses is None else (self.addresses.low, self.addresses.high)
+        return Translation(source=source, addresses=addresses, ports=_pair(self.ports), base=self.base)
+
     def problem(self, label: str, rule: Rule, family: Family) -> str | None:
         """An address of the other family, or ports without a protocol that has them."""
         if self.addresses is not None and self.addresses.family is not family:
             return f"{label}: {self.addresses.short()} is an {self.addresses.family} address in an {family} chain"
         return _ports_problem(self.ports, label, rule)
+
+
+def _pair(ports: Ports | None) -> tuple[int, int] | None:
+    return None if ports is None else (ports.low, ports.high)
 
 
 def _ports_problem(ports: Ports | None, label: str, rule: Rule) -> str | None:
@@ -69,6 +89,10 @@ class Snat(Target, frozen=True, kw_only=True):
         if self.to.base is not None:
             raise ModelError("SNAT can't shift ports")
 
+    def translation(self, packet: Packet) -> Translation | None:
+        """The new source."""
+        return self.to.translation(source=True)
+
     def problem(self, rule: Rule, family: Family) -> str | None:
         """An address of the other family, or ports without a protocol that has them."""
         return self.to.problem(self.label, rule, family)
@@ -82,6 +106,10 @@ class Dnat(Target, frozen=True, kw_only=True):
     to: To
     random: bool = False
     persistent: bool = False
+
+    def translation(self, packet: Packet) -> Translation | None:
+        """The new destination."""
+        return self.to.translation(source=False)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """An address of the other family, or ports without a protocol that has them."""
@@ -97,6 +125,10 @@ class Masquerade(Target, frozen=True, kw_only=True):
     random: bool = False
     fully_random: bool = False
 
+    def translation(self, packet: Packet) -> Translation | None:
+        """The new source."""
+        return Translation(source=True, ports=_pair(self.ports), local=True)
+
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Ports without a protocol that has them."""
         return _ports_problem(self.ports, self.label, rule)
@@ -109,6 +141,10 @@ class Redirect(Target, frozen=True, kw_only=True):
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.PREROUTING, Hook.OUTPUT})
     ports: Ports | None = None
     random: bool = False
+
+    def translation(self, packet: Packet) -> Translation | None:
+        """The new destination."""
+        return Translation(source=False, ports=_pair(self.ports), local=True)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Ports without a protocol that has them."""

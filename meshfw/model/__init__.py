@@ -46,6 +46,7 @@ from meshfw.model.kinds import (
     Table,
 )
 from meshfw.model.packet import Ends, Packet, every, some, turned
+from meshfw.model.placement import hook_problem, interface_problem, table_problem
 from meshfw.model.rule import (
     ACCEPT,
     DROP,
@@ -127,6 +128,8 @@ __all__ = [
     "byte_length",
     "every",
     "format_address",
+    "hook_problem",
+    "interface_problem",
     "matches_any",
     "merge_ranges",
     "name_problem",
@@ -134,6 +137,7 @@ __all__ = [
     "set_references",
     "some",
     "stored_comment",
+    "table_problem",
     "turned",
     "within",
 ]
