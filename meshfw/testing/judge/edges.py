@@ -88,15 +88,15 @@ class _Walk:
             else:
                 self._value(field, held)
 
-    def _value(self, field: str, held: Any) -> None:  # noqa: PLR0911, PLR0912, C901 - one line for each kind of value
+    def _value(self, field: str, held: Any) -> None:  # noqa: PLR0912, C901 - one line for each kind of value
         if held is None or isinstance(held, bool | Family):
-            return
+            return None
         if isinstance(held, Not):
             return self._value(field, held.value)
         if isinstance(held, tuple | list | frozenset | set):
             for item in held:
                 self._value(field, item)
-            return
+            return None
         found = self._found
         if isinstance(held, Network):
             self._addresses(field, held.address, held.address | _lowest_gap(held) if held.prefix is None else held.last)
@@ -113,7 +113,7 @@ class _Walk:
         elif isinstance(held, MarkValue):
             self._mark(held)
         elif isinstance(held, int):
-            found.numbers.extend(value for value in (held - 1, held, held + 1) if 0 <= value)
+            found.numbers.extend(value for value in (held - 1, held, held + 1) if value >= 0)
         elif isinstance(held, str):
             found.words.append(held)
         elif isinstance(held, msgspec.Struct):
@@ -149,7 +149,13 @@ class _Walk:
     def _mark(self, held: MarkValue) -> None:
         bit = held.mask & -held.mask
         beyond = ~held.mask & _MARK_MAX
-        values = (held.value, held.value ^ bit, held.value | beyond, held.value & held.mask, held.value ^ beyond & -beyond)
+        values = (
+            held.value,
+            held.value ^ bit,
+            held.value | beyond,
+            held.value & held.mask,
+            held.value ^ beyond & -beyond,
+        )
         self._found.marks.extend(value & _MARK_MAX for value in values)
 
 

@@ -24,9 +24,11 @@ from meshfw.model import (
     Chain,
     Comment,
     Elements,
+    ElementType,
     Family,
     Goto,
     Hook,
+    Interface,
     Jump,
     Match,
     Network,
@@ -37,11 +39,9 @@ from meshfw.model import (
     Rule,
     Ruleset,
     Set,
+    SetRef,
     Table,
     Target,
-    ElementType,
-    SetRef,
-    Interface,
 )
 from meshfw.testing.topology import MESH, WAN
 
@@ -190,9 +190,7 @@ class RulesetMaker:
                 policy = Policy.RETURN
                 if table is Table.FILTER:
                     policy = self._chance.choice((Policy.ACCEPT, Policy.DROP, Policy.RETURN, Policy.RETURN))
-                attachments.append(
-                    Attachment(family=self._family, table=table, hook=hook, chain=name, policy=policy)
-                )
+                attachments.append(Attachment(family=self._family, table=table, hook=hook, chain=name, policy=policy))
         return Ruleset(chains=tuple(chains), attachments=tuple(attachments), sets=self.sets())
 
     def sets(self) -> tuple[Set, ...]:
@@ -288,7 +286,17 @@ def _leads(rule: Rule) -> bool:
     return isinstance(rule.target, Jump | Goto)
 
 
-_CONNECTIONS: Final = ("conntrack", "state", "connmark", "CONNMARK", "CT", "NOTRACK", "helper", "connbytes", "connlimit")
+_CONNECTIONS: Final = (
+    "conntrack",
+    "state",
+    "connmark",
+    "CONNMARK",
+    "CT",
+    "NOTRACK",
+    "helper",
+    "connbytes",
+    "connlimit",
+)
 
 
 def _looks_at_connections(rule: Rule, family: Family, language: Language) -> bool:

@@ -20,7 +20,7 @@ from meshfw.extensions.udp import UDP
 from meshfw.model import Elements, Ends, Family, Hook, Packet, Rule
 from meshfw.testing.judge.addresses import OWN, any_address, side, usable
 from meshfw.testing.judge.edges import Edges, edges
-from meshfw.testing.judge.frames import AH, ERRORS, HEADERS, ICMPS, PORTED, SCTP, UDPLITE, Probe, build
+from meshfw.testing.judge.frames import AH, ERRORS, ICMPS, PORTED, SCTP, UDPLITE, Probe, build
 from meshfw.testing.topology import CLIENT_LINK, MESH, SERVER_LINK, WAN, Topology
 
 SYN, ACK, RST, FIN, PSH, URG = (FLAGS[name] for name in ("SYN", "ACK", "RST", "FIN", "PSH", "URG"))
@@ -170,7 +170,11 @@ class ProbeMaker:
     def _transport(self, packet: Packet, near: Edges, rule: Rule) -> Packet:
         chance, family = self._chance, self._family
         protocol = self._pick("protocols", near) if near.protocols and chance.random() < 0.9 else None
-        if protocol is None or (protocol == AH and family is Family.IPV6) or protocol not in (*_CHOICE, AH, ICMPS[family]):
+        if (
+            protocol is None
+            or (protocol == AH and family is Family.IPV6)
+            or protocol not in (*_CHOICE, AH, ICMPS[family])
+        ):
             protocol = chance.choice(_CHOICE) or ICMPS[family]
         fields: dict[str, Any] = {"protocol": protocol}
         if protocol in PORTED:
@@ -183,7 +187,9 @@ class ProbeMaker:
         if protocol in (ICMP, ICMPV6):
             kind = self._pick("icmp", near)
             if kind is None or kind[0] in _NOT_SENT[family]:
-                kind = chance.choice(((8, 0), (0, 0), (3, 1)) if family is Family.IPV4 else ((128, 0), (129, 0), (1, 4)))
+                kind = chance.choice(
+                    ((8, 0), (0, 0), (3, 1)) if family is Family.IPV4 else ((128, 0), (129, 0), (1, 4))
+                )
             if family is Family.IPV4 and kind == (3, 4):
                 kind = (3, 3)
             fields["icmp"] = kind
@@ -261,7 +267,9 @@ class ProbeMaker:
             steps = steps[:1]
         prior = tuple(self._prior(place, held, on) for place, held, on in steps)
         fields = {"state": "ESTABLISHED", "ct_mark": 0, "snat": False, "dnat": False}
-        made = self._probe(start, packet, near, **fields, direction="REPLY" if replying else "ORIGINAL", origin=_ends(out))
+        made = self._probe(
+            start, packet, near, **fields, direction="REPLY" if replying else "ORIGINAL", origin=_ends(out)
+        )
         return msgspec.structs.replace(made, prior=prior)
 
     def _prior(self, place: str, packet: Packet, flags: int) -> Probe:

@@ -24,10 +24,8 @@ from meshfw.reconcile import apply
 from meshfw.testing.judge.frames import (
     AH,
     DCCP,
-    ERRORS,
     ESP,
     GRE,
-    ICMPS,
     UDPLITE,
     Probe,
     Seen,
@@ -45,6 +43,7 @@ LOCAL: Final = {Family.IPV4: (1, *TRANSPORTS), Family.IPV6: (58, *(p for p in TR
 _TABLE: Final = "judge-road"
 _LABELS: Final = {Family.IPV4: "ip id", Family.IPV6: "ip6 flowlabel"}
 _SECONDS: Final = 20.0
+
 
 class Answer(NamedTuple):
     """What the sender of a probe was told: an ICMP error by type and code, or a reset, and from where to where."""
@@ -109,11 +108,13 @@ class Road:
 
     def prepare(self, probes: Sequence[Probe], *, tracked: bool = True) -> None:
         """Forget all connections, and send what the probes need to have been sent before."""
-        self._lay(probes, tracked)
-        self._forget_connections()
         prior = [earlier for probe in probes for earlier in probe.prior]
-        for at in range(0, len(prior), BURST):
-            self._wire.carry(self._frame(probe, 0) for probe in prior[at : at + BURST])
+        self._lay(probes, tracked, mute=bool(prior))
+        self._forget_connections()
+        if prior:
+            for at in range(0, len(prior), BURST):
+                self._wire.carry(self._frame(probe, 0) for probe in prior[at : at + BURST])
+            self._lay(probes, tracked)
 
     def send(self, probes: Sequence[Probe]) -> None:
         """Send probes that nobody looks for at the other end."""
@@ -139,13 +140,13 @@ class Road:
         destination = format_address(packet.destination or 0, packet.family) if probe.start == "gateway" else ""
         return Frame(probe.start, packet.family, build(probe, number, label=label), destination)
 
-    def _lay(self, probes: Sequence[Probe], tracked: bool) -> None:
-        """The road's own table, for the marks of these probes."""
+    def _lay(self, probes: Sequence[Probe], tracked: bool, *, mute: bool = False) -> None:
+        """The road's own table, for the marks of these probes; ``mute`` where the gateway is to answer nothing."""
         packets = [p.packet for probe in probes for p in (probe, *probe.prior)]
         kinds = sorted({(0, False), *((packet.mark or 0, packet.state == "UNTRACKED") for packet in packets)})
         self.tracked = tracked
         self._labels = {kind: number for number, kind in enumerate(kinds, 1)}
-        lines = [line for family in self.topology.families for line in _table(family, self._labels, tracked)]
+        lines = [line for family in self.topology.families for line in _table(family, self._labels, tracked, mute)]
         with self.topology.gateway.entered():
             run(("nft", "-f", "-"), timeout=_SECONDS, input="".join(f"{line}\n" for line in lines).encode())
 
@@ -166,7 +167,7 @@ _CT_DELETE: Final = 1 << 8 | 2  # linux/netfilter/nfnetlink_conntrack.h, IPCTNL_
 _REQUEST_ACK: Final = 0x5
 
 
-def _table(family: Family, labels: dict[tuple[int, bool], int], tracked: bool) -> Iterable[str]:
+def _table(family: Family, labels: dict[tuple[int, bool], int], tracked: bool, mute: bool) -> Iterable[str]:
     """The commands that make the road's own table of a family anew."""
     table, label = f"{FAMILIES[family]} {_TABLE}", _LABELS[family]
     marks = ", ".join(f"{number} : {mark:#x}" for (mark, _), number in labels.items())
@@ -180,6 +181,9 @@ def _table(family: Family, labels: dict[tuple[int, bool], int], tracked: bool) -
         yield f"add rule {table} {hook} meta mark set {label} map {{ {marks} }}"
         if lone:
             yield f"add rule {table} {hook} {label} {{ {lone} }} notrack"
+    if mute:
+        yield f"add rule {table} output {label} > {len(labels)} drop"
+        yield f"add rule {table} output {label} 0 drop"
     if tracked:
         yield f"add chain {table} track {{ type filter hook prerouting priority -450; }}"
         yield f"add rule {table} track ct state new"
@@ -210,10 +214,8 @@ def _answer(probe: Probe, place: str, seen: Seen) -> Answer | None:
         return Answer(place, kind, *ends)
     if protocol == 6:
         return Answer(place, "reset", *ends) if seen.flags & 4 and not (packet.tcp_flags or 2) & 4 else None
-    if protocol == ICMPS[family] and seen.icmp and seen.icmp != packet.icmp:
-        # An echo's reply, or an error about a message that was none itself.
-        error = seen.icmp[0] in ERRORS[family] and (packet.icmp or (8, 0))[0] not in ERRORS[family]
-        return Answer(place, f"icmp {seen.icmp[0]}/{seen.icmp[1]}", *ends) if error or place == probe.start else None
+    if seen.icmp and seen.icmp != packet.icmp:
+        return Answer(place, f"icmp {seen.icmp[0]}/{seen.icmp[1]}", *ends)
     return None
 
 

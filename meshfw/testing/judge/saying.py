@@ -70,7 +70,9 @@ def _unanswerable(packet: Packet, answer: str) -> bool:
     if answer == "tcp-reset":
         return bool((packet.tcp_flags or 0) & 4)
     kind = packet.icmp[0] if packet.icmp and packet.protocol == ICMPS[packet.family] else None
-    return packet.fragment or kind in ERRORS[packet.family] or (kind is not None and _unknown_error(kind, packet.family))
+    return (
+        packet.fragment or kind in ERRORS[packet.family] or (kind is not None and _unknown_error(kind, packet.family))
+    )
 
 
 def _unknown_error(kind: int, family: Family) -> bool:

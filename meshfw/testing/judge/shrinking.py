@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.model import Attachment, ChainKey, Goto, Jump, Policy, Rule, Ruleset
+from meshfw.model import ChainKey, Goto, Jump, Policy, Rule, Ruleset
 
 Shows = Callable[[Ruleset], bool]
 
@@ -26,6 +26,22 @@ def shrunk(ruleset: Ruleset, shows: Shows) -> Ruleset:
         for smaller in _smaller:
             ruleset = _stepwise(ruleset, shows, smaller)
     return ruleset
+
+
+def shrunk_away(ruleset: Ruleset, holds: Shows) -> Ruleset:
+    """The ruleset without as few rules as one pass finds, so that ``holds`` holds of it: rules come back while it does."""
+    spots = _spots(ruleset)
+    kept: list[tuple[ChainKey, int]] = []
+    size = max(len(spots) // 2, 1)
+    todo = [spots[at : at + size] for at in range(0, len(spots), size)]
+    while todo:
+        part = todo.pop(0)
+        tried = _only(ruleset, [*kept, *part])
+        if tried is not None and holds(tried):
+            kept += part
+        elif len(part) > 1:
+            todo[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+    return _only(ruleset, kept) or ruleset
 
 
 def _spots(ruleset: Ruleset) -> list[tuple[ChainKey, int]]:
@@ -133,4 +149,3 @@ def _put(held: tuple[object, ...], at: int, item: object) -> tuple[object, ...]:
 
 
 _smaller = (_policies, _attachments, _chains, _conditions)
-__all__ = ["Attachment", "shrunk"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from meshfw.extensions.codecs import PROTOCOL_NAMES
 from meshfw.extensions.tcp import FLAGS
-from meshfw.languages.iptables import protocol_name
 from meshfw.model import Packet, format_address
 from meshfw.testing.judge.frames import HEADERS, Probe
 
@@ -11,7 +11,7 @@ from meshfw.testing.judge.frames import HEADERS, Probe
 def told(probe: Probe) -> str:
     """The probe as a person tells it: where it starts, its ends, what is special about it, and what went before."""
     packet = probe.packet
-    words = [f"from the {probe.start}:", _ends(packet), protocol_name(packet.protocol or 0)]
+    words = [f"from the {probe.start}:", _ends(packet), PROTOCOL_NAMES.get(packet.protocol or 0, str(packet.protocol))]
     if packet.tcp_flags is not None:
         on = ",".join(name for name, bit in FLAGS.items() if packet.tcp_flags & bit)
         words.append(f"flags {on or 'NONE'}")

@@ -10,14 +10,14 @@ import msgspec
 from meshfw.errors import MeshfwError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule
-from meshfw.model import Family, Hook, Ruleset
-from meshfw.testing.judge.addresses import side
+from meshfw.model import ChainKey, Family, Goto, Hook, Jump, Ruleset
+from meshfw.reconcile import apply, checked
 from meshfw.testing.judge.frames import Probe
 from meshfw.testing.judge.making import elements
 from meshfw.testing.judge.probing import Aim
 from meshfw.testing.judge.road import Arrival, Outcome, Road, text
 from meshfw.testing.judge.saying import Opinion, spoken
-from meshfw.testing.judge.shrinking import shrunk
+from meshfw.testing.judge.shrinking import shrunk, shrunk_away
 from meshfw.testing.judge.telling import told
 
 REPORTED: Final = 5
@@ -51,6 +51,7 @@ class Judgement(msgspec.Struct, kw_only=True):
     probes: int = 0
     outcomes: dict[str, int] = {}
     disagreements: list[Disagreement] = []
+    refusals: list[Disagreement] = []
     differing: int = 0
     abstained: int = 0
     crossed: int = 0
@@ -61,6 +62,7 @@ class Judgement(msgspec.Struct, kw_only=True):
         for name, count in other.outcomes.items():
             self.outcomes[name] = self.outcomes.get(name, 0) + count
         self.disagreements += other.disagreements
+        self.refusals += other.refusals
         self.differing += other.differing
         self.abstained += other.abstained
         self.crossed += other.crossed
@@ -76,11 +78,17 @@ class Bench:
 
     def accepted(self, ruleset: Ruleset) -> bool:
         """Whether every backend can hold the ruleset."""
-        return not any(finding.refuses for road in self._roads for finding in checked(road, ruleset))
+        try:
+            for road in self._roads:
+                checked(road.backend, ruleset)
+        except MeshfwError:
+            return False
+        return True
 
     def judge(self, ruleset: Ruleset, probes: Sequence[Probe], *, family: Family, tracked: bool = True) -> Judgement:
         """What the voices say of each probe, and where they differ, shrunk."""
-        found = Judgement(probes=len(probes))
+        ruleset, refusals = self._loadable(ruleset, family)
+        found = Judgement(probes=len(probes), refusals=refusals)
         heard = [road.run(ruleset, probes, tracked=tracked) for road in self._roads]
         suspects: list[Probe] = []
         for probe, outcomes in zip(probes, zip(*heard, strict=True), strict=True):
@@ -93,6 +101,18 @@ class Bench:
         for probe in suspects:
             self._confirm(ruleset, probe, found, family=family, tracked=tracked)
         return found
+
+    def _loadable(self, ruleset: Ruleset, family: Family) -> tuple[Ruleset, list[Disagreement]]:
+        """The ruleset without the rules that a kernel refuses, though its backend said it could hold them; and those."""
+        refusals: list[Disagreement] = []
+        while refused := {road.name: str(why) for road in self._roads if (why := _refused(road, ruleset))}:
+            road = next(road for road in self._roads if road.name in refused)
+            least = shrunk(ruleset, lambda smaller, road=road: _refused(road, smaller) is not None)  # type: ignore[misc]
+            said = {road.name: str(_refused(road, least) or "takes it") for road in self._roads}
+            rules = lines(least, family=family, language=self._language)
+            refusals.append(Disagreement(family=family, rules=rules, packet="none: it is not loaded", voices=said))
+            ruleset = shrunk_away(ruleset, lambda smaller, road=road: _refused(road, smaller) is None)  # type: ignore[misc]
+        return ruleset, refusals
 
     def _confirm(self, ruleset: Ruleset, probe: Probe, found: Judgement, *, family: Family, tracked: bool) -> None:
         """Ask again about one probe alone, and shrink what the voices still don't agree on."""
@@ -130,13 +150,18 @@ class Bench:
         return said
 
 
-def checked(road: Road, ruleset: Ruleset) -> tuple[object, ...]:
-    """What a road's backend says against a ruleset."""
-    from meshfw.expansion import expand
-
-    backend = road.backend
-    wanted = ruleset if backend.capabilities.native_sets else expand(ruleset)[0]
-    return backend.check(wanted)
+def _refused(road: Road, ruleset: Ruleset) -> MeshfwError | None:
+    """Why a kernel doesn't take a ruleset; None where it does, and where its backend says beforehand that it won't."""
+    try:
+        apply(road.backend, Ruleset())
+        checked(road.backend, ruleset)
+    except MeshfwError:
+        return None
+    try:
+        apply(road.backend, ruleset)
+    except MeshfwError as error:
+        return error
+    return None
 
 
 def agreed(probe: Probe, outcomes: Sequence[Outcome], opinion: Opinion) -> bool:
@@ -188,8 +213,6 @@ def lines(ruleset: Ruleset, *, family: Family, language: Language) -> tuple[str,
 
 def aims(ruleset: Ruleset) -> list[Aim]:
     """Every rule of a ruleset on every hook from which packets come to it."""
-    from meshfw.model import ChainKey, Goto, Jump
-
     found: list[Aim] = []
     for item in ruleset.attachments:
         todo, seen = [item.chain], {item.chain}
@@ -201,6 +224,3 @@ def aims(ruleset: Ruleset) -> list[Aim]:
                     seen.add(rule.target.chain)
                     todo.append(rule.target.chain)
     return found
-
-
-__all__ = ["Bench", "Disagreement", "Judgement", "aims", "side"]
