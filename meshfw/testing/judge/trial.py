@@ -97,7 +97,7 @@ class Bench:
             opinion = self._evaluate(ruleset, probe) if self._evaluate else Opinion()
             found.abstained += opinion.unsure and self._evaluate is not None
             if not agreed(probe, outcomes, opinion):
-                suspects.append(probe)
+                suspects.append(probe); OUT[id(probe)] = outcomes
         for probe in suspects:
             self._confirm(ruleset, probe, found, family=family, tracked=tracked)
         return found
@@ -121,6 +121,7 @@ class Bench:
             return
         if not self.differ(ruleset, probe, tracked=tracked):
             found.crossed += 1
+            if __import__("os").environ.get("SHOWX"): print("X", told(probe), [text(o, probe) for o in OUT[id(probe)]], spoken(self._evaluate(ruleset, probe)))
             return
         found.differing += 1
         least = shrunk(ruleset, lambda smaller: self.differ(smaller, probe, tracked=tracked))
@@ -224,3 +225,5 @@ def aims(ruleset: Ruleset) -> list[Aim]:
                     seen.add(rule.target.chain)
                     todo.append(rule.target.chain)
     return found
+
+OUT = {}
