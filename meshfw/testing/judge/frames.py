@@ -206,9 +206,13 @@ def read(data: bytes) -> Seen:
     else:
         head, protocol, tos, ttl = (data[0] & 0xF) * 4, data[9], data[1], data[8]
         source, destination = data[12:16], data[16:20]
+        if struct.unpack_from("!H", data, 6)[0] & 0x1FFF:  # a later fragment, in which no header follows
+            head = len(data)
     sport = dport = flags = 0
     icmp: tuple[int, int] | None = None
-    if protocol in PORTED:
+    if head + 2 > len(data):
+        pass
+    elif protocol in PORTED:
         sport, dport = struct.unpack_from("!HH", data, head)
         flags = data[head + 13] if protocol == TCP else 0
     elif protocol in (ICMP, ICMPV6):

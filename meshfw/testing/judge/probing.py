@@ -47,6 +47,7 @@ _MACS: Final = {
     "server": Topology.mac(SERVER_LINK).hex(":"),
     "gateway": "",
 }
+_TOLD_APART: Final = {ICMP, ICMPV6, TCP, UDP, UDPLITE, SCTP}
 _TRIES: Final = 40
 
 
@@ -123,10 +124,18 @@ class ProbeMaker:
         packet = self._transport(packet, near, aim.rule)
         packet = msgspec.structs.replace(packet, **self._header(packet, near))
         if not self._tracked:
-            fragment = self._family is Family.IPV4 and start != "gateway" and self._chance.random() < 0.3
-            packet = msgspec.structs.replace(packet, state=None, fragment=fragment)
+            packet = msgspec.structs.replace(packet, state=None)
+            if self._cut(start, packet):
+                packet = msgspec.structs.replace(
+                    packet, fragment=True, sport=None, dport=None, tcp_flags=None, icmp=None
+                )
             return Probe(packet=self._sized(packet, near), start=start)
         return self._with_state(start, packet, near)
+
+    def _cut(self, start: str, packet: Packet) -> bool:
+        """Whether the packet is to be a later fragment, as IPv4 routers pass them on; their receiver waits for more."""
+        through = start != "gateway" and packet.destination not in OWN[self._family]
+        return through and self._family is Family.IPV4 and self._chance.random() < 0.3
 
     def _pick(self, field: str, near: Edges) -> Any:
         """A value of the rule's own edges, or now and then of another rule's; None where there is none."""
@@ -229,6 +238,8 @@ class ProbeMaker:
 
     def _with_state(self, start: str, packet: Packet, near: Edges) -> Probe | None:
         wish = self._chance.choice(_EVEN if near.states else _STATES)
+        if packet.protocol not in _TOLD_APART and self._chance.random() < 0.9:
+            wish = "untracked"  # connections without ports run into one another, all the more where they are translated
         if wish == "untracked":
             return self._probe(start, packet, near, state="UNTRACKED", ct_mark=None)
         if wish == "established" and packet.protocol in (TCP, UDP):

@@ -108,12 +108,14 @@ class Road:
 
     def prepare(self, probes: Sequence[Probe], *, tracked: bool = True) -> None:
         """Forget all connections, and send what the probes need to have been sent before."""
-        prior = [earlier for probe in probes for earlier in probe.prior]
-        self._lay(probes, tracked, mute=bool(prior))
+        steps = max((len(probe.prior) for probe in probes), default=0)
+        self._lay(probes, tracked, mute=steps > 0)
         self._forget_connections()
-        if prior:
+        for step in range(steps):  # all first packets before any second one: no fence stands inside a burst
+            prior = [probe.prior[step] for probe in probes if len(probe.prior) > step]
             for at in range(0, len(prior), BURST):
                 self._wire.carry(self._frame(probe, 0) for probe in prior[at : at + BURST])
+        if steps:
             self._lay(probes, tracked)
 
     def send(self, probes: Sequence[Probe]) -> None:

@@ -31,6 +31,8 @@ _ANSWERS: Final[Mapping[str, str]] = {
 }
 """Each answer of REJECT as it is heard (RFC 792, RFC 1812, RFC 4443)."""
 
+_LOTS: Final = frozenset({1, 6, 17, 58, 132, 136})  # conntrack tells these connections apart by more than addresses
+
 
 class Opinion(msgspec.Struct, frozen=True):
     """What the evaluation takes for possible; without a journey it has no opinion."""
@@ -44,13 +46,23 @@ class Opinion(msgspec.Struct, frozen=True):
         """Whether more than one end is possible."""
         return self.journey is None or len(self.journey.endings) != 1
 
-    def allows(self, probe: Probe, outcome: Outcome) -> bool:
-        """Whether the outcome is one of those that are possible."""
+    @property
+    def translates(self) -> bool:
+        """Whether an end of the connection may be translated."""
+        return self.journey is None or any(ending.translations for ending in self.journey.endings)
+
+    def allows(self, probe: Probe, outcome: Outcome, *, crowded: bool = False) -> bool:
+        """Whether the outcome is one of those that are possible, alone or ``crowded`` by other connections."""
         if self.journey is None:
             return True
-        return any(self._fits(probe, ending, outcome) for ending in self.journey.endings)
+        for ending in self.journey.endings:
+            if self._fits(probe, ending, outcome, crowded):
+                return True
+            if crowded and not outcome and ending.translations and probe.packet.protocol not in _LOTS:
+                return True  # no port tells two connections of it apart
+        return False
 
-    def _fits(self, probe: Probe, ending: Ending, outcome: Outcome) -> bool:
+    def _fits(self, probe: Probe, ending: Ending, outcome: Outcome, crowded: bool) -> bool:
         packet = ending.packet
         if packet.ttl is not None and packet.ttl <= 1 and probe.start != "gateway":
             return True  # routing, not a rule, ends it
@@ -62,7 +74,9 @@ class Opinion(msgspec.Struct, frozen=True):
                 return not self.answered or _unanswerable(probe.packet, ending.verdict.answer)
             event = outcome[0]
             return isinstance(event, Answer) and event.kind == _ANSWERS.get(ending.verdict.answer, event.kind)
-        return len(outcome) == 1 and isinstance(outcome[0], Arrival) and _arrived(probe, packet, outcome[0])
+        return len(outcome) == 1 and isinstance(outcome[0], Arrival) and _arrived(
+            probe, packet, outcome[0], crowded and bool(ending.translations)
+        )
 
 
 def _unanswerable(packet: Packet, answer: str) -> bool:
@@ -80,14 +94,14 @@ def _unknown_error(kind: int, family: Family) -> bool:
     return kind < 128 if family is Family.IPV6 else kind > 18
 
 
-def _arrived(probe: Probe, packet: Packet, arrival: Arrival) -> bool:
+def _arrived(probe: Probe, packet: Packet, arrival: Arrival, crowded: bool) -> bool:
     """Whether the packet turned up where it was to go, and as it was to be."""
     seen = arrival.seen
     wanted = [(packet.source, seen.source), (packet.destination, seen.destination)]
     if seen.icmp is None:
         wanted += [(packet.dport or 0, seen.dport)] if packet.dport is not None else []
         # A source port is kept where no other connection has it; alone on the road, none has.
-        wanted += [(packet.sport, seen.sport)] if packet.sport is not None else []
+        wanted += [(packet.sport, seen.sport)] if packet.sport is not None and not crowded else []
     if arrival.place != "gateway" or packet.family is Family.IPV4:
         hop = 1 if probe.start != "gateway" and arrival.place != "gateway" else 0
         wanted += [(packet.tos, seen.tos), (None if packet.ttl is None else packet.ttl - hop, seen.ttl)]

@@ -96,7 +96,7 @@ class Bench:
             found.outcomes[name] = found.outcomes.get(name, 0) + 1
             opinion = self._evaluate(ruleset, probe) if self._evaluate else Opinion()
             found.abstained += opinion.unsure and self._evaluate is not None
-            if not agreed(probe, outcomes, opinion):
+            if not agreed(probe, outcomes, opinion, crowded=True):
                 suspects.append(probe); OUT[id(probe)] = outcomes
         for probe in suspects:
             self._confirm(ruleset, probe, found, family=family, tracked=tracked)
@@ -165,26 +165,29 @@ def _refused(road: Road, ruleset: Ruleset) -> MeshfwError | None:
     return None
 
 
-def agreed(probe: Probe, outcomes: Sequence[Outcome], opinion: Opinion) -> bool:
-    """Whether all outcomes are one, and of those that the evaluation takes for possible."""
+def agreed(probe: Probe, outcomes: Sequence[Outcome], opinion: Opinion, *, crowded: bool = False) -> bool:
+    """Whether all outcomes are one, and of those that the evaluation takes for possible.
+
+    Where it's ``crowded``, two connections may be translated to the same ends; then the kernel gives one of them another
+    source port by lot, or drops what has no ports.
+    """
     first = outcomes[0]
     if any(outcome != first for outcome in outcomes[1:]):
-        plain = [_without_chosen_port(probe, outcome) for outcome in outcomes]
+        if not crowded:
+            return False
+        lots = opinion.translates
+        plain = [_without_lots(outcome) if lots else outcome for outcome in outcomes]
         if any(outcome != plain[0] for outcome in plain[1:]):
             return False
-    return opinion.allows(probe, first)
+    return opinion.allows(probe, first, crowded=crowded)
 
 
-def _without_chosen_port(probe: Probe, outcome: Outcome) -> tuple[object, ...]:
-    """The outcome without a source port that the kernel chose by lot, and the checksums that depend on it."""
-    found: list[object] = []
-    for event in outcome:
-        seen = event.seen if isinstance(event, Arrival) else None
-        if seen is None or seen.sport == (probe.packet.sport or 0) or seen.source == probe.packet.source:
-            found.append(event)
-        else:
-            found.append((event.place, seen._replace(sport=-1), len(event.data)))
-    return tuple(found)
+def _without_lots(outcome: Outcome) -> tuple[object, ...]:
+    """The outcome without the source port or identifier of a packet, which may have been drawn by lot."""
+    return tuple(
+        (event.place, event.seen._replace(sport=-1), len(event.data)) if isinstance(event, Arrival) else event
+        for event in outcome
+    )
 
 
 def kind(outcome: Outcome) -> str:
