@@ -109,7 +109,8 @@ ANY: Final = IcmpType(0xFF)
 """What the icmp match of iptables takes for any type and code (linux/netfilter/xt_tcpudp.c)."""
 
 
-def _parse_type(text: str, names: Mapping[str, tuple[int, int | None]]) -> IcmpType:
+def parse_type(text: str, names: Mapping[str, tuple[int, int | None]]) -> IcmpType:
+    """A type by one of the names or by number, or ``TYPE/CODE``."""
     known = names.get(text.lower())
     if known is not None:
         return IcmpType(*known)
@@ -124,7 +125,7 @@ def _parse_type(text: str, names: Mapping[str, tuple[int, int | None]]) -> IcmpT
 def _parse(text: str, context: ParseContext) -> IcmpType:
     if text.lower() == "any":
         return ANY
-    found = _parse_type(text, TYPES)
+    found = parse_type(text, TYPES)
     return ANY if found.type == ANY.type else found
 
 
@@ -177,7 +178,7 @@ class Icmp6(Match, frozen=True):
 
 _TYPE: Final = Codec(parse=_parse, format=_format, expected="an ICMP type by name or number, or TYPE/CODE")
 _TYPE6: Final = Codec(
-    parse=lambda text, context: _parse_type(text, TYPES6),
+    parse=lambda text, context: parse_type(text, TYPES6),
     format=str,
     expected="an ICMPv6 type by name or number, or TYPE/CODE",
 )

@@ -80,6 +80,7 @@ class Snat(Target, frozen=True, kw_only=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.POSTROUTING, Hook.INPUT})
+    accepts: ClassVar[bool] = True
     to: To
     random: bool = False
     fully_random: bool = False
@@ -103,6 +104,7 @@ class Dnat(Target, frozen=True, kw_only=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.PREROUTING, Hook.OUTPUT})
+    accepts: ClassVar[bool] = True
     to: To
     random: bool = False
     persistent: bool = False
@@ -121,6 +123,7 @@ class Masquerade(Target, frozen=True, kw_only=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.POSTROUTING})
+    accepts: ClassVar[bool] = True
     ports: Ports | None = None
     random: bool = False
     fully_random: bool = False
@@ -139,6 +142,7 @@ class Redirect(Target, frozen=True, kw_only=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.PREROUTING, Hook.OUTPUT})
+    accepts: ClassVar[bool] = True
     ports: Ports | None = None
     random: bool = False
 

@@ -60,7 +60,8 @@ def _names(bits: int) -> str:
     return ",".join(name for name, bit in FLAGS.items() if bits & bit) or "NONE"
 
 
-def _bits(text: str) -> int:
+def flag_bits(text: str) -> int:
+    """The bits of flags by name, joined by commas; ALL and NONE are names too."""
     bits = 0
     for name in text.split(","):
         upper = name.upper()
@@ -75,7 +76,7 @@ def _bits(text: str) -> int:
 
 def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
     mask, _, on = text.partition(" ")
-    return TcpFlags(_bits(mask), _bits(on))
+    return TcpFlags(flag_bits(mask), flag_bits(on))
 
 
 def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:

@@ -54,11 +54,13 @@ class Translation(msgspec.Struct, frozen=True, kw_only=True):
             address, moved = self._address(packet, packet.source)
             port, shifted = self._port(packet.sport)
             changed = True if moved or shifted else None if None in (moved, shifted) else packet.snat
-            return msgspec.structs.replace(packet, source=address, sport=port, snat=changed)
+            kind = packet.source_type if moved is False else "LOCAL" if self.local else None
+            return msgspec.structs.replace(packet, source=address, source_type=kind, sport=port, snat=changed)
         address, moved = self._address(packet, packet.destination)
         port, shifted = self._port(packet.dport)
         changed = True if moved or shifted else None if None in (moved, shifted) else packet.dnat
-        return msgspec.structs.replace(packet, destination=address, dport=port, dnat=changed)
+        kind = packet.destination_type if moved is False else "LOCAL" if self.local else None
+        return msgspec.structs.replace(packet, destination=address, destination_type=kind, dport=port, dnat=changed)
 
     def _address(self, packet: Packet, old: int | None) -> tuple[int | None, bool | None]:
         """The new address, and whether it is another than the old one."""

@@ -26,6 +26,9 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     or IPv6 traffic class, ``ttl`` the time to live or hop limit, ``length`` the IPv4 total length or IPv6 payload
     length and header in bytes, ``fragment`` whether it is a second or further IPv4 fragment, which has no ports to see.
 
+    ``source_type`` and ``destination_type`` are what the host's routing takes the addresses for: LOCAL, UNICAST,
+    BROADCAST and so on (linux/rtnetlink.h, RTN_*).
+
     An empty ``in_interface``, ``out_interface`` or ``mac`` is one that the packet is known not to have: it was made
     here, it ends here, or it came by a link that isn't Ethernet.
 
@@ -37,6 +40,8 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     family: Family
     source: int | None = None
     destination: int | None = None
+    source_type: str | None = None
+    destination_type: str | None = None
     protocol: int | None = None
     sport: int | None = None
     dport: int | None = None

@@ -86,6 +86,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     """No later rule of the chain sees the packet."""
     drops: ClassVar[bool] = False
     """The packet is gone."""
+    accepts: ClassVar[bool] = False
+    """The packet passes this table of the hook."""
 
     @property
     def label(self) -> str:
@@ -95,9 +97,12 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     def verdicts(self, packet: Packet) -> tuple[Verdict | None, ...]:
         """How the table may end for a packet that meets the rule; None where the packet goes on to the next rule.
 
-        More than one where something outside decides, such as a program that reads a queue.
+        More than one where something outside decides, such as a program that reads a queue: so of a final target that
+        says neither that it drops nor that it accepts.
         """
-        return (DROPPED if self.drops else ACCEPTED if self.final else None,)
+        if self.drops or self.accepts:
+            return (DROPPED if self.drops else ACCEPTED,)
+        return (ACCEPTED, DROPPED) if self.final else (None,)
 
     def applied(self, packet: Packet) -> Packet:
         """The packet as later rules see it; a field is None where it isn't known any more."""
@@ -122,6 +127,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
 class Accept(Target, frozen=True):
     """ACCEPT: the packet passes this hook."""
+
+    accepts: ClassVar[bool] = True
 
 
 class Drop(Target, frozen=True):
