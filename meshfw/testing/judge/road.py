@@ -1,4 +1,4 @@
-"""A road: one gateway under one backend, through which probes go, and what became of each of them.
+"""A road: one gateway, mostly under one backend, through which probes go, and what became of each of them.
 
 Beside the backend's rules stands a table of the road's own, ahead of all others: by the label of a packet it gives a
 mark or takes it out of connection tracking, which nobody outside could, and it keeps connections tracked whatever the
@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from meshfw.backend import Backend, Site
 from meshfw.errors import KernelError
@@ -71,40 +71,27 @@ Outcome = tuple[Arrival | Answer, ...]
 
 
 class Road:
-    """A gateway between silent ends, under one backend; open inside the ``with`` block."""
+    """A gateway between silent ends; open inside the ``with`` block."""
 
-    def __init__(self, name: str, make: Callable[[Site], Backend], language: Language) -> None:
-        self.name = name
-        self._make = make
-        self._language = language
+    def __init__(self) -> None:
         self._stack = ExitStack()
         self._labels: dict[tuple[int, bool], int] = {}
-        self.tracked = True
 
-    def __enter__(self) -> Road:
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.topology = stack.enter_context(Topology("meshfw-judge", answering=False))
             self._wire = stack.enter_context(Wire(self.topology, local=LOCAL))
-            self.backend = self._make(Site(owner="judge", language=self._language, netns=self.topology.gateway.path))
-            stack.callback(self.backend.close)
+            self._enter(stack)
             self._stack = stack.pop_all()
         return self
+
+    def _enter(self, stack: ExitStack) -> None:
+        """Open what else a road needs."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-
-    def run(self, ruleset: Ruleset, probes: Sequence[Probe], *, tracked: bool = True) -> list[Outcome]:
-        """What becomes of each probe under the ruleset, every one a connection of its own unless it has a prior.
-
-        Without ``tracked`` nothing of the road's looks at connections, so that fragments stay what they are.
-        """
-        with one_processor():
-            apply(self.backend, Ruleset())
-            self.prepare(probes, tracked=tracked)
-            apply(self.backend, ruleset)
-            return self._sent(probes)
 
     def prepare(self, probes: Sequence[Probe], *, tracked: bool = True) -> None:
         """Forget all connections, and send what the probes need to have been sent before."""
@@ -124,18 +111,6 @@ class Road:
             for at in range(0, len(probes), BURST):
                 self._wire.carry(self._frame(probe, 0) for probe in probes[at : at + BURST])
 
-    def _sent(self, probes: Sequence[Probe]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for at in range(0, len(probes), BURST):
-            burst = probes[at : at + BURST]
-            found: list[list[Sighting]] = [[] for _ in burst]
-            for sighting in self._wire.carry(self._frame(probe, at + n) for n, probe in enumerate(burst)):
-                number = number_of(sighting[1])
-                if number is not None and 0 <= number - at < len(burst):
-                    found[number - at].append(sighting)
-            outcomes.extend(_outcome(probe, seen) for probe, seen in zip(burst, found, strict=True))
-        return outcomes
-
     def _frame(self, probe: Probe, number: int) -> Frame:
         packet = probe.packet
         label = self._labels[packet.mark or 0, packet.state == "UNTRACKED"]
@@ -146,7 +121,6 @@ class Road:
         """The road's own table, for the marks of these probes; ``mute`` where the gateway is to answer nothing."""
         packets = [p.packet for probe in probes for p in (probe, *probe.prior)]
         kinds = sorted({(0, False), *((packet.mark or 0, packet.state == "UNTRACKED") for packet in packets)})
-        self.tracked = tracked
         self._labels = {kind: number for number, kind in enumerate(kinds, 1)}
         lines = [line for family in self.topology.families for line in _table(family, self._labels, tracked, mute)]
         with self.topology.gateway.entered():
@@ -162,6 +136,45 @@ class Road:
                 code = struct.unpack_from("=i", channel.recv(4096), 16)[0]
                 if code not in (0, -2):  # ENOENT: there are none
                     raise KernelError(f"flush connections: error {-code}")
+
+
+class GovernedRoad(Road):
+    """A road whose gateway one backend governs, known by a name."""
+
+    backend: Backend
+
+    def __init__(self, name: str, make: Callable[[Site], Backend], language: Language) -> None:
+        super().__init__()
+        self.name = name
+        self._make = make
+        self._language = language
+
+    def _enter(self, stack: ExitStack) -> None:
+        self.backend = self._make(Site(owner="judge", language=self._language, netns=self.topology.gateway.path))
+        stack.callback(self.backend.close)
+
+    def run(self, ruleset: Ruleset, probes: Sequence[Probe], *, tracked: bool = True) -> list[Outcome]:
+        """What becomes of each probe under the ruleset, every one a connection of its own unless it has a prior.
+
+        Without ``tracked`` nothing of the road's looks at connections, so that fragments stay what they are.
+        """
+        with one_processor():
+            apply(self.backend, Ruleset())
+            self.prepare(probes, tracked=tracked)
+            apply(self.backend, ruleset)
+            return self._sent(probes)
+
+    def _sent(self, probes: Sequence[Probe]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for at in range(0, len(probes), BURST):
+            burst = probes[at : at + BURST]
+            found: list[list[Sighting]] = [[] for _ in burst]
+            for sighting in self._wire.carry(self._frame(probe, at + n) for n, probe in enumerate(burst)):
+                number = number_of(sighting[1])
+                if number is not None and 0 <= number - at < len(burst):
+                    found[number - at].append(sighting)
+            outcomes.extend(_outcome(probe, seen) for probe, seen in zip(burst, found, strict=True))
+        return outcomes
 
 
 _NETLINK_NETFILTER: Final = 12  # linux/netlink.h

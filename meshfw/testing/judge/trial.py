@@ -15,7 +15,7 @@ from meshfw.reconcile import apply, checked
 from meshfw.testing.judge.frames import Probe
 from meshfw.testing.judge.making import elements
 from meshfw.testing.judge.probing import Aim
-from meshfw.testing.judge.road import Arrival, Outcome, Road, text
+from meshfw.testing.judge.road import Arrival, GovernedRoad, Outcome, text
 from meshfw.testing.judge.saying import Opinion, spoken
 from meshfw.testing.judge.shrinking import shrunk, shrunk_away
 from meshfw.testing.judge.telling import told
@@ -71,7 +71,7 @@ class Judgement(msgspec.Struct, kw_only=True):
 class Bench:
     """The voices: roads, each under one backend, and one that evaluates packets."""
 
-    def __init__(self, roads: Sequence[Road], *, language: Language, evaluate: Evaluate | None = None) -> None:
+    def __init__(self, roads: Sequence[GovernedRoad], *, language: Language, evaluate: Evaluate | None = None) -> None:
         self._roads = tuple(roads)
         self._language = language
         self._evaluate = evaluate
@@ -97,7 +97,7 @@ class Bench:
             opinion = self._evaluate(ruleset, probe) if self._evaluate else Opinion()
             found.abstained += opinion.unsure and self._evaluate is not None
             if not agreed(probe, outcomes, opinion, crowded=True):
-                suspects.append(probe); OUT[id(probe)] = outcomes
+                suspects.append(probe)
         for probe in suspects:
             self._confirm(ruleset, probe, found, family=family, tracked=tracked)
         return found
@@ -121,7 +121,6 @@ class Bench:
             return
         if not self.differ(ruleset, probe, tracked=tracked):
             found.crossed += 1
-            if __import__("os").environ.get("SHOWX"): print("X", told(probe), [text(o, probe) for o in OUT[id(probe)]], spoken(self._evaluate(ruleset, probe)))
             return
         found.differing += 1
         least = shrunk(ruleset, lambda smaller: self.differ(smaller, probe, tracked=tracked))
@@ -151,7 +150,7 @@ class Bench:
         return said
 
 
-def _refused(road: Road, ruleset: Ruleset) -> MeshfwError | None:
+def _refused(road: GovernedRoad, ruleset: Ruleset) -> MeshfwError | None:
     """Why a kernel doesn't take a ruleset; None where it does, and where its backend says beforehand that it won't."""
     try:
         apply(road.backend, Ruleset())
@@ -228,5 +227,3 @@ def aims(ruleset: Ruleset) -> list[Aim]:
                     seen.add(rule.target.chain)
                     todo.append(rule.target.chain)
     return found
-
-OUT = {}
