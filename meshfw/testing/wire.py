@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -25,7 +25,7 @@ from meshfw.model import Family
 from meshfw.testing.netns import Netns
 from meshfw.testing.topology import CLIENT_LINK, MESH, SERVER_LINK, WAN, Topology
 
-PROTOCOLS: Final = {
+PROTOCOLS: Final[Mapping[Family, Sequence[int]]] = {
     Family.IPV4: (ICMP, 6, 17, 132),
     Family.IPV6: (ICMPV6, 6, 17, 132),
 }
@@ -51,13 +51,15 @@ _NOT_SENT: Final = {errno.EPERM, errno.EINVAL, errno.EHOSTUNREACH, errno.ENETUNR
 class Frame(NamedTuple):
     """A packet to send, from its IP header on; ``start`` is its place: client, gateway or server.
 
-    ``destination`` is the address to which the gateway's own kernel routes it; nobody else needs it.
+    ``destination`` is the address to which the gateway's own kernel routes it; nobody else needs it. ``mac`` is the
+    hardware address that it comes from, in place of the link's own.
     """
 
     start: str
     family: Family
     data: bytes
     destination: str = ""
+    mac: bytes = b""
 
 
 Sighting = tuple[str, bytes]
@@ -71,13 +73,14 @@ are true, the rest is zero.
 class Wire:
     """The sockets in a topology; open inside the ``with`` block."""
 
-    def __init__(self, topology: Topology, *, local: dict[Family, Sequence[int]] | None = None) -> None:
+    def __init__(self, topology: Topology, *, local: Mapping[Family, Sequence[int]] | None = None) -> None:
         self._topology = topology
         self._protocols = local if local is not None else PROTOCOLS
         self._stack = ExitStack()
         self._links: dict[str, socket.socket] = {}
         self._local: list[tuple[Family, int, socket.socket]] = []
         self._raw: dict[Family, socket.socket] = {}
+        self._bare: dict[str, socket.socket] = {}
         self._fence = time.monotonic_ns()
 
     def __enter__(self) -> Wire:
@@ -88,7 +91,9 @@ class Wire:
                 _packet_socket(topology.gateway, None, _ETH_FENCE),
                 _packet_socket(topology.server, SERVER_LINK, _ETH_ALL),
             ]
-            stack.callback(_close_together, links)
+            for room, link in ((topology.client, CLIENT_LINK), (topology.server, SERVER_LINK)):
+                self._bare[link] = _bare_socket(room, link)
+            stack.callback(_close_together, [*links, *self._bare.values()])
             self._links = dict(zip((CLIENT_LINK, MESH, SERVER_LINK), links, strict=True)) | {WAN: links[1]}
             for family in topology.families:
                 for protocol in self._protocols[family]:
@@ -128,6 +133,10 @@ class Wire:
                     raise
             return
         link, far = (CLIENT_LINK, MESH) if frame.start == "client" else (SERVER_LINK, WAN)
+        if frame.mac:
+            kind = _ETHERTYPE[frame.family].to_bytes(2, "big")
+            self._bare[link].send(b"".join((Topology.mac(far), frame.mac, kind, frame.data)))
+            return
         self._links[link].sendto(frame.data, (link, _ETHERTYPE[frame.family], 0, 0, Topology.mac(far)))
 
     def _wait_for(self, link: str) -> None:
@@ -194,6 +203,14 @@ def _packet_socket(room: Netns, link: str | None, protocol: int) -> socket.socke
     if link:
         channel.bind((link, protocol))
     return _enlarged(channel)
+
+
+def _bare_socket(room: Netns, link: str) -> socket.socket:
+    """A socket that sends whole frames, Ethernet header and all, and sees none."""
+    with room.entered():
+        channel = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    channel.bind((link, 0))
+    return channel
 
 
 def _close_together(sockets: Sequence[socket.socket]) -> None:

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 from typing import Final
 
 from meshfw.model import Family, Network, Packet, parse_address
-from meshfw.testing.topology import CLIENT_NETWORKS, MESH, MESH_ADDRESS, SERVER_NETWORKS, WAN, WAN_ADDRESS
+from meshfw.testing.topology import (
+    CLIENT_LINK,
+    CLIENT_NETWORKS,
+    MESH,
+    MESH_ADDRESS,
+    SERVER_LINK,
+    SERVER_NETWORKS,
+    WAN,
+    WAN_ADDRESS,
+    Topology,
+)
 
 OWN: Final = {
     family: frozenset(parse_address(addresses[family])[1] for addresses in (MESH_ADDRESS, WAN_ADDRESS))
     for family in Family
 }
 """The gateway's own addresses."""
+MACS: Final = {"client": Topology.mac(CLIENT_LINK).hex(":"), "server": Topology.mac(SERVER_LINK).hex(":")}
+"""The hardware addresses that packets come from, by where they start."""
 
 
 def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
@@ -55,6 +67,13 @@ def usable(address: int, family: Family) -> bool:
     return 0 < address < (1 << family.bits) - 1 and not any(
         network.holds(address) for network in (*_STRANGE[family], *_LINKS[family])
     )
+
+
+def visible(address: int, family: Family) -> bool:
+    """Whether a packet that comes from the address is seen before routing, whatever becomes of it then."""
+    if family is Family.IPV4:
+        return True
+    return address >> 120 != 0xFF and address >> 32 != 0xFFFF and address > 1  # ip6_input.c, ip6_rcv_core
 
 
 def any_address(place: str, family: Family, chance: random.Random) -> int:

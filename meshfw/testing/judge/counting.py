@@ -63,10 +63,10 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Count(msgspec.Struct, kw_only=True):
-    """What was counted: how many rules, how many of them a packet met, what differs, and what a tool refused here."""
+    """What was counted: how many rules, which of them no packet met, what differs, and what a tool refused here."""
 
     compared: int = 0
-    met: int = 0
+    unmet: list[Translated] = []
     probes: int = 0
     differences: list[Difference] = []
     refused: list[tuple[Translated, str]] = []
@@ -74,7 +74,7 @@ class Count(msgspec.Struct, kw_only=True):
     def add(self, other: Count) -> None:
         """Take in another count."""
         self.compared += other.compared
-        self.met += other.met
+        self.unmet += other.unmet
         self.probes += other.probes
         self.differences += other.differences
         self.refused += other.refused
@@ -86,9 +86,8 @@ class Scales(Road):
     def weigh(self, pairs: Sequence[Translated], *, each: int, chance: random.Random, batch: int = 250) -> Count:
         """Count all pairs, a batch of one family and hook at a time, with so many probes for each of them."""
         found = Count()
-        places = sorted({(pair.family, pair.hook) for pair in pairs})
-        for family, hook in places:
-            here = [pair for pair in pairs if (pair.family, pair.hook) == (family, hook)]
+        for place in sorted({_place(pair) for pair in pairs}):
+            here = [pair for pair in pairs if _place(pair) == place]
             for at in range(0, len(here), batch):
                 found.add(self._batch(here[at : at + batch], each, chance))
         return found
@@ -96,7 +95,9 @@ class Scales(Road):
     def _batch(self, pairs: Sequence[Translated], each: int, chance: random.Random) -> Count:
         found = Count()
         family, hook = pairs[0].family, pairs[0].hook
-        maker = ProbeMaker([Aim(pair.rule, hook) for pair in pairs], family=family, sets={}, chance=chance)
+        whole = all(pair.rule.fragment is None for pair in pairs)
+        aims = [Aim(pair.rule, hook) for pair in pairs]
+        maker = ProbeMaker(aims, family=family, sets={}, chance=chance, tracked=whole, routed=False)
         probes = maker.make(each * len(pairs))
         kept = self._loadable(pairs, found)
         if not kept:
@@ -104,7 +105,8 @@ class Scales(Road):
         counts = self._counts(kept, probes)
         found.compared, found.probes = len(kept), len(probes)
         for pair, (one, other) in zip(kept, counts, strict=True):
-            found.met += one > 0
+            if not one:
+                found.unmet.append(pair)
             if one != other:
                 found.differences.append(self._narrowed(pair, probes, (one, other)))
         return found
@@ -129,7 +131,7 @@ class Scales(Road):
     def _counts(self, pairs: Sequence[Translated], probes: Sequence[Probe]) -> list[tuple[int, int]]:
         """How many packets met each pair, on iptables and on nft."""
         self._clear(pairs[0].family)
-        self.prepare(probes)
+        self.prepare(probes, tracked=pairs[0].rule.fragment is None)
         self._load(pairs)
         self.send(probes)
         family, hook = pairs[0].family, pairs[0].hook
@@ -140,7 +142,8 @@ class Scales(Road):
 
     def _clear(self, family: Family) -> None:
         self._run(f"{_TOOLS[family]}-restore", text="*mangle\nCOMMIT\n")
-        self._run("nft", "-f", "-", text=f"add table {FAMILIES[family]} {_TABLE}\ndelete table {FAMILIES[family]} {_TABLE}\n")
+        table = f"table {FAMILIES[family]} {_TABLE}"
+        self._run("nft", "-f", "-", text=f"add {table}\ndelete {table}\n")
 
     def _load(self, pairs: Sequence[Translated]) -> None:
         for tool, text in _scripts(pairs):
@@ -166,6 +169,11 @@ class Scales(Road):
     def _run(self, *argv: str, text: str = "", check: bool = True) -> Completed:
         with self.topology.gateway.entered():
             return run(argv, timeout=_SECONDS, input=text.encode(), check=check)
+
+
+def _place(pair: Translated) -> tuple[Family, Hook, bool]:
+    """What a batch has in common; with connection tracking about, nobody sees a fragment."""
+    return pair.family, pair.hook, pair.rule.fragment is not None
 
 
 def _scripts(pairs: Sequence[Translated]) -> Iterator[tuple[tuple[str, ...], str]]:

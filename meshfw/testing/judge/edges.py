@@ -90,13 +90,13 @@ class _Walk:
 
     def _value(self, field: str, held: Any) -> None:  # noqa: PLR0912, C901 - one line for each kind of value
         if held is None or isinstance(held, bool | Family):
-            return None
+            return
         if isinstance(held, Not):
-            return self._value(field, held.value)
+            held = held.value
         if isinstance(held, tuple | list | frozenset | set):
             for item in held:
                 self._value(field, item)
-            return None
+            return
         found = self._found
         if isinstance(held, Network):
             self._addresses(field, held.address, held.address | _lowest_gap(held) if held.prefix is None else held.last)

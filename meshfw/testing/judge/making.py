@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -105,10 +105,14 @@ _NAT: Final = {
     },
 }
 _NETWORKS: Final = {
-    Family.IPV4: ("10.4.0.0/16", "10.4.0.4/30", "10.4.0.9", "10.4.0.1/255.255.0.1", "192.0.2.0/24", "192.0.2.4/30")
-    + ("198.51.100.0/25", "10.8.0.0/16", "203.0.113.1", "10.5.0.1", "0.0.0.0/1"),
-    Family.IPV6: ("fd00:4::/32", "fd00:4::4/126", "fd00:4::9", "fd00:4::1/ffff:ffff::1", "2001:db8:2::/48")
-    + ("2001:db8:2::4/126", "2001:db8:3::/64", "fd00:8::/32", "2001:db8:1::1", "fd00:5::1", "::/1"),
+    Family.IPV4: (
+        *("10.4.0.0/16", "10.4.0.4/30", "10.4.0.9", "10.4.0.1/255.255.0.1", "192.0.2.0/24", "192.0.2.4/30"),
+        *("198.51.100.0/25", "10.8.0.0/16", "203.0.113.1", "10.5.0.1", "0.0.0.0/1"),
+    ),
+    Family.IPV6: (
+        *("fd00:4::/32", "fd00:4::4/126", "fd00:4::9", "fd00:4::1/ffff:ffff::1", "2001:db8:2::/48"),
+        *("2001:db8:2::4/126", "2001:db8:3::/64", "fd00:8::/32", "2001:db8:1::1", "fd00:5::1", "::/1"),
+    ),
 }
 _ELEMENTS: Final = {
     Family.IPV4: ("10.4.0.2-10.4.0.5", "192.0.2.4/30", "198.51.100.7", "203.0.113.1"),
@@ -147,21 +151,40 @@ class Pool(msgspec.Struct, frozen=True):
             except ParseError:
                 continue
             for match in rule.matches:
-                if not (isinstance(match, Comment | OpaqueMatch) or match.stateful):
-                    if language.by_value[type(match)].name not in MATCHES_LEFT_OUT:
-                        matches.setdefault(repr(match), match)
-            if _is_judged(rule.target, language):
+                if _is_judged_match(match, language):
+                    matches.setdefault(repr(match), match)
+            if rule.target is not None and _is_judged_target(rule.target, language):
                 targets.setdefault(repr(rule.target), rule.target)
         return cls(family, tuple(matches.values()), tuple(targets.values()))
 
 
-def _is_judged(target: Target | None, language: Language) -> bool:
+def _is_judged_match(match: Match, language: Language) -> bool:
+    if isinstance(match, Comment | OpaqueMatch) or match.stateful:
+        return False
+    return language.by_value[type(match)].name not in MATCHES_LEFT_OUT
+
+
+def _is_judged_target(target: Target, language: Language) -> bool:
     """Whether packets tell what a target does; those of table nat are made from :data:`_NAT`."""
-    if target is None or isinstance(target, OpaqueTarget) or type(target) not in language.by_value:
+    if isinstance(target, OpaqueTarget) or type(target) not in language.by_value:
         return False
     if language.by_value[type(target)].name in TARGETS_LEFT_OUT:
         return getattr(target, "notrack", False) is True
     return target.tables is None or Table.NAT not in target.tables
+
+
+class _Seat(NamedTuple):
+    """Where a chain is to stand: what packets come to it, how long it is, and the chains that it may lead to."""
+
+    table: Table
+    hooks: frozenset[Hook]
+    size: int
+    tracked: bool
+    others: tuple[str, ...] = ()
+
+    def below(self, chains: Iterable[Chain]) -> _Seat:
+        """The seat of a chain that may lead to these."""
+        return self._replace(others=tuple(chain.name for chain in chains))
 
 
 class RulesetMaker:
@@ -182,11 +205,12 @@ class RulesetMaker:
             chosen = [hook for hook in hooks if self._chance.random() < _SHARE[table]]
             if not chosen or (table is Table.NAT and not tracked):
                 continue
-            inner = self._inner(table, frozenset(chosen), size, tracked)
+            seat = _Seat(table, frozenset(chosen), size, tracked)
+            inner = self._inner(seat)
             chains += inner
             for hook in chosen:
                 name = f"{table}-{hook}"
-                chains.append(self._chain(name, table, frozenset({hook}), size, [c.name for c in inner], tracked))
+                chains.append(self._chain(name, seat.below(inner)._replace(hooks=frozenset({hook}))))
                 policy = Policy.RETURN
                 if table is Table.FILTER:
                     policy = self._chance.choice((Policy.ACCEPT, Policy.DROP, Policy.RETURN, Policy.RETURN))
@@ -201,30 +225,28 @@ class RulesetMaker:
             Set.of(family, "ports", _PORTS, type=ElementType.PORT, intervals=True),
         )
 
-    def _inner(self, table: Table, hooks: frozenset[Hook], size: int, tracked: bool) -> list[Chain]:
+    def _inner(self, seat: _Seat) -> list[Chain]:
         """Chains that others lead into, each into those before it only."""
         made: list[Chain] = []
         for number in range(self._chance.choice((0, 1, 2, 3))):
-            made.append(self._chain(f"{table}-{number}", table, hooks, size, [c.name for c in made], tracked))
+            made.append(self._chain(f"{seat.table}-{number}", seat.below(made)))
         return made
 
-    def _chain(
-        self, name: str, table: Table, hooks: frozenset[Hook], size: int, others: Sequence[str], tracked: bool
-    ) -> Chain:
-        count = self._chance.randint(max(1, size // 2), size + 2)
-        rules = [self._rule(table, hooks, others, tracked) for _ in range(count)]
-        return Chain(family=self._family, table=table, name=name, rules=tuple(rule for rule in rules if rule))
+    def _chain(self, name: str, seat: _Seat) -> Chain:
+        count = self._chance.randint(max(1, seat.size // 2), seat.size + 2)
+        rules = [self._rule(seat) for _ in range(count)]
+        return Chain(family=self._family, table=seat.table, name=name, rules=tuple(rule for rule in rules if rule))
 
-    def _rule(self, table: Table, hooks: frozenset[Hook], others: Sequence[str], tracked: bool) -> Rule | None:
+    def _rule(self, seat: _Seat) -> Rule | None:
         """A rule that the model, nft and every backend take; None where many tries find none."""
         for _ in range(_TRIES):
             try:
-                rule = self._drawn(table, hooks, others)
-                if rule.losses() or (not tracked and _looks_at_connections(rule, self._family, self._language)):
+                rule = self._drawn(seat.table, seat.hooks, seat.others)
+                if rule.losses() or (not seat.tracked and _looks_at_connections(rule, self._family, self._language)):
                     continue
                 render_rule(rule, family=self._family, language=self._language)
                 alone = msgspec.structs.replace(rule, target=None if _leads(rule) else rule.target)
-                if self._accepted(self._alone(alone, table, hooks)):
+                if self._accepted(self._alone(alone, seat.table, seat.hooks)):
                     return rule
             except (MeshfwError, InexpressibleError):
                 continue
@@ -286,16 +308,8 @@ def _leads(rule: Rule) -> bool:
     return isinstance(rule.target, Jump | Goto)
 
 
-_CONNECTIONS: Final = (
-    "conntrack",
-    "state",
-    "connmark",
-    "CONNMARK",
-    "CT",
-    "NOTRACK",
-    "helper",
-    "connbytes",
-    "connlimit",
+_CONNECTIONS: Final = frozenset(
+    ("conntrack", "state", "connmark", "CONNMARK", "CT", "NOTRACK", "helper", "connbytes", "connlimit", "connlabel")
 )
 
 

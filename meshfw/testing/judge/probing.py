@@ -9,19 +9,21 @@ connection is invalid), or of the road's table (untracked).
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from meshfw.extensions.icmp import ICMP, ICMPV6
+from meshfw.extensions.sctp import SCTP
 from meshfw.extensions.tcp import FLAGS, TCP
 from meshfw.extensions.udp import UDP
 from meshfw.model import Elements, Ends, Family, Hook, Packet, Rule
-from meshfw.testing.judge.addresses import OWN, any_address, side, usable
+from meshfw.testing.judge.addresses import MACS, OWN, any_address, side, usable, visible
 from meshfw.testing.judge.edges import Edges, edges
-from meshfw.testing.judge.frames import AH, ERRORS, ICMPS, PORTED, SCTP, UDPLITE, Probe, build
-from meshfw.testing.topology import CLIENT_LINK, MESH, SERVER_LINK, WAN, Topology
+from meshfw.testing.judge.frames import AH, ERRORS, ICMPS, PORTED, UDPLITE, Probe, build
+from meshfw.testing.topology import MESH, WAN
 
 SYN, ACK, RST, FIN, PSH, URG = (FLAGS[name] for name in ("SYN", "ACK", "RST", "FIN", "PSH", "URG"))
 HOPS: Final = 64
@@ -36,18 +38,13 @@ _VALID: Final = {SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK
 _ONGOING: Final = (ACK, ACK | PSH, ACK | URG, FIN | ACK)
 _OPENING: Final = {Family.IPV4: {8, 13, 15, 17}, Family.IPV6: {128, 139}}
 _NEVER_TRACKED: Final = {130, 131, 132, 133, 134, 135, 136, 143}  # nf_conntrack_proto_icmpv6.c, noct_valid_new
-# Neighbour discovery is the link's own business, and an error that tells of a packet too big changes routes.
-_NOT_SENT: Final = {Family.IPV4: {5}, Family.IPV6: {2, 134, 135, 136, 137}}
+_NOT_SENT: Final = {Family.IPV4: {5}, Family.IPV6: {2}}  # what changes routes
 _STATES: Final = ("new",) * 11 + ("established",) * 4 + ("invalid",) * 2 + ("related", "untracked", "untracked")
 _EVEN: Final = ("new", "established", "invalid", "related", "untracked")
-_LINK: Final = {"client": CLIENT_LINK, "server": SERVER_LINK}
 _INWARD: Final = {"client": MESH, "server": WAN, "gateway": ""}
-_MACS: Final = {
-    "client": Topology.mac(CLIENT_LINK).hex(":"),
-    "server": Topology.mac(SERVER_LINK).hex(":"),
-    "gateway": "",
-}
+_MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}\Z")
 _TOLD_APART: Final = {ICMP, ICMPV6, TCP, UDP, UDPLITE, SCTP}
+_ON_THE_WAY: Final = {43, 44, 50, AH, 60, 135}  # RFC 8200, 4.1
 _TRIES: Final = 40
 
 
@@ -59,7 +56,11 @@ class Aim(NamedTuple):
 
 
 class ProbeMaker:
-    """Makes probes of one family at random, none twice, for a list of aims."""
+    """Makes probes of one family at random, none twice, for a list of aims.
+
+    Every other one has to meet the aim's rule, as far as that can be told. Without ``tracked`` the probes may be
+    fragments, without ``routed`` those for prerouting may bear addresses that no router takes.
+    """
 
     def __init__(
         self,
@@ -69,10 +70,13 @@ class ProbeMaker:
         sets: Mapping[str, Elements],
         chance: random.Random,
         tracked: bool = True,
+        routed: bool = True,
     ) -> None:
         self._family = family
         self._chance = chance
+        self._sets = sets
         self._tracked = tracked
+        self._routed = routed
         self._aims = [(aim, edges(aim.rule, family=family, sets=sets)) for aim in aims]
         self._all = Edges()
         for _, found in self._aims:
@@ -88,16 +92,16 @@ class ProbeMaker:
         while len(found) < count and rounds < count:
             rounds += 1
             for aim, near in self._aims or [(Aim(Rule(), Hook.FORWARD), Edges())]:
-                probe = self.one(aim, near)
+                probe = self.one(aim, near, meeting=rounds % 2 > 0)
                 if probe is not None:
                     found.append(probe)
         return found[:count]
 
-    def one(self, aim: Aim, near: Edges) -> Probe | None:
-        """A new probe for an aim; None where a few tries find none."""
-        for _ in range(_TRIES):
+    def one(self, aim: Aim, near: Edges, *, meeting: bool = False) -> Probe | None:
+        """A new probe for an aim, ``meeting`` its rule if it can; None where a few tries find none."""
+        for attempt in range(_TRIES):
             probe = self._draw(aim, near)
-            if probe is None:
+            if probe is None or (meeting and attempt < _TRIES // 2 and not self._may_meet(aim, probe.packet)):
                 continue
             key = (probe.packet, probe.start)
             flow = self._flow(probe.packet)
@@ -107,6 +111,9 @@ class ProbeMaker:
                     self._flows.add(flow)
                 return probe
         return None
+
+    def _may_meet(self, aim: Aim, packet: Packet) -> bool:
+        return aim.rule.meets(packet, self._sets) is not False
 
     def _flow(self, packet: Packet) -> Any:
         """What conntrack would take for the same connection, in either direction; None where that does no harm."""
@@ -157,9 +164,9 @@ class ProbeMaker:
             start = "server" if any(WAN.startswith(name.rstrip("+")) for name in names) else "client"
         source, destination = self._pick("source", near), self._pick("destination", near)
         far = "server" if start == "client" or (outward and chance.random() < 0.6) else "client"
-        if source is None or not usable(source, family):
+        if source is None or not self._bears(aim, source):
             source = any_address(start, family, chance)
-        if destination is None or not usable(destination, family):
+        if destination is None or not self._bears(aim, destination):
             destination = any_address("gateway" if inward else far, family, chance)
         if start == "gateway" and destination in OWN[family]:
             return start, None
@@ -170,11 +177,22 @@ class ProbeMaker:
             source=source,
             destination=destination,
             in_interface=_INWARD[start],
-            mac=_MACS[start],
+            mac=self._mac(start, near),
             ttl=HOPS,
             tos=0,
         )
         return start, packet
+
+    def _mac(self, start: str, near: Edges) -> str:
+        macs = [word for word in near.words if _MAC.match(word)]
+        if macs and start in MACS and self._chance.random() < 0.6:
+            return self._chance.choice(macs)
+        return MACS.get(start, "")
+
+    def _bears(self, aim: Aim, address: int) -> bool:
+        if aim.hook is Hook.PREROUTING and not self._routed:
+            return visible(address, self._family)
+        return usable(address, self._family)
 
     def _transport(self, packet: Packet, near: Edges, rule: Rule) -> Packet:
         chance, family = self._chance, self._family
@@ -204,6 +222,11 @@ class ProbeMaker:
             fields["icmp"] = kind
         return msgspec.structs.replace(packet, **fields)
 
+    def _sendable(self, protocol: int) -> bool:
+        """Whether the protocol's packets are what they say: in IPv6 some numbers are those of headers on the way."""
+        known = (*_CHOICE, AH, ICMPS[self._family]) if self._routed else range(1, 256)
+        return protocol in known and (self._family is Family.IPV4 or protocol not in _ON_THE_WAY)
+
     def _header(self, packet: Packet, near: Edges) -> dict[str, Any]:
         """Mark, type of service and time to live."""
         chance = self._chance
@@ -213,7 +236,7 @@ class ProbeMaker:
             return fields
         roll = chance.random()
         if roll < 0.3:
-            fields["ttl"] = min(max(number, 3), 255)
+            fields["ttl"] = min(max(number, 3), 254)  # with 255 neighbour discovery would be heeded
         elif roll < 0.6:
             fields["tos"] = number & 0xFF
         elif roll < 0.8:

@@ -21,6 +21,7 @@ from meshfw.kernel.command import run
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Ruleset, format_address
 from meshfw.reconcile import apply
+from meshfw.testing.judge.addresses import MACS
 from meshfw.testing.judge.frames import (
     AH,
     DCCP,
@@ -115,7 +116,10 @@ class Road:
         packet = probe.packet
         label = self._labels[packet.mark or 0, packet.state == "UNTRACKED"]
         destination = format_address(packet.destination or 0, packet.family) if probe.start == "gateway" else ""
-        return Frame(probe.start, packet.family, build(probe, number, label=label), destination)
+        mac = packet.mac or ""
+        foreign = probe.start in MACS and mac not in ("", MACS[probe.start])
+        other = bytes.fromhex(mac.replace(":", "")) if foreign else b""
+        return Frame(probe.start, packet.family, build(probe, number, label=label), destination, other)
 
     def _lay(self, probes: Sequence[Probe], tracked: bool, *, mute: bool = False) -> None:
         """The road's own table, for the marks of these probes; ``mute`` where the gateway is to answer nothing."""

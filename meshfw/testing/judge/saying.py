@@ -10,27 +10,31 @@ import msgspec
 from meshfw.model import Family, Fate, Hook, Packet, Ruleset, format_address
 from meshfw.packet import Ending, Journey, Way, journey
 from meshfw.testing.judge.addresses import route, side
-from meshfw.testing.judge.frames import ERRORS, ICMPS, Probe
+from meshfw.testing.judge.frames import DCCP, ERRORS, ICMPS, Probe
 from meshfw.testing.judge.road import Answer, Arrival, Outcome
 
-_ANSWERS: Final[Mapping[str, str]] = {
-    "icmp-net-unreachable": "icmp 3/0",
-    "icmp-host-unreachable": "icmp 3/1",
-    "icmp-proto-unreachable": "icmp 3/2",
-    "icmp-port-unreachable": "icmp 3/3",
-    "icmp-net-prohibited": "icmp 3/9",
-    "icmp-host-prohibited": "icmp 3/10",
-    "icmp-admin-prohibited": "icmp 3/13",
-    "icmp6-no-route": "icmp 1/0",
-    "icmp6-adm-prohibited": "icmp 1/1",
-    "icmp6-addr-unreachable": "icmp 1/3",
-    "icmp6-port-unreachable": "icmp 1/4",
-    "icmp6-policy-fail": "icmp 1/5",
-    "icmp6-reject-route": "icmp 1/6",
-    "tcp-reset": "reset",
+_ANSWERS: Final[Mapping[Family, Mapping[str, str]]] = {
+    Family.IPV4: {
+        "net-unreachable": "icmp 3/0",
+        "host-unreachable": "icmp 3/1",
+        "proto-unreachable": "icmp 3/2",
+        "port-unreachable": "icmp 3/3",
+        "net-prohibited": "icmp 3/9",
+        "host-prohibited": "icmp 3/10",
+        "admin-prohibited": "icmp 3/13",
+        "tcp-reset": "reset",
+    },
+    Family.IPV6: {
+        "no-route": "icmp 1/0",
+        "admin-prohibited": "icmp 1/1",
+        "addr-unreachable": "icmp 1/3",
+        "port-unreachable": "icmp 1/4",
+        "policy-fail": "icmp 1/5",
+        "reject-route": "icmp 1/6",
+        "tcp-reset": "reset",
+    },
 }
 """Each answer of REJECT as it is heard (RFC 792, RFC 1812, RFC 4443)."""
-
 _LOTS: Final = frozenset({1, 6, 17, 58, 132, 136})  # conntrack tells these connections apart by more than addresses
 
 
@@ -73,9 +77,11 @@ class Opinion(msgspec.Struct, frozen=True):
             if not outcome:
                 return not self.answered or _unanswerable(probe.packet, ending.verdict.answer)
             event = outcome[0]
-            return isinstance(event, Answer) and event.kind == _ANSWERS.get(ending.verdict.answer, event.kind)
-        return len(outcome) == 1 and isinstance(outcome[0], Arrival) and _arrived(
-            probe, packet, outcome[0], crowded and bool(ending.translations)
+            return isinstance(event, Answer) and event.kind == _ANSWERS[packet.family][ending.verdict.answer]
+        return (
+            len(outcome) == 1
+            and isinstance(outcome[0], Arrival)
+            and _arrived(probe, packet, outcome[0], crowded and bool(ending.translations))
         )
 
 
@@ -83,6 +89,8 @@ def _unanswerable(packet: Packet, answer: str) -> bool:
     """Whether no kernel answers the packet: no error is sent about an error, no reset for a reset (RFC 1122, 3.2.2)."""
     if answer == "tcp-reset":
         return bool((packet.tcp_flags or 0) & 4)
+    if packet.protocol == DCCP and packet.family is Family.IPV4:
+        return True  # the kernel sums it up without the pseudo-header, and takes it for damaged (nf_ip_checksum)
     kind = packet.icmp[0] if packet.icmp and packet.protocol == ICMPS[packet.family] else None
     return (
         packet.fragment or kind in ERRORS[packet.family] or (kind is not None and _unknown_error(kind, packet.family))

@@ -8,12 +8,14 @@ conditions of each rule that is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.model import ChainKey, Goto, Jump, Policy, Rule, Ruleset
+from meshfw.model import Attachment, Chain, ChainKey, Goto, Jump, Policy, Rule, Ruleset
 
+T = TypeVar("T")
 Shows = Callable[[Ruleset], bool]
 
 
@@ -23,13 +25,13 @@ def shrunk(ruleset: Ruleset, shows: Shows) -> Ruleset:
     while before != ruleset:
         before = ruleset
         ruleset = _fewer_rules(ruleset, shows)
-        for smaller in _smaller:
+        for smaller in _SMALLER:
             ruleset = _stepwise(ruleset, shows, smaller)
     return ruleset
 
 
 def shrunk_away(ruleset: Ruleset, holds: Shows) -> Ruleset:
-    """The ruleset without as few rules as one pass finds, so that ``holds`` holds of it: rules come back while it does."""
+    """The ruleset without so few rules that ``holds`` holds of it: in one pass, rules come back while it does."""
     spots = _spots(ruleset)
     kept: list[tuple[ChainKey, int]] = []
     size = max(len(spots) // 2, 1)
@@ -77,11 +79,11 @@ def _only(ruleset: Ruleset, spots: Sequence[tuple[ChainKey, int]]) -> Ruleset | 
     return _made(ruleset, chains=chains)
 
 
-def _made(ruleset: Ruleset, *, chains: Iterable[object] = (), attachments: Iterable[object] = ()) -> Ruleset | None:
+def _made(ruleset: Ruleset, *, chains: Iterable[Chain] = (), attachments: Iterable[Attachment] = ()) -> Ruleset | None:
     try:
         return Ruleset(
-            chains=tuple(chains or ruleset.chains),  # type: ignore[arg-type]
-            attachments=tuple(attachments or ruleset.attachments),  # type: ignore[arg-type]
+            chains=tuple(chains or ruleset.chains),
+            attachments=tuple(attachments or ruleset.attachments),
             sets=ruleset.sets,
         )
     except ModelError:
@@ -111,6 +113,16 @@ def _attachments(ruleset: Ruleset) -> Iterator[Ruleset | None]:
     for at in range(len(ruleset.attachments)):
         if len(ruleset.attachments) > 1:
             yield _made(ruleset, attachments=ruleset.attachments[:at] + ruleset.attachments[at + 1 :])
+
+
+def _hoisted(ruleset: Ruleset) -> Iterator[Ruleset | None]:
+    """With a chain attached itself in place of one that leads to it."""
+    for at, item in enumerate(ruleset.attachments):
+        held = ruleset.chain(ChainKey(item.family, item.table, item.chain))
+        led = {rule.target.chain for rule in held.rules if isinstance(rule.target, Jump | Goto)} if held else set()
+        for name in sorted(led):
+            changed = msgspec.structs.replace(item, chain=name)
+            yield _made(ruleset, attachments=_put(ruleset.attachments, at, changed))
 
 
 def _chains(ruleset: Ruleset) -> Iterator[Ruleset | None]:
@@ -144,8 +156,8 @@ def _simpler(rule: Rule) -> Iterator[Rule]:
             yield msgspec.structs.replace(rule, **{field: None})
 
 
-def _put(held: tuple[object, ...], at: int, item: object) -> tuple[object, ...]:
+def _put(held: tuple[T, ...], at: int, item: T) -> tuple[T, ...]:
     return (*held[:at], item, *held[at + 1 :])
 
 
-_smaller = (_policies, _attachments, _chains, _conditions)
+_SMALLER: Final = (_policies, _attachments, _hoisted, _chains, _conditions)

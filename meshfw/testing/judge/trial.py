@@ -1,4 +1,4 @@
-"""A trial: every voice says what becomes of each probe under one ruleset, and what they don't agree on is made small."""
+"""A trial: what every voice says of each probe under one ruleset, and where they don't agree, made small."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Bench:
         return found
 
     def _loadable(self, ruleset: Ruleset, family: Family) -> tuple[Ruleset, list[Disagreement]]:
-        """The ruleset without the rules that a kernel refuses, though its backend said it could hold them; and those."""
+        """The ruleset without the rules that a kernel refuses, though its backend would hold them; and those rules."""
         refusals: list[Disagreement] = []
         while refused := {road.name: str(why) for road in self._roads if (why := _refused(road, ruleset))}:
             road = next(road for road in self._roads if road.name in refused)
@@ -167,8 +167,8 @@ def _refused(road: GovernedRoad, ruleset: Ruleset) -> MeshfwError | None:
 def agreed(probe: Probe, outcomes: Sequence[Outcome], opinion: Opinion, *, crowded: bool = False) -> bool:
     """Whether all outcomes are one, and of those that the evaluation takes for possible.
 
-    Where it's ``crowded``, two connections may be translated to the same ends; then the kernel gives one of them another
-    source port by lot, or drops what has no ports.
+    Where it's ``crowded``, two connections may be translated to the same ends; then the kernel gives one of them
+    another source port by lot, or drops what has no ports.
     """
     first = outcomes[0]
     if any(outcome != first for outcome in outcomes[1:]):
