@@ -41,7 +41,9 @@ class To(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         if self.addresses is None and self.ports is None:
             raise ModelError("address translation needs an address or a port")
-        if self.base is not None and (self.ports is None or not 1 <= self.base <= 0xFFFF):
+        if self.base is not None and (
+            self.ports is None or self.ports.low >= self.ports.high or not 1 <= self.base <= 0xFFFF
+        ):
             raise ModelError("a base port is from 1 to 65535 and needs a range of ports")
 
     def __str__(self) -> str:

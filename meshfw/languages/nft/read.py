@@ -9,7 +9,7 @@ from meshfw.errors import MeshfwError, ModelError
 from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
 from meshfw.model import (
     ACCEPT,
     DROP,
@@ -171,6 +171,9 @@ class _RuleReader:
         elif key in ("meta iifname", "meta oifname", "iifname", "oifname"):
             field = "in_interface" if key.endswith("iifname") else "out_interface"
             name = str(match.right)
+            if name == NO_INTERFACE and match.op == "==":
+                self._once(field, Not(Interface("+")))
+                return True
             value = Interface(f"{name[:-1]}+" if name.endswith("*") else name)
         elif key == "meta l4proto" or (key == "ip protocol" and self._family is Family.IPV4):
             field, value = "protocol", _protocol(match.right, self._language)
