@@ -125,7 +125,8 @@ def test_a_disagreement_is_shrunk_to_one_rule_and_one_packet(
     chance = chance_of("deaf")
     probes = ProbeMaker(aims(ruleset), family=Family.IPV4, sets={}, chance=chance).make(600)
     with Deaf("deaf", BACKENDS["nft"], LANGUAGE) as deaf, GovernedRoad("nft", BACKENDS["nft"], LANGUAGE) as whole:
-        found = Bench([whole, deaf], language=LANGUAGE, evaluate=evaluate).judge(ruleset, probes, family=Family.IPV4)
+        pair = Bench([whole, deaf], language=LANGUAGE, evaluate=evaluate, reported=1)
+        found = pair.judge(ruleset, probes, family=Family.IPV4)
     told = found.disagreements[0]
     assert [line for line in told.rules if "-A" in line] == ["filter: -A inner -p udp -m udp --dport 100:200 -j DROP"]
     assert ":200 udp" in told.packet

@@ -100,9 +100,10 @@ class Road:
         self._lay(probes, tracked, mute=steps > 0)
         self._forget_connections()
         for step in range(steps):  # all first packets before any second one: no fence stands inside a burst
-            prior = [probe.prior[step] for probe in probes if len(probe.prior) > step]
+            # With the probe's own number, or TCP's sequence numbers would be out of the window.
+            prior = [(number, probe.prior[step]) for number, probe in enumerate(probes) if len(probe.prior) > step]
             for at in range(0, len(prior), BURST):
-                self._wire.carry(self._frame(probe, 0) for probe in prior[at : at + BURST])
+                self._wire.carry(self._frame(probe, number) for number, probe in prior[at : at + BURST])
         if steps:
             self._lay(probes, tracked)
 
@@ -110,7 +111,7 @@ class Road:
         """Send probes that nobody looks for at the other end."""
         with one_processor():
             for at in range(0, len(probes), BURST):
-                self._wire.carry(self._frame(probe, 0) for probe in probes[at : at + BURST])
+                self._wire.carry(self._frame(probe, at + n) for n, probe in enumerate(probes[at : at + BURST]))
 
     def _frame(self, probe: Probe, number: int) -> Frame:
         packet = probe.packet

@@ -71,10 +71,18 @@ class Judgement(msgspec.Struct, kw_only=True):
 class Bench:
     """The voices: roads, each under one backend, and one that evaluates packets."""
 
-    def __init__(self, roads: Sequence[GovernedRoad], *, language: Language, evaluate: Evaluate | None = None) -> None:
+    def __init__(
+        self,
+        roads: Sequence[GovernedRoad],
+        *,
+        language: Language,
+        evaluate: Evaluate | None = None,
+        reported: int = REPORTED,
+    ) -> None:
         self._roads = tuple(roads)
         self._language = language
         self._evaluate = evaluate
+        self._reported = reported
 
     def accepted(self, ruleset: Ruleset) -> bool:
         """Whether every backend can hold the ruleset."""
@@ -116,7 +124,7 @@ class Bench:
 
     def _confirm(self, ruleset: Ruleset, probe: Probe, found: Judgement, *, family: Family, tracked: bool) -> None:
         """Ask again about one probe alone, and shrink what the voices still don't agree on."""
-        if found.differing >= REPORTED:
+        if found.differing >= self._reported:
             found.differing += 1
             return
         if not self.differ(ruleset, probe, tracked=tracked):
