@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+
 from meshfw.cli.output import warn
 from meshfw.errors import FamilyError, ParseError, TranslationError
 from meshfw.extensions.language import Language
@@ -18,9 +20,11 @@ from meshfw.model import Family
 STDIN: Final = "standard input"
 LIVE: Final = ("live:iptables-legacy", "live:iptables-nft", "live:nft")
 """What stands for the rules of the host, everybody's, as each tool tells them."""
-KINDS: Final = ("rules", "dump", "nft")
+KINDS: Final = ("rules", "script", "dump", "nft")
 
 _NFT: Final = re.compile(r"\s*(?:#![^\n]*nft\b|(?:add|create|flush|delete|define|include|table)\b|\{)")
+_COMMAND: Final = re.compile(r"\s*(?:sudo\s+)?(?:\S*/)?ip6?tables(?:-legacy|-nft)?(?:\s|$)")
+_APPENDED: Final = re.compile(r"\s(?:-[AI]|--append|--insert)\s")
 _COMMENT: Final = re.compile(r"\s*#(?!!)")
 
 
@@ -42,12 +46,14 @@ def _decoded(content: bytes, source: str) -> str:
 
 
 def kind_of(text: str) -> str:
-    """What a text is, of :data:`KINDS`: a dump, an nft ruleset as text or JSON, or else rules."""
+    """What a text is, of :data:`KINDS`: a dump, an nft ruleset as text or JSON, a script of commands, or else rules."""
     lines = text.splitlines()
     if any(line.startswith("*") for line in lines):
         return "dump"
-    told = next((line for line in lines if line.strip() and not _COMMENT.match(line)), "")
-    return "nft" if _NFT.match(told) else "rules"
+    told = [line for line in lines if line.strip() and not _COMMENT.match(line)]
+    if not told or not any(_COMMAND.match(line) for line in told):
+        return "nft" if told and _NFT.match(told[0]) else "rules"
+    return "rules" if len(told) == 1 and _APPENDED.search(told[0]) else "script"
 
 
 def dumps_of(
@@ -71,6 +77,19 @@ def dumps_of(
 
     objects = listed(text) if text.lstrip().startswith("{") else objects_of(text)
     return _read(objects, language, family)
+
+
+def notes_of(dumps: Mapping[Family, Dump]) -> list[str]:
+    """What of dumps was passed over."""
+    return [f"line {note.line}: {note.text}" for dump in dumps.values() for note in dump.notes]
+
+
+def resolving(language: Language) -> Language:
+    """The language in which host names stand for their addresses, looked up where they are met."""
+    from meshfw.sources.hosts import resolve_host
+
+    hosts = msgspec.structs.replace(language.hosts, resolve=resolve_host)
+    return msgspec.structs.replace(language, hosts=hosts)
 
 
 def _family_of(text: str) -> Family | None:
@@ -103,7 +122,7 @@ def ruleset_named(
     text = read_text(source)
     kind = kind_of(text)
     if kind == "rules":
-        raise ParseError("it is no ruleset", source=source, expected="a dump, or a ruleset of nft's as text or JSON")
+        raise ParseError("it is no ruleset", source=source, expected="a dump, a script, or a ruleset of nft's")
     return dumps_of(text, kind=kind, language=language, family=family, source=source)
 
 
