@@ -69,6 +69,10 @@ class FamilyParseError(ParseError):
     """A word of one address family in a rule of the other: a dual-stack source leaves the rule out there."""
 
 
+class FailedCommandError(ParseError):
+    """A command that iptables would fail at where it stands, such as ``-D`` of a rule that isn't there."""
+
+
 class InexpressibleError(MeshfwError):
     """Something that one rule language can't say; ``reason`` names it and, where there is one, the way round."""
 
@@ -135,6 +139,19 @@ class UnsupportedError(MeshfwError):
     def __str__(self) -> str:
         lines = "".join(f"\n  {item}" for item in self.items)
         return f"backend {self.backend} refuses this ruleset:{lines}"
+
+
+class TranslationError(MeshfwError):
+    """What of a whole ruleset a language has no way to say: each place with its rule and the reason."""
+
+    def __init__(self, language: str, items: Sequence[object]) -> None:
+        super().__init__(language, items)
+        self.language = language
+        self.items = tuple(items)
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  {item}" for item in self.items)
+        return f"{self.language} has no way to say this:{lines}"
 
 
 class BackendError(MeshfwError):

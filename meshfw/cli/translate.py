@@ -1,28 +1,26 @@
-"""The verb ``translate``: rules or dumps of iptables in nft's language, or in iptables' own canonical form."""
+"""The verb ``translate``: rules, scripts and whole dumps of iptables or nft, in nft's language or iptables'."""
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from meshfw.cli.arguments import COMMANDS
-from meshfw.cli.listing import as_snapshot, nft_text
-from meshfw.cli.output import for_tools, print_json
-from meshfw.config import OWNER
-from meshfw.errors import FamilyParseError, InexpressibleError, ParseError
+from meshfw.cli.output import for_tools, print_json, warn
+from meshfw.cli.rulesets import STDIN, dumps_of, kind_of, notes_of, read_text, resolving
+from meshfw.errors import FamilyParseError, InexpressibleError, ParseError, TranslationError
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
-from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.languages.dump import Dump, format_dump
+from meshfw.languages.iptables import format_rule, parse_rules
 from meshfw.languages.lexer import Word, split
-from meshfw.languages.nft import FAMILIES, render_rule
+from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule, render_tables
 from meshfw.model import Family, Rule
 from meshfw.workshop import Workshop
 
 _COMMANDS = dict(zip(COMMANDS, Family, strict=True))
-_STDIN = "standard input"
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -35,17 +33,22 @@ class _Line(msgspec.Struct, frozen=True):
     family: Family | None = None
     table: str = ""
     chain: str = ""
+    command: str = "add"
 
 
 def run(arguments: Namespace) -> int:
-    """0 when all of it could be translated."""
+    """0 when all of it could be translated; of a stream, when all of it was answered."""
     language = Workshop(arguments, needed=False, sources=False).language
+    if arguments.resolve:
+        language = resolving(language)
     family = Family(arguments.family) if arguments.family else None
+    if arguments.jsonl:
+        return _stream(arguments, language, family)
     text, source = _input(arguments)
-    if text is not None and any(line.startswith("*") for line in text.splitlines()):
-        printed = _dump(text, family or _family_of(text), arguments.to, source=source, language=language)
-        print_json({"text": printed}) if arguments.json else print(for_tools(printed), end="")
-        return 0
+    kind = arguments.source or ("rules" if text is None else kind_of(text))
+    if text is not None and kind != "rules":
+        dumps = dumps_of(text, kind=kind, language=language, family=family, source=source)
+        return _whole(dumps, arguments, language)
     lines = _lines(text, source) if text is not None else [_line([Word(word) for word in arguments.rule])]
     translated = [_translated(line, family, arguments, language) for line in lines]
     if arguments.json:
@@ -55,37 +58,74 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
+def _stream(arguments: Namespace, language: Language, family: Family | None) -> int:
+    from meshfw.cli import jsonl
+
+    if arguments.rule not in ([], ["-"]):
+        raise ParseError(f"{arguments.rule[0]!r} comes beside --jsonl", expected="-f FILE or standard input")
+    nft = arguments.to == "nft"
+    if not arguments.file:
+        return jsonl.run(sys.stdin.buffer, language=language, nft=nft, family=family)
+    with open(arguments.file, "rb") as file:
+        return jsonl.run(file, language=language, nft=nft, family=family)
+
+
 def _input(arguments: Namespace) -> tuple[str | None, str]:
     """The text to translate and its name; no text where the rule came as separate words."""
     if arguments.file:
         if arguments.rule:
             raise ParseError(f"{arguments.rule[0]!r} comes beside a file", expected="a rule or -f FILE, not both")
-        with open(arguments.file, "rb") as file:
-            return _decoded(file.read(), arguments.file), arguments.file
+        return read_text(arguments.file), arguments.file
     if arguments.rule in ([], ["-"]):
-        return _decoded(sys.stdin.buffer.read(), _STDIN), _STDIN
+        return read_text(STDIN), STDIN
     return (arguments.rule[0].strip(), "") if len(arguments.rule) == 1 else (None, "")
 
 
-def _decoded(content: bytes, source: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        reason = f"byte {content[error.start]:#04x} is not UTF-8"
-        raise ParseError(reason, source=source, line=line, expected="text: rules or a dump") from None
+# --- whole rulesets ----------------------------------------------------------------------------------------
 
 
-def _family_of(text: str) -> Family:
-    """The family of a dump, which its first line tells where a tool wrote it."""
-    return Family.IPV6 if text.lstrip().startswith("# Generated by ip6tables") else Family.IPV4
+def _whole(dumps: Mapping[Family, Dump], arguments: Namespace, language: Language) -> int:
+    """Print dumps in the language asked for; ``TranslationError`` for what it can't say."""
+    warnings: list[str] = []
+    if arguments.to == "iptables":
+        text = "".join(_restorable(dumps, language))
+    else:
+        rendered = [render_tables(dump, language=language) for dump in dumps.values()]
+        untold = [item for tables in rendered for item in tables.untold]
+        if untold:
+            raise TranslationError("nft", untold)
+        text = "".join(tables.text for tables in rendered)
+        warnings = [warning for tables in rendered for warning in tables.warnings]
+    warnings += [*_losses(dumps), *notes_of(dumps)]
+    if arguments.json:
+        print_json({"text": text, "warnings": warnings})
+        return 0
+    warn(warnings)
+    print(for_tools(text), end="")
+    return 0
 
 
-def _dump(text: str, family: Family, language_name: str, *, source: str, language: Language) -> str:
-    dump = parse_dump(text, family=family, language=language, source=source)
-    if language_name == "iptables":
-        return format_dump(dump, language=language)
-    return nft_text(as_snapshot(ruleset_of_dump(dump, source=source)), owner=OWNER, language=language)
+def _restorable(dumps: Mapping[Family, Dump], language: Language) -> Iterator[str]:
+    """The text of each dump, with a comment that names its family where there are two."""
+    for family, dump in dumps.items():
+        if len(dumps) > 1:
+            yield f"# {family}\n"
+        yield format_dump(dump, language=language)
+
+
+def _losses(dumps: Mapping[Family, Dump]) -> list[str]:
+    """What of the dumps iptables itself would store as something else."""
+    return [
+        f"{table.table} {chain.name} rule {number}: {loss.text}"
+        for dump in dumps.values()
+        for table in dump.tables
+        for chain in table.chains
+        for number, entry in enumerate(chain.rules, 1)
+        for loss in entry.rule.losses()
+    ]
+
+
+# --- rules by themselves -----------------------------------------------------------------------------------
 
 
 def _lines(text: str, source: str) -> list[_Line]:
@@ -112,43 +152,51 @@ def _command(text: str, source: str, number: int) -> _Line:
 
 
 def _line(words: Sequence[Word], text: str = "", source: str = "", number: int = 0) -> _Line:
-    family, table, chain = None, "", ""
+    family, table, chain, command = None, "", "", "add"
     while words:
         head = words[0].text
         if head in _COMMANDS:
             family, words = _COMMANDS[head], words[1:]
         elif head in ("-t", "--table") and len(words) > 1:
             table, words = words[1].text, words[2:]
-        elif head in ("-A", "--append") and len(words) > 1:
+        elif head in ("-A", "--append", "-I", "--insert") and len(words) > 1:
             chain, words = words[1].text, words[2:]
+            command = "add" if head in ("-A", "--append") else "insert"
         else:
             break
-    return _Line(words, text, source, number, family, table, chain)
+    return _Line(words, text, source, number, family, table, chain, command)
 
 
 def _translated(line: _Line, family: Family | None, arguments: Namespace, language: Language) -> tuple[Family, str]:
-    """The rule's family and its text."""
-    found, rule = _parsed(line, family or line.family, language)
+    """The rules' family and their text, one on a line for each rule that the line stands for."""
+    found, rules = _parsed(line, family or line.family, language)
+    chain = arguments.chain or line.chain
+    losses = [loss.text for rule in rules for loss in rule.losses()]
     if arguments.to == "iptables":
-        text, chain = format_rule(rule, family=found, language=language), arguments.chain or line.chain
-        return found, f"-A {chain} {text}" if chain else text
+        head = f"-{'A' if line.command == 'add' else 'I'} {chain} " if chain else ""
+        warn(losses)
+        return found, "\n".join(
+            f"{head}{format_rule(rule, family=found, language=language)}".rstrip() for rule in rules
+        )
     try:
-        text = str(render_rule(rule, family=found, language=language))
+        said = [render_rule(rule, family=found, language=language, names=SPOKEN_NAMES) for rule in rules]
     except InexpressibleError as error:
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line
         ) from None
-    chain = arguments.chain or line.chain
+    warn([*losses, *(told for text in said for told in text.warnings)])
     table = arguments.table or line.table or "filter"
-    return found, f"add rule {FAMILIES[found]} {table} {chain} {text}" if chain else text
+    objects = dict.fromkeys(held.command(FAMILIES[found], table) for text in said for held in text.objects)
+    head = f"{line.command} rule {FAMILIES[found]} {table} {SPOKEN_NAMES.chain(chain)} " if chain else ""
+    return found, "\n".join((*objects, *(f"{head}{text}" for text in said)))
 
 
-def _parsed(line: _Line, family: Family | None, language: Language) -> tuple[Family, Rule]:
-    """The rule in the family asked for, or else in the first that it fits."""
+def _parsed(line: _Line, family: Family | None, language: Language) -> tuple[Family, tuple[Rule, ...]]:
+    """The rules in the family asked for, or else in the first that they fit."""
     refusals: list[ParseError] = []
     for candidate in [family] if family else Family:
         try:
-            return candidate, parse_rule(line.words, family=candidate, language=language)
+            return candidate, parse_rules(line.words, family=candidate, language=language)
         except ParseError as error:
             refusals.append(error)
     # A rule of the other family isn't worth a word where the other family refuses it for a reason of its own.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.extension import Codec, NftMatch, ParseContext
-from meshfw.model import Not, SetRef, merge_ranges
+from meshfw.model import Elements, Not, Packet, SetRef, merge_ranges, within
 
 PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {
     "ip": 0,
@@ -117,6 +117,22 @@ def parse_ports(text: str, context: ParseContext) -> Ports | SetRef:
     return Ports(low, high)
 
 
+def header_met(packet: Packet, protocols: Collection[int]) -> bool | None:
+    """Whether the packet shows the header of one of these protocols; a later fragment shows none."""
+    if packet.fragment:
+        return False
+    return None if packet.protocol is None else packet.protocol in protocols
+
+
+def port_met(held: Any, value: int | None, sets: Mapping[str, Elements]) -> bool | None:
+    """Whether a port meets a condition, which may name one of the sets."""
+    if held is None:
+        return True
+    negated, ports = sign(held)
+    elements = sets.get(ports.name) if type(ports) is SetRef else ((ports.low, ports.high),)
+    return None if value is None or elements is None else within(value, elements) is not negated
+
+
 def port_atoms(field: str, negated: bool, ranges: Iterable[Ports]) -> Iterable[tuple[Any, ...]]:
     """The meaning of a port condition, whichever option states it: the ports that meet it, joined; nothing for all."""
     met = join_ranges((item.low, item.high) for item in ranges)
@@ -148,6 +164,13 @@ def join_ranges(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...
     return tuple(joined)
 
 
+def read_port_condition(match: NftMatch) -> Ports | SetRef:
+    """The ports of a condition, whose sign stands beside them; an order is a range from the first port on."""
+    if match.op in ("<=", ">"):
+        return Ports(0, int(match.right))
+    return read_ports(match.right)
+
+
 def read_ports(right: Any) -> Ports | SetRef:
     """One port or range of nft's JSON."""
     if isinstance(right, dict):
@@ -177,7 +200,11 @@ def set_nft(left: str, text: str, negated: bool) -> str:
 
 def ports_nft(left: str, value: Ports | SetRef, negated: bool) -> str:
     """A port condition of nft."""
-    return set_nft(left, str(value) if isinstance(value, SetRef) else value.nft(), negated)
+    if isinstance(value, SetRef):
+        return set_nft(left, str(value), negated)
+    if value.low == 0 < value.high < ALL_PORTS.high:  # as iptables-nft's own rules have it: one comparison
+        return f"{left} {'>' if negated else '<='} {value.high}"
+    return set_nft(left, value.nft(), negated)
 
 
 PORTS: Final = Codec(
@@ -185,7 +212,8 @@ PORTS: Final = Codec(
     format=str,
     expected="a port, FIRST:LAST or a service name",
     nft=ports_nft,
-    read=lambda match: read_ports(match.right),
+    read=read_port_condition,
+    orders=True,
 )
 
 
@@ -201,6 +229,12 @@ class MarkValue(msgspec.Struct, frozen=True, gc=False, order=True):
     def __post_init__(self) -> None:
         if not (0 <= self.value <= 0xFFFFFFFF and 0 <= self.mask <= 0xFFFFFFFF):
             raise ModelError(f"mark {self.value}/{self.mask}: two numbers of 32 bits")
+
+    def met_by(self, mark: int | None) -> bool | None:
+        """Whether a mark has these bits; None where it isn't known and matters."""
+        if self.value & ~self.mask or not self.mask:
+            return self.value == 0
+        return None if mark is None else mark & self.mask == self.value
 
     def __str__(self) -> str:
         return f"{self.value:#x}" if self.mask == 0xFFFFFFFF else f"{self.value:#x}/{self.mask:#x}"

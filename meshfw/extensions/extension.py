@@ -10,6 +10,9 @@ import msgspec
 from meshfw.errors import ModelError
 from meshfw.model import Family, Match, Not, Rule, Target
 
+Resolve = Callable[[str, Family], tuple[int, ...]]
+"""The addresses of a host or network by its name, none where it has none; ``ModelError`` where it can't be asked."""
+
 
 class HostTables(msgspec.Struct, frozen=True):
     """Names that a host gives to numbers (services(5), protocols(5)); passed in, never looked up."""
@@ -22,6 +25,8 @@ class HostTables(msgspec.Struct, frozen=True):
     """User name to number (passwd(5))."""
     groups: Mapping[str, int] = {}
     """Group name to number (group(5))."""
+    resolve: Resolve | None = None
+    """What gives the addresses of host names in rules; None: such names are refused."""
 
 
 class ParseContext(msgspec.Struct, frozen=True):
@@ -72,6 +77,8 @@ class Codec(msgspec.Struct, frozen=True):
     expected: str
     nft: Callable[[str, Any, bool], str] | None = None
     read: Callable[[NftMatch], Any] | None = None
+    orders: bool = False
+    """``read`` takes the comparisons ``<=``, and ``>`` for its negation, as well."""
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -125,12 +132,20 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
 
     printed: tuple[Option, ...] = ()
     """The options that canonical text uses, one for each field; worked out from ``options``."""
+    named: Mapping[str, Option] = {}
+    """The options by every spelling; worked out from ``options``."""
+    required: tuple[Option, ...] = ()
+    """The options whose fields the value can't do without; worked out from ``options``."""
 
     def __post_init__(self) -> None:
         fields: dict[str, Option] = {}
         for option in self.options:
             fields.setdefault(option.field, option)
+        named = {name: option for option in reversed(self.options) for name in option.names}
+        required = tuple(option for option in self.options if _required(self.value, option.field))
         msgspec.structs.force_setattr(self, "printed", tuple(fields.values()))
+        msgspec.structs.force_setattr(self, "named", named)
+        msgspec.structs.force_setattr(self, "required", required)
 
     @property
     def is_target(self) -> bool:
@@ -141,11 +156,9 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
         """The value of the fields; ``ModelError`` where they make none."""
         if self.build is not None:
             return self.build(fields, context)
-        required = [
-            option.name for option in self.options if option.field not in fields and _required(self.value, option.field)
-        ]
-        if required:
-            raise ModelError(f"{self.name} needs {' or '.join(required)}")
+        missing = [option.name for option in self.required if option.field not in fields]
+        if missing:
+            raise ModelError(f"{self.name} needs {' or '.join(missing)}")
         return self.value(**fields)
 
     def words(self, value: Match | Target, family: Family) -> list[str]:
@@ -186,7 +199,7 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
         readers: dict[str, Callable[[Any, Family], Match | Target | None]] = {}
         for option in self.options:
             if option.nft and option.codec is not None and option.codec.read is not None:
-                readers[option.nft] = _OptionReader(self.value, option.field, option.codec.read)
+                readers[option.nft] = _OptionReader(self.value, option.field, option.codec)
         readers.update(self.from_nft)
         return readers
 
@@ -194,16 +207,16 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
 class _OptionReader:
     """A reader that fills one field of a value from one nft condition."""
 
-    def __init__(self, value: type[Match] | type[Target], field: str, read: Callable[[NftMatch], Any]) -> None:
+    def __init__(self, value: type[Match] | type[Target], field: str, codec: Codec) -> None:
         self._value = value
         self._field = field
-        self._read = read
+        self._codec = codec
 
     def __call__(self, match: NftMatch, family: Family) -> Match | Target | None:
-        if match.op not in ("==", "!="):
+        if match.op not in ("==", "!=") and not (self._codec.orders and match.op in ("<=", ">")):
             return None
-        held = self._read(match)
-        return self._value(**{self._field: Not(held) if match.negated else held})
+        held = self._codec.read(match) if self._codec.read is not None else None
+        return self._value(**{self._field: Not(held) if match.negated or match.op == ">" else held})
 
 
 def _required(value: type[msgspec.Struct], field: str) -> bool:

@@ -8,7 +8,15 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, plain_condition
 from meshfw.extensions.extension import Extension, NftMatch, Option
-from meshfw.extensions.spans import Span, drop_full_span, full_span_losses, read_span, span_atoms, span_codec, span_nft
+from meshfw.extensions.header_spans import (
+    Span,
+    drop_full_span,
+    full_span_losses,
+    read_span,
+    span_atoms,
+    span_codec,
+    span_nft,
+)
 from meshfw.model import Family, Loss, Match, Not, Rule
 
 _WORD: Final = 0xFFFFFFFF

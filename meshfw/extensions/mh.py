@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import ModelError
 from meshfw.extensions.codecs import number, plain_condition
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.spans import Span, drop_full_span, full_span_losses, read_span, span_atoms, span_nft
+from meshfw.extensions.header_spans import Span, drop_full_span, full_span_losses, read_span, span_atoms, span_nft
 from meshfw.model import Family, Loss, Match, Not, Rule
 
 MH: Final = 135

@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, number, plain_condition
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.spans import header_length, read_span, span_atoms, span_nft
+from meshfw.extensions.header_spans import header_length, read_span, span_atoms, span_nft
 from meshfw.model import Family, Match, Not, Rule
 
 OPTIONS_MAX: Final = 16

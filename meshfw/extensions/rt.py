@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.spans import (
+from meshfw.extensions.header_spans import (
     Span,
     drop_full_span,
     full_span_losses,

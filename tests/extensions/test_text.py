@@ -229,6 +229,12 @@ OTHER_FAMILY = [
     (Family.IPV4, "-j REJECT --reject-with icmp6-no-route"),
     (Family.IPV6, "-p icmp -m icmp --icmp-type 8"),
     (Family.IPV4, "-p icmpv6 -m icmp6 --icmpv6-type 128"),
+    (Family.IPV4, "-m hl --hl-eq 5"),
+    (Family.IPV6, "-m ttl --ttl-eq 5"),
+    (Family.IPV6, "-m realm --realm 5"),
+    (Family.IPV4, "-j HL --hl-set 5"),
+    (Family.IPV6, "-j TTL --ttl-set 5"),
+    (Family.IPV6, "-j ECN --ecn-ip-ect 1"),
 ]
 
 

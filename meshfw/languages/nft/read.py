@@ -9,7 +9,7 @@ from meshfw.errors import MeshfwError, ModelError
 from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import AH, FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
 from meshfw.model import (
     ACCEPT,
     DROP,
@@ -89,7 +89,7 @@ class _RuleReader:
 
     def statement(self, statement: Mapping[str, Any]) -> None:
         ((name, body),) = statement.items()
-        if self._target is not None and name != "counter":
+        if self._target is not None and (name == "match" or name in _VERDICTS or name in ("jump", "goto")):
             raise UnreadableError(f"{statement} behind the target")
         if name == "counter":
             if not isinstance(body, Mapping) and body is not None:
@@ -113,6 +113,8 @@ class _RuleReader:
         key = f"mangle {_left(body['key'])[0]}" if name == "mangle" else name
         reader = self._language.readers.get(key)
         value = reader(body, self._family) if reader is not None else None
+        if self._target is not None:  # a target may take several statements
+            value = self._target.then(value) if isinstance(value, Target) else None
         if isinstance(value, Match):
             self._matches.append(value)
         elif isinstance(value, Target):
@@ -155,7 +157,7 @@ class _RuleReader:
         if not isinstance(value, Match):
             raise UnreadableError(body)
         for number, keyword in KEYWORDS.items():
-            if key.startswith(keyword):
+            if key.startswith(keyword) and (number != AH or self._family is Family.IPV4):
                 self._implied_protocol(number)
         self._matches.append(value)
 
@@ -175,6 +177,9 @@ class _RuleReader:
         elif key in ("meta iifname", "meta oifname", "iifname", "oifname"):
             field = "in_interface" if key.endswith("iifname") else "out_interface"
             name = str(match.right)
+            if name == NO_INTERFACE and match.op == "==":
+                self._once(field, Not(Interface("+")))
+                return True
             value = Interface(f"{name[:-1]}+" if name.endswith("*") else name)
         elif key == "meta l4proto" or (key == "ip protocol" and self._family is Family.IPV4):
             field, value = "protocol", _protocol(match.right, self._language)
