@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -115,11 +116,11 @@ class Bench:
         refusals: list[Disagreement] = []
         while refused := {road.name: str(why) for road in self._roads if (why := _refused(road, ruleset))}:
             road = next(road for road in self._roads if road.name in refused)
-            least = shrunk(ruleset, lambda smaller, road=road: _refused(road, smaller) is not None)  # type: ignore[misc]
+            least = shrunk(ruleset, partial(_is_refused, road))
             said = {road.name: str(_refused(road, least) or "takes it") for road in self._roads}
             rules = lines(least, family=family, language=self._language)
             refusals.append(Disagreement(family=family, rules=rules, packet="none: it is not loaded", voices=said))
-            ruleset = shrunk_away(ruleset, lambda smaller, road=road: _refused(road, smaller) is None)  # type: ignore[misc]
+            ruleset = shrunk_away(ruleset, partial(_is_taken, road))
         return ruleset, refusals
 
     def _confirm(self, ruleset: Ruleset, probe: Probe, found: Judgement, *, family: Family, tracked: bool) -> None:
@@ -170,6 +171,14 @@ def _refused(road: GovernedRoad, ruleset: Ruleset) -> MeshfwError | None:
     except MeshfwError as error:
         return error
     return None
+
+
+def _is_refused(road: GovernedRoad, ruleset: Ruleset) -> bool:
+    return _refused(road, ruleset) is not None
+
+
+def _is_taken(road: GovernedRoad, ruleset: Ruleset) -> bool:
+    return _refused(road, ruleset) is None
 
 
 def agreed(probe: Probe, outcomes: Sequence[Outcome], opinion: Opinion, *, crowded: bool = False) -> bool:
