@@ -40,7 +40,8 @@ class ParseContext(msgspec.Struct, frozen=True):
 class NftMatch(msgspec.Struct, frozen=True):
     """One ``match`` statement of nft's JSON (libnftables-json(5)), taken apart.
 
-    ``key`` is the left side as nft writes it (``tcp dport``, ``ct state``), ``mask`` what it is and-ed with.
+    ``key`` is the left side as nft writes it (``tcp dport``, ``ct state``, ``@nh,64,32``), ``mask`` what it is and-ed
+    with, and ``bits`` what it is or-ed with then.
     """
 
     key: str
@@ -49,6 +50,7 @@ class NftMatch(msgspec.Struct, frozen=True):
     negated: bool = False
     op: str = "=="
     mask: Any = None
+    bits: int = 0
 
 
 class NftObject(msgspec.Struct, frozen=True, gc=False, order=True):

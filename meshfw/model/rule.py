@@ -118,6 +118,14 @@ class Target(msgspec.Struct, frozen=True, gc=False):
         """Its part of the rule's meaning."""
         return self
 
+    def allowed_hooks(self) -> frozenset[Hook] | None:
+        """The hooks on which a kernel takes it; None for all."""
+        return self.hooks
+
+    def then(self, following: Target) -> Target | None:
+        """One target that does what this does and then what the following does; None where there is none."""
+        return None
+
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Why it can't stand in this rule of this family; None where it can."""
         return None

@@ -186,13 +186,17 @@ def _named_set(text: str, names: Names) -> str:
     return _SET.sub(lambda found: f"@{names.set(found[1])}", text) if "@" in text else text
 
 
+_PRESENCE: Final = re.compile(r"tcp option \S+ (?:exists|missing)\Z")
+"""Whether an option is there: nft answers for packets that aren't TCP as well."""
+
+
 def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
     """Whether nft tests the protocol by itself before anything that remembers: then a listing leaves the test out."""
     keyword = KEYWORDS.get(rule.protocol) if isinstance(rule.protocol, int) else None
     if keyword is None:
         return False
     for match, text in held:
-        if text.startswith(keyword) and not text.startswith("tcp option "):
+        if text.startswith(keyword) and not _PRESENCE.match(text):
             return True
         if match.stateful:
             return False
