@@ -54,6 +54,7 @@ MATCHES_LEFT_OUT: Final[Mapping[str, str]] = {
     "set": "its elements stand outside the ruleset",
     "physdev": "no bridge is on the road",
     "cpu": "it looks at the processor",
+    "ipvs": "it looks at connections of a load balancer",
     "rateest": "it measures",
 }
 """Matches without a state of their own whose answer comes from somewhere else than the packet."""
@@ -127,6 +128,7 @@ _HOOKS: Final = {
     Table.FILTER: ((Hook.INPUT, Hook.FORWARD, Hook.OUTPUT), 9),
 }
 _SHARE: Final = {Table.RAW: 0.6, Table.MANGLE: 0.5, Table.NAT: 0.7, Table.FILTER: 0.9}
+_UNTOLD: Final = 0.1  # with more of these the evaluation has hardly an opinion on any probe
 _TRIES: Final = 60
 
 Accepted = Callable[[Ruleset], bool]
@@ -196,6 +198,8 @@ class RulesetMaker:
         self._language = language
         self._accepted = accepted
         self._chance = chance
+        told = [match for match in pool.matches if _is_told(match)]
+        self._told = told, [match for match in pool.matches if not _is_told(match)]
 
     def make(self, *, tracked: bool = True) -> Ruleset:
         """A ruleset over several tables and hooks; without ``tracked`` one that looks at no connection."""
@@ -260,7 +264,7 @@ class RulesetMaker:
     def _drawn(self, table: Table, hooks: frozenset[Hook], others: Sequence[str]) -> Rule:
         chance = self._chance
         count = chance.choice((0, 1, 1, 1, 1, 2, 2, 3))
-        matches = tuple(chance.choice(self._pool.matches) for _ in range(min(count, len(self._pool.matches))))
+        matches = tuple(self._match() for _ in range(count if self._pool.matches else 0))
         target, protocol = self._target(table, hooks, others)
         for match in matches:
             if match.protocols is not None:
@@ -276,6 +280,13 @@ class RulesetMaker:
         if chance.random() < 0.2 and not hooks & {Hook.INPUT, Hook.PREROUTING}:
             fields["out_interface"] = self._signed(Interface(chance.choice((MESH, WAN, "wg+", "e+"))))
         return Rule(matches=matches, target=target, **fields)
+
+    def _match(self) -> Match:
+        """A match of the pool, mostly one of which the evaluation can tell whether a packet meets it."""
+        told, untold = self._told
+        if not told or (untold and self._chance.random() < _UNTOLD):
+            return self._chance.choice(untold)
+        return self._chance.choice(told)
 
     def _signed(self, value: Any) -> Any:
         return Not(value) if self._chance.random() < 0.25 else value
@@ -302,6 +313,11 @@ class RulesetMaker:
         if table is not Table.FILTER and chance.random() < 0.8:
             return chance.choice((ACCEPT, RETURN, None)), None
         return chance.choice(_VERDICTS), None
+
+
+def _is_told(match: Match) -> bool:
+    kind = type(match)
+    return kind.meets is not Match.meets or kind.meets_among is not Match.meets_among
 
 
 def _leads(rule: Rule) -> bool:

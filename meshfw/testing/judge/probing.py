@@ -176,12 +176,20 @@ class ProbeMaker:
             family=family,
             source=source,
             destination=destination,
+            source_type=self._type(source),
+            destination_type=self._type(destination),
             in_interface=_INWARD[start],
             mac=self._mac(start, near),
             ttl=HOPS,
             tos=0,
         )
         return start, packet
+
+    def _type(self, address: int) -> str | None:
+        """What routing takes an address for (linux/rtnetlink.h, RTN_*)."""
+        if address in OWN[self._family]:
+            return "LOCAL"
+        return "UNICAST" if usable(address, self._family) else None
 
     def _mac(self, start: str, near: Edges) -> str:
         macs = [word for word in near.words if _MAC.match(word)]
@@ -236,7 +244,7 @@ class ProbeMaker:
             return fields
         roll = chance.random()
         if roll < 0.3:
-            fields["ttl"] = min(max(number, 3), 254)  # with 255 neighbour discovery would be heeded
+            fields["ttl"] = min(max(number, 1), 254)  # with 255 neighbour discovery would be heeded
         elif roll < 0.6:
             fields["tos"] = number & 0xFF
         elif roll < 0.8:
