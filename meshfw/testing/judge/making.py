@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -131,6 +132,21 @@ _SHARE: Final = {Table.RAW: 0.6, Table.MANGLE: 0.5, Table.NAT: 0.7, Table.FILTER
 _UNTOLD: Final = 0.1  # with more of these the evaluation has hardly an opinion on any probe
 _TRIES: Final = 60
 
+
+class Kind(StrEnum):
+    """What a random ruleset is about.
+
+    ``fragments`` leaves out conditions on the headers of ports, types and flags, where nf_tables and iptables differ: a
+    second or further fragment of IPv4 has no such header, which makes iptables' matches fail, negated or not; nf_tables
+    reads what stands in its place (nf_tables_core.c, nft_payload_fast_eval), also where iptables-nft wrote the rule.
+    With connection tracking about nobody meets such fragments: it puts packets together first.
+    """
+
+    CONNECTIONS = "connections"
+    STATELESS = "stateless"
+    FRAGMENTS = "fragments"
+
+
 Accepted = Callable[[Ruleset], bool]
 """Whether every backend can hold a ruleset."""
 
@@ -181,7 +197,7 @@ class _Seat(NamedTuple):
     table: Table
     hooks: frozenset[Hook]
     size: int
-    tracked: bool
+    kind: Kind
     others: tuple[str, ...] = ()
 
     def below(self, chains: Iterable[Chain]) -> _Seat:
@@ -201,15 +217,16 @@ class RulesetMaker:
         told = [match for match in pool.matches if _is_told(match)]
         self._told = told, [match for match in pool.matches if not _is_told(match)]
 
-    def make(self, *, tracked: bool = True) -> Ruleset:
-        """A ruleset over several tables and hooks; without ``tracked`` one that looks at no connection."""
+    def make(self, kind: Kind = Kind.CONNECTIONS) -> Ruleset:
+        """A ruleset over several tables and hooks."""
+        tracked = kind is Kind.CONNECTIONS
         chains: list[Chain] = []
         attachments: list[Attachment] = []
         for table, (hooks, size) in _HOOKS.items():
             chosen = [hook for hook in hooks if self._chance.random() < _SHARE[table]]
             if not chosen or (table is Table.NAT and not tracked):
                 continue
-            seat = _Seat(table, frozenset(chosen), size, tracked)
+            seat = _Seat(table, frozenset(chosen), size, kind)
             inner = self._inner(seat)
             chains += inner
             for hook in chosen:
@@ -246,7 +263,9 @@ class RulesetMaker:
         for _ in range(_TRIES):
             try:
                 rule = self._drawn(seat.table, seat.hooks, seat.others)
-                if rule.losses() or (not seat.tracked and _looks_at_connections(rule, self._family, self._language)):
+                if seat.kind is Kind.FRAGMENTS:
+                    rule = msgspec.structs.replace(rule, fragment=self._chance.choice((None, None, True, False)))
+                if rule.losses() or not self._is_of(seat.kind, rule):
                     continue
                 render_rule(rule, family=self._family, language=self._language)
                 alone = msgspec.structs.replace(rule, target=None if _leads(rule) else rule.target)
@@ -255,6 +274,12 @@ class RulesetMaker:
             except (MeshfwError, InexpressibleError):
                 continue
         return None
+
+    def _is_of(self, kind: Kind, rule: Rule) -> bool:
+        """Whether a rule looks at nothing that the kind leaves out."""
+        if kind is Kind.FRAGMENTS and any(match.protocols is not None for match in rule.matches):
+            return False
+        return kind is Kind.CONNECTIONS or not _looks_at_connections(rule, self._family, self._language)
 
     def _alone(self, rule: Rule, table: Table, hooks: Iterable[Hook]) -> Ruleset:
         chain = Chain(family=self._family, table=table, name="alone", rules=(rule,))

@@ -58,8 +58,9 @@ class Aim(NamedTuple):
 class ProbeMaker:
     """Makes probes of one family at random, none twice, for a list of aims.
 
-    Every other one has to meet the aim's rule, as far as that can be told. Without ``tracked`` the probes may be
-    fragments, without ``routed`` those for prerouting may bear addresses that no router takes.
+    Every other one has to meet the aim's rule, as far as that can be told. Without ``tracked`` none has a state,
+    with ``fragments`` many are second or further fragments of IPv4, without ``routed`` those for prerouting may bear
+    addresses that no router takes.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class ProbeMaker:
         sets: Mapping[str, Elements],
         chance: random.Random,
         tracked: bool = True,
+        fragments: bool = False,
         routed: bool = True,
     ) -> None:
         self._family = family
         self._chance = chance
         self._sets = sets
-        self._tracked = tracked
+        self._tracked = tracked and not fragments
+        self._fragments = fragments
         self._routed = routed
         self._aims = [(aim, edges(aim.rule, family=family, sets=sets)) for aim in aims]
         self._all = Edges()
@@ -142,7 +145,7 @@ class ProbeMaker:
     def _cut(self, start: str, packet: Packet) -> bool:
         """Whether the packet is to be a later fragment, as IPv4 routers pass them on; their receiver waits for more."""
         through = start != "gateway" and packet.destination not in OWN[self._family]
-        return through and self._family is Family.IPV4 and self._chance.random() < 0.3
+        return through and self._fragments and self._family is Family.IPV4 and self._chance.random() < 0.4
 
     def _pick(self, field: str, near: Edges) -> Any:
         """A value of the rule's own edges, or now and then of another rule's; None where there is none."""
