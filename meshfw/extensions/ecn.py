@@ -10,8 +10,8 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, sign
 from meshfw.extensions.extension import Extension, Fields, Option, ParseContext
-from meshfw.extensions.tos import ECN_BITS, NFT_ECN, Masked, tos_atoms, tos_changed, tos_meets, tos_nft
-from meshfw.model import Family, Match, Not, Packet, Rule, Table, Target, every
+from meshfw.extensions.tos import ECN_BITS, NFT_ECN, Masked, tos_applied, tos_atoms, tos_meets, tos_nft
+from meshfw.model import Family, Match, Not, Packet, Rule, Table, Target
 
 TCP: Final = 6
 ECE: Final = 0x40
@@ -54,11 +54,11 @@ class Ecn(Match, frozen=True, kw_only=True):
         """Whether the packet has these flags and this codepoint."""
         found: list[bool | None] = []
         for _, bit, negated in self.flags:
-            found.append(None if packet.tcp_flags is None else bool(packet.tcp_flags & bit) is not negated)
+            found.append(None if packet.tcp_flags is None else bool(packet.tcp_flags & bit) != negated)
         if self.ect is not None:
             negated, value = sign(self.ect)
             found.append(tos_meets(negated, Masked(value, ECN_BITS), packet))
-        return every(found)
+        return False if False in found else None if None in found else True
 
 
 class SetEcn(Target, frozen=True, kw_only=True):
@@ -83,20 +83,20 @@ class SetEcn(Target, frozen=True, kw_only=True):
         """The target's own name."""
         return "ECN"
 
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new bits."""
+        flags = packet.tcp_flags
+        for bit, held in ((ECE, self.ece), (CWR, self.cwr)):
+            if held is not None and flags is not None:
+                flags = flags & ~bit | bit * held
+        packet = msgspec.structs.replace(packet, tcp_flags=flags)
+        return packet if self.ect is None else tos_applied(Masked(self.ect, ECN_BITS), packet)
+
     def atom(self, family: Family | None = None) -> Any:
         """What it sets; that of TOS where it sets the codepoint alone."""
         if self.ece is None and self.cwr is None and self.ect is not None:
             return ("TOS", Masked(self.ect, ECN_BITS))
         return self
-
-    def applied(self, packet: Packet) -> Packet:
-        """The packet with these bits set."""
-        flags = packet.tcp_flags
-        if flags is not None:
-            for bit, on in ((ECE, self.ece), (CWR, self.cwr)):
-                flags = flags if on is None else flags & ~bit | bit * on
-        packet = msgspec.structs.replace(packet, tcp_flags=flags)
-        return packet if self.ect is None else tos_changed(Masked(self.ect, ECN_BITS), packet)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Flags in a rule that isn't one of TCP."""

@@ -76,11 +76,13 @@ def tos_meets(negated: bool, held: Masked, packet: Packet) -> bool | None:
     return None if packet.tos is None else (packet.tos & held.mask == held.value) is not negated
 
 
-def tos_changed(change: Masked, packet: Packet) -> Packet:
-    """The packet with the octet changed."""
-    known = 0 if change.mask == OCTET else packet.tos
-    octet = None if known is None else known & ~change.mask & OCTET ^ change.value
-    return msgspec.structs.replace(packet, tos=octet)
+def tos_applied(change: Masked, packet: Packet) -> Packet:
+    """The packet with its octet changed: the bits of the mask cleared, then those of the value turned over."""
+    if change.mask == OCTET:
+        return msgspec.structs.replace(packet, tos=change.value)
+    if packet.tos is None:
+        return packet
+    return msgspec.structs.replace(packet, tos=packet.tos & ~change.mask ^ change.value)
 
 
 class Dscp(Match, frozen=True):
@@ -125,13 +127,13 @@ class SetTos(Target, frozen=True):
         """The target's own name."""
         return "TOS"
 
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new octet."""
+        return tos_applied(self.change, packet)
+
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of DSCP alike; the same as no target where it changes nothing."""
         return None if self.change == Masked(0, 0) else ("TOS", self.change)
-
-    def applied(self, packet: Packet) -> Packet:
-        """The packet with the octet changed."""
-        return tos_changed(self.change, packet)
 
     def then(self, following: Target) -> Target | None:
         """Both changes in one."""
@@ -155,13 +157,13 @@ class SetDscp(Target, frozen=True):
         """The same as a change of the octet."""
         return Masked(self.dscp << 2, DSCP_BITS)
 
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new codepoint."""
+        return tos_applied(self.change, packet)
+
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of TOS alike."""
         return ("TOS", self.change)
-
-    def applied(self, packet: Packet) -> Packet:
-        """The packet with the octet changed."""
-        return tos_changed(self.change, packet)
 
     def then(self, following: Target) -> Target | None:
         """Both changes in one."""

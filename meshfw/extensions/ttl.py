@@ -82,9 +82,8 @@ class SetTtl(Target, frozen=True, kw_only=True):
         return min(LAST, number + self.inc) if self.inc is not None else max(0, number - (self.dec or 0))
 
     def applied(self, packet: Packet) -> Packet:
-        """The packet with the number changed."""
-        ttl = self.set if packet.ttl is None else self.changed(packet.ttl)
-        return msgspec.structs.replace(packet, ttl=ttl)
+        """The packet with its new number."""
+        return packet if packet.ttl is None else msgspec.structs.replace(packet, ttl=self.changed(packet.ttl))
 
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of every number to one and the same whichever words say it."""

@@ -17,10 +17,11 @@ from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule, render_ru
 from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE, Case
-from tests.extensions.cases import CASES, UNSAYABLE
+from tests.extensions.cases import CASES, UNHELD, UNSAYABLE
 from tests.extensions.rules import rules
 
-BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
+WRITTEN = (*CASES, *UNHELD)
+BY_RULE = pytest.mark.parametrize("case", WRITTEN, ids=[f"{case.families}: {case.written}" for case in WRITTEN])
 
 
 def text(rule: Rule, family: Family) -> str:

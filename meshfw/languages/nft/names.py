@@ -30,6 +30,9 @@ KEYWORDS: Final[Mapping[int, str]] = {
 }
 """The header names that make nft test the protocol by itself, and leave that test out of a listing."""
 
+NO_INTERFACE: Final = "INVAL/D"
+"""What stands for no interface at all: a name that none can bear, the one that iptables-nft writes for ``! -i +``."""
+
 
 class Names(msgspec.Struct, frozen=True):
     """How logical names of chains and sets are written in nft, and read back (None: not one of ours)."""
