@@ -17,7 +17,7 @@ class Mac(Match, frozen=True):
 
     def __post_init__(self) -> None:
         value = self.source.value if isinstance(self.source, Not) else self.source
-        if _octets(value) != value:
+        if ether_address(value) != value:
             raise ModelError(f"{value!r} is not six octets in lower-case hex joined by colons")
 
     def allowed_hooks(self) -> frozenset[Hook] | None:
@@ -25,7 +25,8 @@ class Mac(Match, frozen=True):
         return frozenset({Hook.PREROUTING, Hook.INPUT, Hook.FORWARD})
 
 
-def _octets(text: str) -> str:
+def ether_address(text: str) -> str:
+    """The address in lower case with two digits an octet; ``ModelError`` where the text is none."""
     parts = text.lower().split(":")
     if len(parts) != 6 or not all(1 <= len(part) <= 2 and set(part) <= set("0123456789abcdef") for part in parts):
         raise ModelError(f"{text!r} is not an Ethernet address")
@@ -33,11 +34,11 @@ def _octets(text: str) -> str:
 
 
 def _parse(text: str, context: ParseContext) -> str:
-    return _octets(text)
+    return ether_address(text)
 
 
 def _read(match: NftMatch) -> Any:
-    return _octets(str(match.right))
+    return ether_address(str(match.right))
 
 
 _MAC: Final = Codec(parse=_parse, format=str, expected="six octets in hex joined by colons", nft=set_nft, read=_read)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule, render_ru
 from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE, Case
-from tests.extensions.cases import CASES, UNSAYABLE
+from tests.extensions.cases import CASES, ELSEWHERE, UNSAYABLE
 from tests.extensions.rules import rules
 
-BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
+EVERY = (*CASES, *ELSEWHERE)
+BY_RULE = pytest.mark.parametrize("case", EVERY, ids=[f"{case.families}: {case.written}" for case in EVERY])
 
 
 def text(rule: Rule, family: Family) -> str:
@@ -74,9 +76,26 @@ class Nft:
     def __init__(self, room: Netns) -> None:
         self._room = room
 
-    def run(self, *arguments: str, script: str = "") -> str:
+    def _done(self, *arguments: str, script: str = "") -> subprocess.CompletedProcess[str]:
         with self._room.entered():
-            done = subprocess.run(["nft", *arguments], input=script, capture_output=True, text=True, check=False)
+            return subprocess.run(["nft", *arguments], input=script, capture_output=True, text=True, check=False)
+
+    @cached_property
+    def lacks(self) -> tuple[str, ...]:
+        """Statements that this kernel has no module for."""
+        script = "add table ip t\nadd chain ip t c\nadd rule ip t c counter {}\n"
+        return tuple(
+            keyword
+            for keyword, statement in ((" queue ", "queue to 0"),)
+            if self._done("-c", "-f", "-", script=script.format(statement)).returncode
+        )
+
+    def knows(self, text: str) -> bool:
+        """Whether the kernel can hold the rule."""
+        return not any(keyword in text for keyword in self.lacks)
+
+    def run(self, *arguments: str, script: str = "") -> str:
+        done = self._done(*arguments, script=script)
         assert done.returncode == 0, f"{done.stderr}\n{script}"
         return done.stdout
 
@@ -111,13 +130,15 @@ def nft(requires: Callable[..., None]) -> Iterator[Nft]:
 
 def check_round_trip(nft: Nft, held: list[tuple[Family, Rule]], *, same_text: bool = True) -> None:
     """Each rule is listed in the words it was written in, and its JSON reads back as the same rule."""
+    held = [pair for pair in held if nft.knows(text(pair[1], pair[0]))]
     rendered = [(family, text(rule, family)) for family, rule in held]
     listing = nft.listed(rendered)
     if same_text:
         assert [line for line, _, _ in listing] == [line for _, line in rendered]
     for (family, rule), (line, statements, comment) in zip(held, listing, strict=True):
         again = read_rule(statements, family=family, language=LANGUAGE, comment=comment)
-        assert again == rule, line
+        if not any("native" in loss.variants for loss in rule.losses()):
+            assert again == rule, line
 
 
 @pytest.mark.kernel
@@ -211,8 +232,8 @@ FOREIGN = [
     "limit rate over 5/second",
     "limit rate 5/week",
     "limit rate 5 kbytes/second",
-    "log group 5",
-    "log level audit",
+    "dup to ip saddr map { 10.0.0.1 : 10.0.0.2 }",
+    "meta nftrace set 0",
     "meta mark set ct mark | 0x1",
     "meta mark set jhash ip saddr mod 2",
     "meta mark set meta mark << 1",
@@ -272,8 +293,13 @@ def test_other_words_for_the_same_are_read_as_the_same(nft: Nft) -> None:
 STRANGE_JSON = [
     {"reject": {"type": "icmpx", "expr": "port-unreachable"}},
     {"reject": {"type": "icmp", "expr": "frag-needed"}},
-    {"log": {"prefix": "x", "group": 1}},
-    {"log": {"level": "audit"}},
+    {"log": {"prefix": "x", "group": 1, "level": "warn"}},
+    {"log": {"level": "audit", "prefix": "x"}},
+    {"queue": {"num": 1, "flags": ["bypass", "whatever"]}},
+    {"dup": {"addr": {"map": {}}}},
+    {"mangle": {"key": {"meta": {"key": "nftrace"}}, "value": 0}},
+    {"mangle": {"key": {"meta": {"key": "priority"}}, "value": 5}},
+    {"secmark": "theirs"},
     {"log": {"flags": ["skuid", "whatever"]}},
     {"limit": {"rate": 5, "burst": 5, "per": "minute", "inv": True}},
     {"limit": {"rate": 0, "burst": 5, "per": "minute"}},

@@ -31,11 +31,12 @@ from meshfw.model import (
 from meshfw.testing.netns import Netns
 from tests.extensions import cases
 from tests.extensions.case import LANGUAGE, Case
-from tests.extensions.cases import CASES
+from tests.extensions.cases import CASES, ELSEWHERE
 
 TOOLS = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 SERVICE = re.compile(r"--\S*(?:ports?|destination) \S*(?:ssh|domain)")
-BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
+EVERY = (*CASES, *ELSEWHERE)
+BY_RULE = pytest.mark.parametrize("case", EVERY, ids=[f"{case.families}: {case.written}" for case in EVERY])
 
 
 def canonical(text: str, family: Family = Family.IPV4) -> str:
@@ -57,7 +58,7 @@ def test_saved_text_means_what_was_written(case: Case) -> None:
 
 
 def test_every_extension_and_option_has_a_case() -> None:
-    text = " ".join(f"{case.written} {case.canonical}".replace("'", "") for case in CASES)
+    text = " ".join(f"{case.written} {case.canonical}".replace("'", "") for case in EVERY)
     words = set(text.split())
     missing = [
         f"{extension.name} {option.name}"
@@ -259,7 +260,7 @@ def chain_of(case: Case) -> tuple[str, str]:
 def restore_input(chosen: list[Case]) -> str:
     """One restore of all the cases, each table's rules in the order of the cases."""
     lines = []
-    for table in ("raw", "mangle", "nat", "filter"):
+    for table in ("raw", "mangle", "nat", "filter", "security"):
         lines.append(f"*{table}")
         for case in chosen:
             # The cases' service names are those of LANGUAGE, and need not be this host's.
@@ -286,6 +287,32 @@ def meanings(rules: dict[tuple[str, str], list[str]], family: Family) -> dict[tu
     return {key: [parse_rule(text, family=family, language=LANGUAGE) for text in texts] for key, texts in rules.items()}
 
 
+def lost(case: Case, variant: str) -> bool:
+    """Whether the variant stores another rule, as the case's values say themselves."""
+    return any(variant in loss.variants for _, rule in case.rules() for loss in rule.losses())
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_what_a_value_says_is_lost_is_lost(
+    room: Netns, requires: Callable[..., None], tmp_path: Path, family: Family, variant: str
+) -> None:
+    tool = f"{TOOLS[family]}-{variant}"
+    requires(f"{tool}-restore", f"{tool}-save")
+    digit = "4" if family is Family.IPV4 else "6"
+    environment = {**os.environ, "XTABLES_LOCKFILE": str(tmp_path / "lock")}
+    chosen = [case for case in CASES if digit in case.families and lost(case, variant)]
+    with room.entered():
+        subprocess.run([f"{tool}-restore"], input=restore_input(chosen), text=True, env=environment, check=True)
+        saved = subprocess.run([f"{tool}-save"], capture_output=True, text=True, env=environment, check=True).stdout
+        subprocess.run([f"{tool}-restore"], input=restore_input([]), text=True, env=environment, check=True)
+    found = meanings(saved_rules(saved), family)
+    for case in chosen:
+        held = found[chain_of(case)].pop(0)
+        assert held not in [rule for _, rule in case.rules()], f"{variant} keeps {case.written}: then it loses nothing"
+
+
 @pytest.mark.kernel
 @pytest.mark.parametrize("family", Family)
 @pytest.mark.parametrize("variant", ["legacy", "nft"])
@@ -294,7 +321,8 @@ def test_iptables_saves_the_canonical_text(
 ) -> None:
     tool = f"{TOOLS[family]}-{variant}"
     requires(f"{tool}-restore", f"{tool}-save")
-    chosen = [case for case in CASES if ("4" if family is Family.IPV4 else "6") in case.families]
+    digit = "4" if family is Family.IPV4 else "6"
+    chosen = [case for case in CASES if digit in case.families and not lost(case, variant)]
     environment = {**os.environ, "XTABLES_LOCKFILE": str(tmp_path / "lock")}
     with room.entered():
         subprocess.run([f"{tool}-restore"], input=restore_input(chosen), text=True, env=environment, check=True)

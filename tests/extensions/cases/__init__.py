@@ -3,6 +3,7 @@
 A file may hold any of these; the laws beside this package run over all files:
 
 * ``CASES``: rules with their canonical text and their nft text.
+* ``ELSEWHERE``: the same of what a kernel may lack, such as a module or a policy: no kernel is asked to load them.
 * ``REFUSED``: (text, a part of the reason) that no ipv4 rule can hold.
 * ``EQUAL`` and ``DIFFERENT``: pairs of texts that behave the same, and that don't.
 * ``UNSAYABLE``: (text, a pattern of the reason) of ipv4 rules that nft can't express.
@@ -31,6 +32,7 @@ def _gathered(name: str) -> tuple[Any, ...]:
 
 
 CASES: tuple[Case, ...] = _gathered("CASES")
+ELSEWHERE: tuple[Case, ...] = _gathered("ELSEWHERE")
 REFUSED: tuple[tuple[str, str], ...] = _gathered("REFUSED")
 EQUAL: tuple[tuple[str, str], ...] = _gathered("EQUAL")
 DIFFERENT: tuple[tuple[str, str], ...] = _gathered("DIFFERENT")
