@@ -79,7 +79,7 @@ def test_a_counter_goes_on_from_its_numbers() -> None:
     ("rule", "reason"),
     [
         ("-m frob --x -j ACCEPT", "match frob"),
-        ("-j TRACE", "target TRACE"),
+        ("-j ULOG", "target ULOG"),
         ("-m comment --comment a -m comment --comment b -j DROP", "two comments"),
     ],
 )
