@@ -80,7 +80,6 @@ def test_a_counter_goes_on_from_its_numbers() -> None:
     [
         ("-m frob --x -j ACCEPT", "match frob"),
         ("-j ULOG", "target ULOG"),
-        ("-m comment --comment a -m comment --comment b -j DROP", "two comments"),
     ],
 )
 def test_what_nft_cannot_say_is_refused_by_name(rule: str, reason: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import MARK, MarkValue, integer, number, parse_mark, sign
+from meshfw.extensions.codecs import MARK, MarkValue, integer, number, parse_mark, plain_mark
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.model import Family, Match, Not, Rule, Target
 
@@ -16,7 +16,7 @@ FULL: Final = 0xFFFFFFFF
 
 
 def _mark_atoms(field: str, mark: Any, *, always: bool) -> Iterable[Any]:
-    negated, value = sign(mark)
+    negated, value = plain_mark(mark)
     if not (always and not negated and value == MarkValue(0, 0)):
         yield (field, negated, value)
 

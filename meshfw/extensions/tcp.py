@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 import msgspec
 
-from meshfw.errors import InexpressibleError, ModelError
+from meshfw.errors import ModelError
 from meshfw.extensions.codecs import (
+    ALL_PORTS,
+    ASCENDING_PORTS,
     PORTS,
     Ports,
+    conditions_on_ports,
     number,
     plain_condition,
     port_atoms,
-    ports_nft,
     set_nft,
     sign,
-    useful_ports,
 )
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule, SetRef
+from meshfw.model import Family, Loss, Match, Not, Rule, SetRef
 
 TCP: Final = 6
 FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
@@ -78,8 +79,8 @@ def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
 
 def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
     """The condition in the form that nft lists for such a mask and value."""
-    if value.set & ~value.mask or not value.mask:
-        raise InexpressibleError(f"--tcp-flags {value}: the mask is empty, or leaves out a flag that is to be on")
+    if not value.mask:
+        return f"{left} 0x0"  # any of no flags: no segment meets it
     mask = ",".join(name for name, bit in _NFT_FLAGS.items() if value.mask & bit)
     on = ",".join(name for name, bit in _NFT_FLAGS.items() if value.set & bit)
     if not on:
@@ -115,10 +116,7 @@ def _read_any(match: NftMatch, family: Family) -> Tcp | None:
 
 
 def _option_nft(left: str, value: int, negated: bool) -> str:
-    name = _NFT_OPTIONS.get(value)
-    if name is None:
-        raise InexpressibleError(f"--tcp-option {value}: nft has no name for it")
-    return f"{left} {name} {'missing' if negated else 'exists'}"
+    return f"{left} {_NFT_OPTIONS.get(value, value)} {'missing' if negated else 'exists'}"
 
 
 class _OptionReader:
@@ -133,17 +131,31 @@ class _OptionReader:
         return Tcp(option=self._number if match.right != match.negated else Not(self._number))
 
 
-def _flags_atom(negated: bool, flags: TcpFlags) -> tuple[Any, ...]:
+_NO_FLAGS: Final = TcpFlags(0, 0)
+"""What every segment meets."""
+
+
+def _plain_flags(value: Any) -> tuple[bool, TcpFlags]:
+    """A flag condition's sign and flags; a flag outside the mask is never on."""
+    negated, flags = sign(value)
+    return (not negated, _NO_FLAGS) if flags.set & ~flags.mask else (negated, flags)
+
+
+def _flags_atom(value: Any) -> Iterable[tuple[Any, ...]]:
     """The meaning of a flag condition; one flag that is not on is a flag that is off."""
-    if negated and flags.mask.bit_count() == 1 and not flags.set & ~flags.mask:
-        return ("tcp flags", False, TcpFlags(flags.mask, flags.set ^ flags.mask))
-    return ("tcp flags", negated, flags)
+    negated, flags = _plain_flags(value)
+    if flags == _NO_FLAGS and not negated:
+        return
+    if negated and flags.mask.bit_count() == 1:
+        negated, flags = False, TcpFlags(flags.mask, flags.set ^ flags.mask)
+    yield ("tcp flags", negated, flags)
 
 
 class Tcp(Match, frozen=True):
     """Ports, flags and one option of a TCP segment."""
 
     protocols: ClassVar[frozenset[int] | None] = frozenset({TCP})
+    told_once: ClassVar[bool] = True
     sport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
     dport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
     flags: TcpFlags | Not[TcpFlags] | None = None
@@ -151,16 +163,25 @@ class Tcp(Match, frozen=True):
 
     def __post_init__(self) -> None:
         drop_idle_ports(self)
-        if self.flags == TcpFlags(0, 0):
+        if self.flags == _NO_FLAGS:
             msgspec.structs.force_setattr(self, "flags", None)
 
     def atoms(self) -> Iterable[Any]:
         """One part for each field that is set."""
         yield from end_atoms(self.sport, self.dport)
         if self.flags is not None:
-            yield _flags_atom(*sign(self.flags))
+            yield from _flags_atom(self.flags)
         if self.option is not None:
             yield ("tcp option", self.option)
+
+    def losses(self) -> Iterable[Loss]:
+        """Conditions that no segment meets, which iptables stores or prints as none."""
+        yield from ports_lost(self)
+        if self.flags is not None:
+            negated, flags = sign(self.flags)
+            if not flags.mask and bool(flags.set) is not negated:
+                variants = _BOTH if flags.set else frozenset({"nft"})
+                yield Loss(variants, f"--tcp-flags {flags}: no segment meets it, and iptables prints no such condition")
 
 
 def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
@@ -176,19 +197,41 @@ def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
 
 
 def drop_idle_ports(match: Any) -> None:
-    """Sets a port field that every segment meets to None, in the making of a match; refuses its negation."""
+    """Sets a port field that every segment meets to None, in the making of a match."""
     for field in ("sport", "dport"):
-        held = getattr(match, field)
-        if held is not None:
-            msgspec.structs.force_setattr(match, field, useful_ports(held))
+        if getattr(match, field) == ALL_PORTS:
+            msgspec.structs.force_setattr(match, field, None)
 
 
-def port_options(protocol: str) -> tuple[Option, ...]:
+def ports_lost(match: Any) -> Iterable[Loss]:
+    """What iptables stores for ``! 0:65535``, which no packet meets: nothing, which every packet meets."""
+    for field in ("sport", "dport"):
+        if getattr(match, field) == _NO_PORTS:
+            yield Loss(_BOTH, f"! --{field} 0:65535: no packet meets it, and iptables stores it as met by every packet")
+
+
+_BOTH: Final = frozenset({"legacy", "nft"})
+_NO_PORTS: Final = Not(ALL_PORTS)
+
+
+def port_options(protocol: str, codec: Codec = PORTS) -> tuple[Option, ...]:
     """The options --sport and --dport of a protocol's match."""
     return (
-        Option("--sport", "sport", PORTS, aliases=("--source-port",), invertible=True, nft=f"{protocol} sport"),
-        Option("--dport", "dport", PORTS, aliases=("--destination-port",), invertible=True, nft=f"{protocol} dport"),
+        Option("--sport", "sport", codec, aliases=("--source-port",), invertible=True, nft=f"{protocol} sport"),
+        Option("--dport", "dport", codec, aliases=("--destination-port",), invertible=True, nft=f"{protocol} dport"),
     )
+
+
+def ports_to_nft(protocol: str) -> Callable[[Any, Family, Rule], Iterator[str]]:
+    """The rendering of a value with a source and a destination port."""
+
+    def statements(value: Any, family: Family, rule: Rule) -> Iterator[str]:
+        for field in ("sport", "dport"):
+            held = getattr(value, field)
+            if held is not None:
+                yield from conditions_on_ports(f"{protocol} {field}", held)
+
+    return statements
 
 
 _FLAGS: Final = Codec(parse=_parse_flags, format=str, expected="MASK and the flags of it that are on, each FLAG,FLAG")
@@ -199,15 +242,16 @@ _OPTION: Final = Codec(
 )
 
 
+_ports_to_nft: Final = ports_to_nft("tcp")
+
+
 def _to_nft(value: Tcp, family: Family, rule: Rule) -> Iterable[str]:
     """Flags and ports, which make nft test that the packet is TCP; then the option, which does not."""
     if value.flags is not None:
-        negated, held = sign(value.flags)
-        yield _flags_nft("tcp flags", held, negated)
-    for left, ports in (("tcp sport", value.sport), ("tcp dport", value.dport)):
-        if ports is not None:
-            negated, held = sign(ports)
-            yield ports_nft(left, held, negated)
+        negated, held = _plain_flags(value.flags)
+        if negated or held != _NO_FLAGS:
+            yield _flags_nft("tcp flags", held, negated)
+    yield from _ports_to_nft(value, family, rule)
     if value.option is not None:
         negated, held = sign(value.option)
         yield _option_nft("tcp option", held, negated)
@@ -219,7 +263,7 @@ EXTENSIONS: Final = (
         value=Tcp,
         implied_by=TCP,
         options=(
-            *port_options("tcp"),
+            *port_options("tcp", ASCENDING_PORTS),
             Option("--tcp-option", "option", _OPTION, invertible=True),
             Option("--tcp-flags", "flags", _FLAGS, words=2, invertible=True),
             Option("--syn", "flags", words=0, invertible=True, preset=SYN),
@@ -228,7 +272,7 @@ EXTENSIONS: Final = (
         from_nft={
             "tcp flags &": _read_masked,
             "tcp flags": _read_any,
-            **{f"tcp option {name}": _OptionReader(number) for number, name in _NFT_OPTIONS.items()},
+            **{f"tcp option {_NFT_OPTIONS.get(number, number)}": _OptionReader(number) for number in range(1, 256)},
         },
     ),
 )

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Final
 
 from meshfw.extensions.codecs import Ports
 from meshfw.extensions.extension import Extension
-from meshfw.extensions.tcp import drop_idle_ports, end_atoms, port_options
-from meshfw.model import Match, Not, SetRef
+from meshfw.extensions.tcp import drop_idle_ports, end_atoms, port_options, ports_lost, ports_to_nft
+from meshfw.model import Loss, Match, Not, SetRef
 
 UDP: Final = 17
 
@@ -17,6 +17,7 @@ class Udp(Match, frozen=True):
     """Ports of a UDP datagram."""
 
     protocols: ClassVar[frozenset[int] | None] = frozenset({UDP})
+    told_once: ClassVar[bool] = True
     sport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
     dport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
 
@@ -27,5 +28,11 @@ class Udp(Match, frozen=True):
         """One part for each field that is set."""
         return end_atoms(self.sport, self.dport)
 
+    def losses(self) -> Iterable[Loss]:
+        """Conditions that no datagram meets, which iptables stores as none."""
+        return ports_lost(self)
 
-EXTENSIONS: Final = (Extension(name="udp", value=Udp, implied_by=UDP, options=port_options("udp")),)
+
+EXTENSIONS: Final = (
+    Extension(name="udp", value=Udp, implied_by=UDP, options=port_options("udp"), to_nft=ports_to_nft("udp")),
+)

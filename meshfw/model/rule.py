@@ -32,6 +32,8 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     protocols: ClassVar[frozenset[int] | None] = None
     """The IP protocols (RFC 5237 numbers) one of which the rule must state."""
     families: ClassVar[frozenset[Family]] = frozenset(Family)
+    told_once: ClassVar[bool] = False
+    """Of several in one rule that state the same field, iptables-nft tells the last alone."""
 
     def atoms(self) -> Iterable[Any]:
         """Hashable parts of the rule's meaning; none where it adds nothing to the base conditions."""
@@ -231,10 +233,10 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         if self.fragment is not None:
             plain.add(("fragment", self.fragment))
         parts: list[Any] = []
-        comments: set[Any] = set()  # a comment has no place among the matches: nft keeps it beside the rule
+        comments: list[str] = []  # a comment has no place among the matches: nft keeps it, one text, beside the rule
         for match in self.matches:
             if type(match) is Comment:
-                comments.update(match.atoms())
+                comments.append(match.text)
             elif match.stateful:
                 parts.append(frozenset(plain))
                 parts.extend(match.atoms())
@@ -242,7 +244,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
             else:
                 plain.update(match.atoms())
         parts.append(frozenset(plain))
-        parts.append(frozenset(comments))
+        parts.append(stored_comment(" ".join(filter(None, comments))) if comments else "")
         parts.append(None if self.target is None else self.target.atom())
         return tuple(parts)
 
@@ -265,12 +267,15 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
     @property
     def comment(self) -> str:
         """The text of its comment matches, joined by a space; empty without one."""
-        return " ".join(match.text for match in self.matches if isinstance(match, Comment))
+        return " ".join(match.text for match in self.matches if isinstance(match, Comment) and match.text)
 
     def losses(self) -> tuple[Loss, ...]:
         """What of it the kernel's tools would lose."""
-        of_matches = (loss for match in self.matches for loss in match.losses())
-        return (*of_matches, *(() if self.target is None else self.target.losses()))
+        found = [loss for match in self.matches for loss in match.losses()]
+        for place, match in enumerate(self.matches):
+            if match.told_once and any(_same_field(match, other) for other in self.matches[:place]):
+                found.append(_TOLD_ONCE)
+        return (*found, *(() if self.target is None else self.target.losses()))
 
     def other_family(self, family: Family) -> str | None:
         """Which address is of another family than this; None where none is."""
@@ -312,6 +317,18 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
             wanted = " or ".join(str(number) for number in sorted(match.protocols))
             return f"match {name} needs the rule to state its protocol ({wanted})"
         return match.problem(self, family)
+
+
+_TOLD_ONCE: Final = Loss(
+    frozenset({"nft"}), "two matches of one kind state the same option: iptables-nft tells the last of them alone"
+)
+
+
+def _same_field(one: Match, other: Match) -> bool:
+    """Whether both are of one kind and state the same field."""
+    return type(one) is type(other) and any(
+        getattr(one, field) is not None and getattr(other, field) is not None for field in one.__struct_fields__
+    )
 
 
 _stated: Final = attrgetter(*Rule.__struct_fields__)

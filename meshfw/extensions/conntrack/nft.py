@@ -8,6 +8,7 @@ from typing import Any, Final
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.codecs import listed, plain_condition, protocol_number, read_ports, set_nft, sign
 from meshfw.extensions.conntrack.value import (
+    CONNECTION,
     REAL,
     SECONDS_MAX,
     TRANSLATED,
@@ -17,6 +18,7 @@ from meshfw.extensions.conntrack.value import (
     Seconds,
     bounds,
     format_network,
+    meets_connection,
     meets_no_connection,
 )
 from meshfw.extensions.extension import NftMatch, ParseContext
@@ -58,16 +60,14 @@ def states_nft(states: Any) -> Iterable[str]:
         yield f"ct status {_names(_NFT_TRANSLATED, mask)}"
         return
     matching = mask ^ REAL if negated else mask
-    if not matching:
-        raise InexpressibleError("! --ctstate with all states: no packet meets it")
-    if matching != REAL:
+    if not matching:  # no packet meets it
+        yield f"ct state ! {_names(_NFT_STATES, REAL)}"
+    elif matching != REAL:
         yield f"ct state {_names(_NFT_STATES, matching)}"
 
 
 def _status_nft(status: Any) -> Iterable[str]:
     negated, mask = sign(status)
-    if not mask:
-        raise InexpressibleError("--ctstatus NONE: no connection meets it, or every one")
     yield f"ct status {'! ' if negated else ''}{_names(_NFT_STATUS, mask)}"
 
 
@@ -85,8 +85,8 @@ def _duration(seconds: int) -> str:
 def _expire_nft(expire: Any) -> Iterable[str]:
     """The range as two bounds: nft compares milliseconds but lists whole seconds, so a range would lose its end."""
     held = bounds(*sign(expire))
-    if held is None or held == (0, SECONDS_MAX):
-        raise InexpressibleError("--ctexpire of two ranges, of all or of nothing")
+    if held is None:
+        raise InexpressibleError("! --ctexpire of a range inside: nft needs a rule for what is below and what is above")
     if held[0]:
         yield f"ct expiration >= {_duration(held[0])}"
     if held[1] < SECONDS_MAX:
@@ -123,7 +123,7 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
             yield set_nft(f"ct {direction} {header} {address}", format_network(network), negated)
     for field, left in _NFT_PORTS.items():
         held = getattr(value, field)
-        if held is None:
+        if held is None or meets_connection(held) is not None:
             continue
         if not isinstance(rule.protocol, int) and value.protocol not in _PORT_PROTOCOLS:
             raise InexpressibleError("conntrack with ports: nft needs -p, or --ctproto with a protocol that has ports")
@@ -153,10 +153,12 @@ def to_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
             "conntrack with --ctproto or ports in front of a match on the protocol's header: put it behind that match"
         )
     yield from _tuple_nft(value, family, rule)
-    if value.status is not None:
+    if value.status is not None and meets_connection(value.status) is None:
         yield from _status_nft(value.status)
-    if value.expire is not None:
+    if value.expire is not None and meets_connection(value.expire) is None:
         yield from _expire_nft(value.expire)
+    for met in sorted({atom[1] for atom in value.connection_atoms() if atom[0] == CONNECTION}):
+        yield "ct status ! 0x0" if met else "ct status 0x0"
     if value.direction is not None:
         yield f"ct direction {value.direction.lower()}"
 
@@ -179,6 +181,8 @@ def _read_state(match: NftMatch, family: Family) -> Conntrack | None:
 def _read_status(match: NftMatch, family: Family) -> Conntrack | None:
     if match.op != "in":
         return None
+    if match.right == 0:
+        return Conntrack(status=0)
     status = _read_bits(_NFT_STATUS, match.right)
     if status:
         return Conntrack(status=status)
@@ -192,6 +196,8 @@ def _read_no_state(match: NftMatch, family: Family) -> Conntrack | None:
 
 
 def _read_no_status(match: NftMatch, family: Family) -> Conntrack | None:
+    if match.mask == 0 and match.op == "==" and match.right == 0:
+        return Conntrack(status=Not(0))
     status = _read_bits(_NFT_STATUS, match.mask) if match.op == "==" and match.right == 0 else None
     return Conntrack(status=Not(status)) if status else None
 

@@ -246,6 +246,10 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         flags = body["flags"]
         joined = " . ".join([flags] if isinstance(flags, str) else flags)
         return f"fib {joined} {body['result']}"
+    if kind == "tcp option" and body.get("offset", 0) == 0 and body.get("len", 8) == 8 and "base" in body:
+        return f"tcp option {body['base']}"  # one that nft has no name for
+    if kind == "sctp chunk":
+        return f"sctp chunk {body['name']} {body.get('field', '')}".strip()
     if kind == "tcp option":
         return f"tcp option {body.get('name', '')} {body.get('field', '')}".strip()
     raise UnreadableError({kind: body})

@@ -100,7 +100,18 @@ CASES = (
         "-m conntrack ! --ctstatus SEEN_REPLY,ASSURED,CONFIRMED",
         "ct status ! seen-reply,assured,confirmed counter",
     ),
-    Case("46", "filter", "-m conntrack --ctstatus NONE", "", None),
+    Case("46", "filter", "-m conntrack --ctstatus NONE", "", "ct status 0x0 counter"),
+    Case("46", "filter", "-m conntrack ! --ctstatus NONE", "", "ct status ! 0x0 counter"),
+    Case("46", "filter", "-p tcp -m conntrack --ctorigdstport 4:3", "", "meta l4proto 6 ct status 0x0 counter"),
+    Case("46", "filter", "-m conntrack ! --ctreplsrcport 4:3", "", "ct status ! 0x0 counter"),
+    Case("46", "filter", "-m conntrack --ctexpire 9:8", "", "ct status 0x0 counter"),
+    Case(
+        "46",
+        "filter",
+        "-m conntrack ! --ctstate INVALID,NEW,RELATED,ESTABLISHED,UNTRACKED",
+        "",
+        "ct state ! invalid,established,related,new,untracked counter",
+    ),
     Case("46", "filter", "-m conntrack --ctexpire 10:20", "", "ct expiration >= 10s ct expiration < 21s counter"),
     Case(
         "46",
@@ -140,4 +151,25 @@ CASES = (
     ),
     Case("46", "filter", "-m state ! --state INVALID", "", "ct state established,related,new,untracked counter"),
     Case("46", "filter", "-m state --state n", "-m state --state NEW", "ct state new counter"),
+)
+
+EQUAL = (
+    ("-m conntrack --ctexpire 0:", "-m conntrack ! --ctexpire 9:8"),
+    ("-m conntrack --ctorigdstport 4:3", "-m conntrack --ctexpire 9:8"),
+    ("-m conntrack --ctorigdstport 4:3", "-m conntrack ! --ctorigdstport 0:65535"),
+    ("-m conntrack ! --ctstatus NONE", "-m conntrack --ctreplsrcport :"),
+)
+DIFFERENT = (
+    ("-m conntrack --ctorigdstport 4:3", "-m conntrack ! --ctorigdstport 4:3"),
+    ("-m conntrack --ctstatus NONE", "-m conntrack ! --ctstatus NONE"),
+)
+UNSAYABLE = (("-m conntrack ! --ctexpire 5:6", "below"),)
+PACKETS = (
+    "-m conntrack --ctstatus NONE",
+    "-m conntrack ! --ctstatus NONE",
+    "-p udp -m conntrack --ctorigdstport 4:3",
+    "-m conntrack ! --ctreplsrcport 4:3",
+    "-m conntrack --ctexpire 9:8",
+    "-m conntrack ! --ctexpire 9:8",
+    "-m conntrack ! --ctstate INVALID,NEW,RELATED,ESTABLISHED,UNTRACKED",
 )

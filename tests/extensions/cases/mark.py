@@ -9,8 +9,9 @@ CASES = (
     Case("46", "filter", "-m mark ! --mark 0x10/0xff", "", "meta mark & 0x000000ff != 0x00000010 counter"),
     Case("46", "filter", "-m mark --mark 0x100/0xffffff00", "", "meta mark 0x00000100/24 counter"),
     Case("46", "filter", "-m mark --mark 0/0", "-m mark --mark 0x0/0x0", "meta mark 0x00000000/0 counter"),
-    Case("46", "filter", "-m mark ! --mark 0/0", "-m mark ! --mark 0x0/0x0", None),
-    Case("46", "filter", "-m mark --mark 0x11/0x1", "", None),
+    Case("46", "filter", "-m mark ! --mark 0/0", "-m mark ! --mark 0x0/0x0", "meta mark != 0x00000000/0 counter"),
+    Case("46", "filter", "-m mark --mark 0x11/0x1", "", "meta mark != 0x00000000/0 counter"),
+    Case("46", "filter", "-m connmark ! --mark 0x1/0xff000000", "", "ct mark 0x00000000/0 counter"),
     Case("46", "filter", "-m connmark --mark 010", "-m connmark --mark 0x8", "ct mark 0x00000008 counter"),
     Case("46", "filter", "-m connmark ! --mark 0x4000/0x4000", "", "ct mark & 0x00004000 != 0x00004000 counter"),
     Case("46", "filter", "-m connmark --mark 0/0", "-m connmark --mark 0x0/0x0", "ct mark 0x00000000/0 counter"),
@@ -135,4 +136,18 @@ CASES = (
         None,
     ),
     Case("46", "mangle", "-j CONNMARK --set-xmark 0x5/0x7 --right-shift-mark 3", "", None),
+)
+
+EQUAL = (
+    ("-m mark --mark 2/1", "-m mark ! --mark 0/0"),
+    ("-m mark ! --mark 2/1", ""),
+    ("-m connmark ! --mark 2/1", "-m connmark --mark 0/0"),
+)
+DIFFERENT = (("-m mark --mark 2/1", "-m mark --mark 1/1"),)
+PACKETS = (
+    "-m mark --mark 2/1",
+    "-m mark ! --mark 0x1/0xff000000",
+    "-m mark ! --mark 0/0",
+    "-m connmark --mark 2/1",
+    "-m connmark ! --mark 0x1/0xff000000",
 )
