@@ -141,14 +141,11 @@ def _plain_flags(value: Any) -> tuple[bool, TcpFlags]:
     return (not negated, _NO_FLAGS) if flags.set & ~flags.mask else (negated, flags)
 
 
-def _flags_atom(value: Any) -> Iterable[tuple[Any, ...]]:
+def _flags_atom(negated: bool, flags: TcpFlags) -> tuple[Any, ...]:
     """The meaning of a flag condition; one flag that is not on is a flag that is off."""
-    negated, flags = _plain_flags(value)
-    if flags == _NO_FLAGS and not negated:
-        return
-    if negated and flags.mask.bit_count() == 1:
-        negated, flags = False, TcpFlags(flags.mask, flags.set ^ flags.mask)
-    yield ("tcp flags", negated, flags)
+    if negated and flags.mask.bit_count() == 1 and not flags.set & ~flags.mask:
+        return ("tcp flags", False, TcpFlags(flags.mask, flags.set ^ flags.mask))
+    return ("tcp flags", negated, flags)
 
 
 class Tcp(Match, frozen=True):
@@ -170,7 +167,7 @@ class Tcp(Match, frozen=True):
         """One part for each field that is set."""
         yield from end_atoms(self.sport, self.dport)
         if self.flags is not None:
-            yield from _flags_atom(self.flags)
+            yield _flags_atom(*sign(self.flags))
         if self.option is not None:
             yield ("tcp option", self.option)
 
@@ -182,6 +179,8 @@ class Tcp(Match, frozen=True):
             if not flags.mask and bool(flags.set) is not negated:
                 variants = _BOTH if flags.set else frozenset({"nft"})
                 yield Loss(variants, f"--tcp-flags {flags}: no segment meets it, and iptables prints no such condition")
+            if flags.set & ~flags.mask:
+                yield Loss(_NATIVE, f"--tcp-flags {flags}: a flag outside the mask is never on, and nft keeps but that")
 
 
 def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
@@ -211,6 +210,7 @@ def ports_lost(match: Any) -> Iterable[Loss]:
 
 
 _BOTH: Final = frozenset({"legacy", "nft"})
+_NATIVE: Final = frozenset({"native"})
 _NO_PORTS: Final = Not(ALL_PORTS)
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from meshfw.errors import InexpressibleError
-from meshfw.extensions.codecs import listed, plain_condition, protocol_number, read_ports, set_nft, sign
+from meshfw.extensions.codecs import listed, plain_condition, plain_ports, protocol_number, read_ports, set_nft, sign
 from meshfw.extensions.conntrack.value import (
-    CONNECTION,
     REAL,
     SECONDS_MAX,
     TRANSLATED,
@@ -68,6 +67,9 @@ def states_nft(states: Any) -> Iterable[str]:
 
 def _status_nft(status: Any) -> Iterable[str]:
     negated, mask = sign(status)
+    if not mask:  # no connection meets it, or every one
+        yield "ct status ! 0x0" if negated else "ct status 0x0"
+        return
     yield f"ct status {'! ' if negated else ''}{_names(_NFT_STATUS, mask)}"
 
 
@@ -84,6 +86,8 @@ def _duration(seconds: int) -> str:
 
 def _expire_nft(expire: Any) -> Iterable[str]:
     """The range as two bounds: nft compares milliseconds but lists whole seconds, so a range would lose its end."""
+    if meets_connection(expire) is not None:
+        raise InexpressibleError(f"--ctexpire {sign(expire)[1]}: nft lists 0 s as nothing, so it can't ask for any")
     held = bounds(*sign(expire))
     if held is None:
         raise InexpressibleError("! --ctexpire of a range inside: nft needs a rule for what is below and what is above")
@@ -123,12 +127,12 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
             yield set_nft(f"ct {direction} {header} {address}", format_network(network), negated)
     for field, left in _NFT_PORTS.items():
         held = getattr(value, field)
-        if held is None or meets_connection(held) is not None:
+        if held is None:
             continue
         if not isinstance(rule.protocol, int) and value.protocol not in _PORT_PROTOCOLS:
             raise InexpressibleError("conntrack with ports: nft needs -p, or --ctproto with a protocol that has ports")
-        negated, ports = sign(held)
-        yield set_nft(left, ports.nft(), negated)
+        negated, ports = plain_ports(held)
+        yield set_nft(left, ports.nft(), negated)  # of all ports as well: it still asks for a connection
 
 
 def _header_follows(value: Conntrack, rule: Rule) -> bool:
@@ -153,12 +157,10 @@ def to_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
             "conntrack with --ctproto or ports in front of a match on the protocol's header: put it behind that match"
         )
     yield from _tuple_nft(value, family, rule)
-    if value.status is not None and meets_connection(value.status) is None:
+    if value.status is not None:
         yield from _status_nft(value.status)
-    if value.expire is not None and meets_connection(value.expire) is None:
+    if value.expire is not None:
         yield from _expire_nft(value.expire)
-    for met in sorted({atom[1] for atom in value.connection_atoms() if atom[0] == CONNECTION}):
-        yield "ct status ! 0x0" if met else "ct status 0x0"
     if value.direction is not None:
         yield f"ct direction {value.direction.lower()}"
 

@@ -78,10 +78,6 @@ def meets_no_connection(states: Any) -> bool:
     return bool((~mask if negated else mask) & _NO_CONNECTION)
 
 
-CONNECTION: Final = "ct connection"
-"""What an atom begins with that asks for a connection and no more, or for one that can't be."""
-
-
 def _met(held: Any) -> bool | None:
     """Whether every connection meets a range of ports or seconds, or none does; None where it depends."""
     negated, value = sign(held)
@@ -185,7 +181,7 @@ class Conntrack(Match, frozen=True, kw_only=True):
             negated, value = sign(held)
             met = None if field == "protocol" else meets_connection(held)
             if met is not None:
-                yield (CONNECTION, met)
+                yield (f"ct {field}", met)
             elif field == "status" and negated:
                 yield from (("ct status", True, int(bit)) for bit in CtStatus if value & bit)
             elif field == "expire":

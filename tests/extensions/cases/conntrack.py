@@ -102,9 +102,21 @@ CASES = (
     ),
     Case("46", "filter", "-m conntrack --ctstatus NONE", "", "ct status 0x0 counter"),
     Case("46", "filter", "-m conntrack ! --ctstatus NONE", "", "ct status ! 0x0 counter"),
-    Case("46", "filter", "-p tcp -m conntrack --ctorigdstport 4:3", "", "meta l4proto 6 ct status 0x0 counter"),
-    Case("46", "filter", "-m conntrack ! --ctreplsrcport 4:3", "", "ct status ! 0x0 counter"),
-    Case("46", "filter", "-m conntrack --ctexpire 9:8", "", "ct status 0x0 counter"),
+    Case(
+        "46",
+        "filter",
+        "-p tcp -m conntrack --ctorigdstport 4:3",
+        "",
+        "meta l4proto 6 ct original proto-dst != 0-65535 counter",
+    ),
+    Case(
+        "46",
+        "filter",
+        "-p udp -m conntrack ! --ctreplsrcport 4:3",
+        "",
+        "meta l4proto 17 ct reply proto-src 0-65535 counter",
+    ),
+    Case("46", "filter", "-m conntrack --ctexpire 9:8", "", None),
     Case(
         "46",
         "filter",
@@ -155,21 +167,23 @@ CASES = (
 
 EQUAL = (
     ("-m conntrack --ctexpire 0:", "-m conntrack ! --ctexpire 9:8"),
-    ("-m conntrack --ctorigdstport 4:3", "-m conntrack --ctexpire 9:8"),
     ("-m conntrack --ctorigdstport 4:3", "-m conntrack ! --ctorigdstport 0:65535"),
-    ("-m conntrack ! --ctstatus NONE", "-m conntrack --ctreplsrcport :"),
 )
 DIFFERENT = (
     ("-m conntrack --ctorigdstport 4:3", "-m conntrack ! --ctorigdstport 4:3"),
+    ("-m conntrack --ctorigdstport 4:3", "-m conntrack --ctorigsrcport 4:3"),
     ("-m conntrack --ctstatus NONE", "-m conntrack ! --ctstatus NONE"),
 )
-UNSAYABLE = (("-m conntrack ! --ctexpire 5:6", "below"),)
+UNSAYABLE = (
+    ("-m conntrack ! --ctexpire 5:6", "below"),
+    ("-m conntrack --ctexpire 0:", "0 s as nothing"),
+    ("-m conntrack --ctexpire 9:8", "0 s as nothing"),
+)
 PACKETS = (
     "-m conntrack --ctstatus NONE",
     "-m conntrack ! --ctstatus NONE",
     "-p udp -m conntrack --ctorigdstport 4:3",
-    "-m conntrack ! --ctreplsrcport 4:3",
-    "-m conntrack --ctexpire 9:8",
-    "-m conntrack ! --ctexpire 9:8",
+    "-p udp -m conntrack ! --ctreplsrcport 4:3",
+    "-p udp -m conntrack --ctreplsrcport :",
     "-m conntrack ! --ctstate INVALID,NEW,RELATED,ESTABLISHED,UNTRACKED",
 )

@@ -27,4 +27,4 @@ DIFFERENT = (
     ("-p udp --sport 4:3", "-p udp --dport 4:3"),
     ("-p udp --sport 4:3", "-p udp --sport 3:4"),
 )
-PACKETS = ("-p udp --sport 204:203", "-p udp ! --sport 204:203")
+PACKETS = ("-p udp --sport 204:203", "-p udp ! --sport 204:203", "-p udp ! --sport :")
