@@ -49,7 +49,6 @@ REASONS = [
     ("-m conntrack --ctexpire 4294968:", "4294967 s"),
     ("-p tcp -j DNAT --to-destination :80-90/1", "shift"),
     ("-j CONNMARK --save-mark --mask 1", "overwrites"),
-    ("-j CONNMARK --set-mark 1 --left-shift-mark 1", "shift"),
     ('-j LOG --log-prefix "$"', "dollar"),
 ]
 
