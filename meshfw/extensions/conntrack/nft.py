@@ -86,8 +86,10 @@ def _duration(seconds: int) -> str:
 
 def _expire_nft(expire: Any) -> Iterable[str]:
     """The range as two bounds: nft compares milliseconds but lists whole seconds, so a range would lose its end."""
-    if meets_connection(expire) is not None:
-        raise InexpressibleError(f"--ctexpire {sign(expire)[1]}: nft lists 0 s as nothing, so it can't ask for any")
+    met = meets_connection(expire)
+    if met is not None:  # nft lists 0 s as nothing at all, so any time and none are said by the status
+        yield "ct status ! 0x0" if met else "ct status 0x0"
+        return
     held = bounds(*sign(expire))
     if held is None:
         raise InexpressibleError("! --ctexpire of a range inside: nft needs a rule for what is below and what is above")

@@ -10,7 +10,7 @@ import msgspec
 
 from meshfw.errors import ModelError
 from meshfw.extensions.codecs import ALL_PORTS, Ports, sign
-from meshfw.model import Family, Match, Network, Not, Rule, format_address
+from meshfw.model import Family, Loss, Match, Network, Not, Rule, format_address
 
 
 class CtState(IntFlag):
@@ -99,6 +99,12 @@ def meets_connection(held: Any) -> bool | None:
     if type(value) is int and not value:  # --ctstatus NONE
         return type(held) is Not
     return None
+
+
+_ANY_TIME: Final = Loss(
+    frozenset({"native"}),
+    "--ctexpire of any time or of none: nft can't list 0 s, and keeps whether there is a connection",
+)
 
 
 def bounds(negated: bool, seconds: Seconds) -> tuple[int, int] | None:
@@ -198,6 +204,11 @@ class Conntrack(Match, frozen=True, kw_only=True):
         if parts and meets_no_connection(self.states):
             return [("ct state or", state, frozenset(parts))]
         return parts if state is None else [state, *parts]
+
+    def losses(self) -> Iterable[Loss]:
+        """An expiry that every connection has, or none."""
+        if self.expire is not None and meets_connection(self.expire) is not None:
+            yield _ANY_TIME
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """An address of the other family."""
