@@ -85,8 +85,8 @@ def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
     on = ",".join(name for name, bit in _NFT_FLAGS.items() if value.set & bit)
     if not on:
         return f"{left} {mask}" if negated else f"{left} ! {mask}"
-    if mask == on and "," not in mask:
-        return f"{left} & {mask} {'!=' if negated else '=='} {on}"
+    if "," not in mask:  # nft's parser wants a list behind the stroke
+        return f"{left} & {mask} {'!=' if negated else '=='} {on.replace(',', ' | ')}"
     return set_nft(left, f"{on} / {mask}", negated)
 
 
@@ -136,9 +136,9 @@ _NO_FLAGS: Final = TcpFlags(0, 0)
 
 
 def _plain_flags(value: Any) -> tuple[bool, TcpFlags]:
-    """A flag condition's sign and flags; a flag outside the mask is never on."""
+    """A flag condition's sign and flags; of a mask of no flags none is on."""
     negated, flags = sign(value)
-    return (not negated, _NO_FLAGS) if flags.set & ~flags.mask else (negated, flags)
+    return (not negated, _NO_FLAGS) if flags.set and not flags.mask else (negated, flags)
 
 
 def _flags_atom(negated: bool, flags: TcpFlags) -> tuple[Any, ...]:
@@ -179,8 +179,8 @@ class Tcp(Match, frozen=True):
             if not flags.mask and bool(flags.set) is not negated:
                 variants = _BOTH if flags.set else frozenset({"nft"})
                 yield Loss(variants, f"--tcp-flags {flags}: no segment meets it, and iptables prints no such condition")
-            if flags.set & ~flags.mask:
-                yield Loss(_NATIVE, f"--tcp-flags {flags}: a flag outside the mask is never on, and nft keeps but that")
+            if flags.set and not flags.mask:
+                yield Loss(_NATIVE, f"--tcp-flags {flags}: of no flags none is on, and nft keeps no more than that")
 
 
 def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:

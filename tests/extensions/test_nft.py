@@ -168,6 +168,8 @@ def test_the_kernel_keeps_any_rule_as_it_was_written(nft: Nft, held: list[tuple[
         "-p udp -m multiport --dports 80 -m multiport --sports 5",
         "-p tcp --tcp-option 8",
         "-p tcp --tcp-option 253",
+        "-p tcp --tcp-flags SYN SYN,ACK",
+        "-p tcp ! --tcp-flags SYN ALL",
         "-p tcp ! --tcp-option 8",
         "-p tcp -j SNAT --to-source 192.0.2.0-192.0.2.255:80",
         "-p tcp -j DNAT --to-destination 192.0.2.2-192.0.2.3:80-90",

@@ -86,13 +86,19 @@ CASES = (
         "tcp flags fin,psh,urg / fin,syn,rst,psh,ack,urg tcp dport 1-2 counter",
     ),
     Case("46", "filter", "-p tcp --tcp-flags NONE NONE", "-p tcp -m tcp", "meta l4proto 6 counter"),
-    Case("46", "filter", "-p tcp --tcp-flags SYN ACK", "-p tcp -m tcp --tcp-flags SYN ACK", "tcp flags 0x0 counter"),
     Case(
         "46",
         "filter",
-        "-p tcp ! --tcp-flags SYN ACK",
-        "-p tcp -m tcp ! --tcp-flags SYN ACK",
-        "meta l4proto 6 counter",
+        "-p tcp --tcp-flags FIN,SYN ACK",
+        "-p tcp -m tcp --tcp-flags FIN,SYN ACK",
+        "tcp flags ack / fin,syn counter",
+    ),
+    Case(
+        "46",
+        "filter",
+        "-p tcp ! --tcp-flags SYN,FIN ACK",
+        "-p tcp -m tcp ! --tcp-flags FIN,SYN ACK",
+        "tcp flags != ack / fin,syn counter",
     ),
     Case(
         "46",
