@@ -17,7 +17,7 @@ LOST = [
     ("-p tcp --tcp-flags NONE SYN -j DROP", {"legacy", "nft", "native"}, "--tcp-flags"),
     ("-p tcp --tcp-flags SYN SYN,ACK -j DROP", set(), ""),
     ("-p tcp ! --tcp-flags NONE SYN -j DROP", {"native"}, "none is on"),
-    ("-p tcp -m tcp --dport 22 -m tcp --dport 23 -j DROP", {"nft"}, "the last of them"),
+    ("-p tcp -m tcp --dport 22 -m tcp --dport 23 -j DROP", {"nft"}, "the last one only"),
     ("-j NFLOG --nflog-range 80", {"nft", "native"}, "--nflog-size"),
     ("-j AUDIT --type drop", {"native"}, "--type"),
     ("-j TEE --gateway 192.0.2.1 --oif lo", {"native"}, "--oif"),
@@ -38,3 +38,33 @@ def test_who_would_lose_a_meaning_refuses_the_rule(text: str, variants: set[str]
     for finding in (finding for findings in found.values() for finding in findings):
         assert finding.where.endswith("rule 2")
     assert all(any(reason in finding.reason for finding in found[variant]) for variant in variants & {"nft", "native"})
+
+
+TWICE = [
+    ("-p tcp -m tcp --dport 22 -m tcp --dport 22:23", "two tcp matches state the dport"),
+    ("-p tcp -m tcp --syn -m tcp --dport 1 -m tcp --tcp-flags ACK ACK", "two tcp matches state the flags"),
+    ("-p udp -m udp --sport 22 -m udp --sport 22:23", "two udp matches state the sport"),
+]
+ONCE = [
+    "-p tcp -m tcp --dport 22 -m tcp --sport 22:23",
+    "-p sctp -m sctp --dport 1 -m sctp --dport 1:2",
+    "-m mark --mark 1 -m mark --mark 0x1/0x1",
+]
+
+
+def found(text: str, variant: str) -> list[str]:
+    rule = parse_rule(text, family=Family.IPV4, language=LANGUAGE)
+    chain = Chain(family=Family.IPV4, table=Table.FILTER, name="first", rules=(rule,))
+    return [finding.reason for finding in Losses(variant, LANGUAGE).findings(Ruleset(chains=(chain,)))]
+
+
+@pytest.mark.parametrize(("text", "reason"), TWICE)
+def test_what_iptables_nft_would_print_once_of_twice_is_refused(text: str, reason: str) -> None:
+    (told,) = found(text, "nft")
+    assert reason in told
+    assert found(text, "legacy") == []
+
+
+@pytest.mark.parametrize("text", ONCE)
+def test_two_matches_that_stay_two_are_taken(text: str) -> None:
+    assert found(text, "nft") == []

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, number
 from meshfw.extensions.extension import Codec, Extension, Fields, Option, ParseContext
-from meshfw.extensions.mac import ether_address
+from meshfw.extensions.mac import octets
 from meshfw.model import Family, Network, Rule, Target
 
 NODES_MAX: Final = 16  # linux/netfilter_ipv4/ipt_CLUSTERIP.h, CLUSTERIP_MAX_NODES
@@ -34,7 +34,7 @@ class ClusterIp(Target, frozen=True, kw_only=True):
             return
         if self.mode not in HASH_MODES:
             raise ModelError(f"{self.mode!r} is not one of {', '.join(HASH_MODES)}")
-        if ether_address(self.mac) != self.mac or not int(self.mac[:2], 16) & 1:
+        if octets(self.mac) != self.mac or not int(self.mac[:2], 16) & 1:
             raise ModelError(f"CLUSTERIP --clustermac {self.mac}: a multicast Ethernet address is wanted")
         if not 1 <= self.local <= NODES_MAX or not 0 <= self.total <= NODES_MAX:
             raise ModelError(f"CLUSTERIP --local-node {self.local}: a cluster has nodes from 1 to {NODES_MAX}")
@@ -70,7 +70,7 @@ def _to_nft(value: ClusterIp, family: Family, rule: Rule) -> Iterable[str]:
 
 _MODE: Final = Codec(parse=lambda text, context: text, format=str, expected=f"one of {', '.join(HASH_MODES)}")
 _MAC: Final = Codec(
-    parse=lambda text, context: ether_address(text), format=str.upper, expected="six octets in hex joined by colons"
+    parse=lambda text, context: octets(text), format=str.upper, expected="six octets in hex joined by colons"
 )
 _NODE: Final = integer(f"a node's number up to {NODES_MAX}", high=NODES_MAX)
 

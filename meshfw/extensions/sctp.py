@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -10,8 +10,8 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import ASCENDING_PORTS, Ports, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.tcp import end_atoms, port_options, ports_to_nft
-from meshfw.model import Family, Match, Not, Rule, SetRef
+from meshfw.extensions.tcp import end_atoms, ends_met, port_options, ports_to_nft
+from meshfw.model import Elements, Family, Match, Not, Packet, Rule, SetRef, every
 
 SCTP: Final = 132
 CHUNKS: Final = {
@@ -125,6 +125,14 @@ class Sctp(Match, frozen=True):
                 yield ("sctp chunk", not negated, held.chunks[0].type)
             else:
                 yield ("sctp chunks", negated, held)
+
+    def meets(self, packet: Packet) -> bool | None:
+        """The ports; chunks aren't known."""
+        return self.meets_among(packet, {})
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same with known sets."""
+        return every((ends_met(self, packet, sets), True if self.chunks is None else None))
 
 
 _CHUNKS: Final = Codec(parse=_parse, format=str, expected="all, any or only, and a list of chunk types")

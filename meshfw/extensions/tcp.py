@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -14,20 +14,24 @@ from meshfw.extensions.codecs import (
     PORTS,
     Ports,
     conditions_on_ports,
+    header_met,
     number,
     plain_condition,
     port_atoms,
+    port_met,
     set_nft,
     sign,
 )
+from meshfw.extensions.ecn import flags_match
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Loss, Match, Not, Rule, SetRef
+from meshfw.model import Elements, Family, Loss, Match, Not, Packet, Rule, SetRef, every, turned
 
 TCP: Final = 6
 FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
 """Flag bits in the order iptables prints them (RFC 9293, section 3.1)."""
+ALL_FLAGS: Final = 0x3F
 _NFT_FLAGS: Final = {**{name.lower(): bit for name, bit in FLAGS.items()}, "ecn": 0x40, "cwr": 0x80}
-_NFT_OPTIONS: Final = {
+NFT_OPTIONS: Final = {
     1: "nop",
     2: "maxseg",
     3: "window",
@@ -59,12 +63,13 @@ def _names(bits: int) -> str:
     return ",".join(name for name, bit in FLAGS.items() if bits & bit) or "NONE"
 
 
-def _bits(text: str) -> int:
+def flag_bits(text: str) -> int:
+    """The bits of flags by name, joined by commas; ALL and NONE are names too."""
     bits = 0
     for name in text.split(","):
         upper = name.upper()
         if upper == "ALL":
-            bits |= 0x3F
+            bits |= ALL_FLAGS
         elif upper in FLAGS:
             bits |= FLAGS[upper]
         elif upper != "NONE":
@@ -74,7 +79,7 @@ def _bits(text: str) -> int:
 
 def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
     mask, _, on = text.partition(" ")
-    return TcpFlags(_bits(mask), _bits(on))
+    return TcpFlags(flag_bits(mask), flag_bits(on))
 
 
 def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
@@ -103,20 +108,27 @@ def _flag_bits(right: Any) -> int:
     return bits
 
 
-def _read_masked(match: NftMatch, family: Family) -> Tcp | None:
+def _flag_condition(mask: int, on: int, *, negated: bool) -> Match | None:
+    """The match of a condition on flags, of which iptables leaves the two of congestion to ecn."""
+    if (mask | on) & ~ALL_FLAGS:
+        return flags_match(mask, on, negated=negated)
+    flags = TcpFlags(mask, on)
+    return Tcp(flags=Not(flags) if negated else flags)
+
+
+def _read_masked(match: NftMatch, family: Family) -> Match | None:
     if match.op not in ("==", "!="):
         return None
-    flags = TcpFlags(_flag_bits(match.mask), _flag_bits(match.right))
-    return Tcp(flags=Not(flags) if match.negated else flags)
+    return _flag_condition(_flag_bits(match.mask), _flag_bits(match.right), negated=match.negated)
 
 
-def _read_any(match: NftMatch, family: Family) -> Tcp | None:
+def _read_any(match: NftMatch, family: Family) -> Match | None:
     """Any of the flags."""
-    return Tcp(flags=Not(TcpFlags(_flag_bits(match.right), 0))) if match.op == "in" else None
+    return _flag_condition(_flag_bits(match.right), 0, negated=True) if match.op == "in" else None
 
 
 def _option_nft(left: str, value: int, negated: bool) -> str:
-    return f"{left} {_NFT_OPTIONS.get(value, value)} {'missing' if negated else 'exists'}"
+    return f"{left} {NFT_OPTIONS.get(value, value)} {'missing' if negated else 'exists'}"
 
 
 class _OptionReader:
@@ -152,7 +164,6 @@ class Tcp(Match, frozen=True):
     """Ports, flags and one option of a TCP segment."""
 
     protocols: ClassVar[frozenset[int] | None] = frozenset({TCP})
-    told_once: ClassVar[bool] = True
     sport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
     dport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
     flags: TcpFlags | Not[TcpFlags] | None = None
@@ -182,6 +193,20 @@ class Tcp(Match, frozen=True):
             if flags.set and not flags.mask:
                 yield Loss(_NATIVE, f"--tcp-flags {flags}: of no flags none is on, and nft keeps no more than that")
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Ports and flags; options aren't known."""
+        return self.meets_among(packet, {})
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same with known sets."""
+        return every(
+            (
+                ends_met(self, packet, sets),
+                True if self.flags is None else _flags_met(self.flags, packet.tcp_flags),
+                True if self.option is None else None,
+            )
+        )
+
 
 def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
     """The meaning of a source and a destination port condition."""
@@ -193,6 +218,24 @@ def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
             yield (field, negated, value.atom())
         else:
             yield from port_atoms(field, negated, (value,))
+
+
+def _flags_met(held: TcpFlags | Not[TcpFlags], bits: int | None) -> bool | None:
+    negated, flags = sign(held)
+    if flags.set & ~flags.mask:
+        return bool(negated)
+    return turned(None if bits is None else bits & flags.mask == flags.set, negated)
+
+
+def ends_met(match: Any, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+    """Whether the ports of a packet of the match's protocols meet its ``sport`` and ``dport``."""
+    return every(
+        (
+            header_met(packet, match.protocols),
+            port_met(match.sport, packet.sport, sets),
+            port_met(match.dport, packet.dport, sets),
+        )
+    )
 
 
 def drop_idle_ports(match: Any) -> None:
@@ -272,7 +315,7 @@ EXTENSIONS: Final = (
         from_nft={
             "tcp flags &": _read_masked,
             "tcp flags": _read_any,
-            **{f"tcp option {_NFT_OPTIONS.get(number, number)}": _OptionReader(number) for number in range(1, 256)},
+            **{f"tcp option {NFT_OPTIONS.get(number, number)}": _OptionReader(number) for number in range(1, 256)},
         },
     ),
 )

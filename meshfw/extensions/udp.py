@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from meshfw.extensions.codecs import Ports
 from meshfw.extensions.extension import Extension
-from meshfw.extensions.tcp import drop_idle_ports, end_atoms, port_options, ports_lost, ports_to_nft
-from meshfw.model import Loss, Match, Not, SetRef
+from meshfw.extensions.tcp import drop_idle_ports, end_atoms, ends_met, port_options, ports_lost, ports_to_nft
+from meshfw.model import Elements, Loss, Match, Not, Packet, SetRef
 
 UDP: Final = 17
 
@@ -17,7 +17,6 @@ class Udp(Match, frozen=True):
     """Ports of a UDP datagram."""
 
     protocols: ClassVar[frozenset[int] | None] = frozenset({UDP})
-    told_once: ClassVar[bool] = True
     sport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
     dport: Ports | SetRef | Not[Ports] | Not[SetRef] | None = None
 
@@ -31,6 +30,14 @@ class Udp(Match, frozen=True):
     def losses(self) -> Iterable[Loss]:
         """Conditions that no datagram meets, which iptables stores as none."""
         return ports_lost(self)
+
+    def meets(self, packet: Packet) -> bool | None:
+        """The ports."""
+        return self.meets_among(packet, {})
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same with known sets."""
+        return ends_met(self, packet, sets)
 
 
 EXTENSIONS: Final = (

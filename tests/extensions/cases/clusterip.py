@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.extensions.case import Case
 
 NEW = "-j CLUSTERIP --new --hashmode sourceip --clustermac 01:AA:7B:47:F7:D7 --total-nodes 2 --local-node 1"
-ELSEWHERE = (
+UNHELD = (
     Case("4", "filter/INPUT", f"-d 10.31.3.236 -i lo {NEW}", f"-d 10.31.3.236/32 -i lo {NEW} --hash-init 0", None),
     Case("4", "filter/INPUT", f"-d 10.31.3.236/32 {NEW} --hash-init 7", "", None),
     Case("4", "filter/INPUT", "-d 10.31.3.236/32 -j CLUSTERIP", "", None),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.extensions.case import Case
 
-ELSEWHERE = (
+UNHELD = (
     Case("46", "filter", "-j LED --led-trigger-id foo", '-j LED --led-trigger-id "foo"', None),
     Case(
         "46",

@@ -36,7 +36,7 @@ CASES = (
         "counter queue flags fanout to 0-6",
     ),
 )
-ELSEWHERE = (Case("46", "filter", "-p tcp -j QUEUE", "", "meta l4proto 6 counter queue to 0"),)
+UNHELD = (Case("46", "filter", "-p tcp -j QUEUE", "", "meta l4proto 6 counter queue to 0"),)
 REFUSED = (
     ("-j NFQUEUE --queue-num 65536", "65536"),
     ("-j NFQUEUE --queue-balance 4", "'4'"),

@@ -14,7 +14,7 @@ CASES = (
     Case("46", "security", "-j CONNSECMARK --save", "", None),
     Case("46", "mangle", "-j CONNSECMARK --restore", "", None),
 )
-ELSEWHERE = (
+UNHELD = (
     Case(
         "46",
         "security/INPUT",

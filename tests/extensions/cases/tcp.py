@@ -112,13 +112,6 @@ CASES = (
     Case(
         "46",
         "filter",
-        "-p tcp -m tcp --dport 22 -m tcp --dport 22:23",
-        "",
-        "tcp dport 22 tcp dport 22-23 counter",
-    ),
-    Case(
-        "46",
-        "filter",
         "-p tcp --tcp-option 5 --tcp-flags SYN SYN",
         "-p tcp -m tcp --tcp-option 5 --tcp-flags SYN SYN",
         "tcp flags & syn == syn tcp option sack exists counter",
