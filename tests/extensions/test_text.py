@@ -185,7 +185,7 @@ REFUSED = [
     ("-j CONNMARK --save-mark --restore-mark", "twice"),
     ("-j CONNMARK --set-mark 1 --save-mark", "one of"),
     ("-j CONNMARK --save-mark --mask 1 --nfmask 2", "beside"),
-    ("-j CONNMARK --save-mark --left-shift-mark 33", "between 0 and 32"),
+    ("-j CONNMARK --save-mark --left-shift-mark 32", "between 0 and 31"),
     ("-j CONNMARK --save-mark --left-shift-mark 1 --right-shift-mark 1", "beside"),
 ]
 
