@@ -36,8 +36,8 @@ _INWARD: Final = {"client": MESH, "server": WAN, "gateway": ""}
 _MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}\Z")
 _ON_THE_WAY: Final = {43, 44, AH, 60, 135}  # RFC 8200, 4.1
 _TRIES: Final = 40
-_EAGER: Final = 12  # of which so many for a packet that meets the rule; where none does, nobody looks for one again
-_CLIMBS: Final = {True: 5, False: 40}  # the field's rules state more at once than random ones, and are judged once
+_EAGER: Final = 8  # of which so many for a packet that meets the rule; where none does, nobody looks for one again
+_CLIMBS: Final = {True: 5, False: 25}  # the field's rules state more at once than random ones, and are judged once
 _TOGETHER: Final = (
     *(("source", "source_type"), ("destination", "destination_type"), ("in_interface", "mac")),
     *(("protocol", "sport", "dport", "tcp_flags", "icmp"), ("mark",), ("tos",), ("ttl",)),
