@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -29,6 +30,7 @@ from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
 from tests.extensions.rules import rules
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 TOOLS: Final = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
@@ -115,6 +117,12 @@ def lost(rule: Rule, variant: str) -> bool:
     return any(variant in loss.variants for loss in rule.losses())
 
 
+ABSENT: Final = (Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),)
+"""Rules that a kernel takes only where it finds something else."""
+
+_MISSING: Final = re.compile(r"Extension (\S+) revision \d+ not supported, missing kernel module")
+
+
 class Answers(NamedTuple):
     """What a tool made of each rule by its number, and what it said of those that it refused."""
 
@@ -160,7 +168,7 @@ class Iptables:
         return Answers({index: text for index, text in made.items() if index not in refused}, refused)
 
 
-def by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) -> dict[int, str]:
+def by_halves(load: Callable[[Mapping[K, T]], str], items: Mapping[K, T]) -> dict[K, str]:
     """Loads all items that can be, and says of each other one why not: ``load`` takes all that it's given or none."""
     said = load(items)
     if not said:
@@ -168,10 +176,36 @@ def by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) ->
     if len(items) == 1:
         return dict.fromkeys(items, said)
     numbers = list(items)
-    refused: dict[int, str] = {}
+    refused: dict[K, str] = {}
     for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
         refused |= by_halves(load, {number: items[number] for number in half})
     return refused
+
+
+@cache
+def loadable(family: Family) -> Sequence[Rule]:
+    """The sample's rules but those of extensions that this kernel lacks, or that need what isn't there."""
+    missing: set[str] = set()
+    with Netns() as room, TemporaryDirectory() as directory:
+        iptables = Iptables(room, "legacy", Path(directory) / "lock")
+
+        def load(part: Mapping[str, Line]) -> str:
+            done = iptables.run(family, "restore", "--test", script=restore_input(dict(enumerate(part.values()))))
+            missing.update(_MISSING.findall(done.stderr))
+            return done.stderr if done.returncode else ""
+
+        by_halves(load, {name: line(rule, family) for rule in sample(family) for name in names(rule)})
+    return [
+        rule
+        for rule in sample(family)
+        if missing.isdisjoint(names(rule)) and not any(trap.holds(canonical(rule, family)) for trap in ABSENT)
+    ]
+
+
+def names(rule: Rule) -> set[str]:
+    """The names of the extensions that a rule uses."""
+    values = (*rule.matches, rule.target)
+    return {LANGUAGE.by_value[type(value)].name for value in values if type(value) in LANGUAGE.by_value}
 
 
 def _blamed(said: str, script: str) -> str:
