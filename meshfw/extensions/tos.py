@@ -73,6 +73,15 @@ def tos_meets(negated: bool, held: Masked, packet: Packet) -> bool | None:
     return None if packet.tos is None else (packet.tos & held.mask == held.value) != negated
 
 
+def tos_applied(change: Masked, packet: Packet) -> Packet:
+    """The packet with its octet changed: the bits of the mask cleared, then those of the value turned over."""
+    if change.mask == OCTET:
+        return msgspec.structs.replace(packet, tos=change.value)
+    if packet.tos is None:
+        return packet
+    return msgspec.structs.replace(packet, tos=packet.tos & ~change.mask ^ change.value)
+
+
 class Dscp(Match, frozen=True):
     """The codepoint, from 0 to 63 (iptables-extensions(8), dscp)."""
 
@@ -115,6 +124,10 @@ class SetTos(Target, frozen=True):
         """The target's own name."""
         return "TOS"
 
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new octet."""
+        return tos_applied(self.change, packet)
+
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of DSCP alike; the same as no target where it changes nothing."""
         return None if self.change == Masked(0, 0) else ("TOS", self.change)
@@ -140,6 +153,10 @@ class SetDscp(Target, frozen=True):
     def change(self) -> Masked:
         """The same as a change of the octet."""
         return Masked(self.dscp << 2, DSCP_BITS)
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new codepoint."""
+        return tos_applied(self.change, packet)
 
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of TOS alike."""

@@ -97,7 +97,7 @@ class Scales(Road):
         family, hook = pairs[0].family, pairs[0].hook
         whole = all(pair.rule.fragment is None for pair in pairs)
         aims = [Aim(pair.rule, hook) for pair in pairs]
-        maker = ProbeMaker(aims, family=family, sets={}, chance=chance, tracked=whole, routed=False)
+        maker = ProbeMaker(aims, family=family, sets={}, chance=chance, fragments=not whole, routed=False)
         probes = maker.make(each * len(pairs))
         kept = self._loadable(pairs, found)
         if not kept:

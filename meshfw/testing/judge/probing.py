@@ -58,8 +58,9 @@ class Aim(NamedTuple):
 class ProbeMaker:
     """Makes probes of one family at random, none twice, for a list of aims.
 
-    Every other one has to meet the aim's rule, as far as that can be told. Without ``tracked`` the probes may be
-    fragments, without ``routed`` those for prerouting may bear addresses that no router takes.
+    Every other one has to meet the aim's rule, as far as that can be told. Without ``tracked`` none has a state,
+    with ``fragments`` many are second or further fragments of IPv4, without ``routed`` those for prerouting may bear
+    addresses that no router takes.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class ProbeMaker:
         sets: Mapping[str, Elements],
         chance: random.Random,
         tracked: bool = True,
+        fragments: bool = False,
         routed: bool = True,
     ) -> None:
         self._family = family
         self._chance = chance
         self._sets = sets
-        self._tracked = tracked
+        self._tracked = tracked and not fragments
+        self._fragments = fragments
         self._routed = routed
         self._aims = [(aim, edges(aim.rule, family=family, sets=sets)) for aim in aims]
         self._all = Edges()
@@ -142,7 +145,7 @@ class ProbeMaker:
     def _cut(self, start: str, packet: Packet) -> bool:
         """Whether the packet is to be a later fragment, as IPv4 routers pass them on; their receiver waits for more."""
         through = start != "gateway" and packet.destination not in OWN[self._family]
-        return through and self._family is Family.IPV4 and self._chance.random() < 0.3
+        return through and self._fragments and self._family is Family.IPV4 and self._chance.random() < 0.4
 
     def _pick(self, field: str, near: Edges) -> Any:
         """A value of the rule's own edges, or now and then of another rule's; None where there is none."""
@@ -176,12 +179,20 @@ class ProbeMaker:
             family=family,
             source=source,
             destination=destination,
+            source_type=self._type(source),
+            destination_type=self._type(destination),
             in_interface=_INWARD[start],
             mac=self._mac(start, near),
             ttl=HOPS,
             tos=0,
         )
         return start, packet
+
+    def _type(self, address: int) -> str | None:
+        """What routing takes an address for (linux/rtnetlink.h, RTN_*)."""
+        if address in OWN[self._family]:
+            return "LOCAL"
+        return "UNICAST" if usable(address, self._family) else None
 
     def _mac(self, start: str, near: Edges) -> str:
         macs = [word for word in near.words if _MAC.match(word)]
@@ -236,7 +247,7 @@ class ProbeMaker:
             return fields
         roll = chance.random()
         if roll < 0.3:
-            fields["ttl"] = min(max(number, 3), 254)  # with 255 neighbour discovery would be heeded
+            fields["ttl"] = min(max(number, 1), 254)  # with 255 neighbour discovery would be heeded
         elif roll < 0.6:
             fields["tos"] = number & 0xFF
         elif roll < 0.8:

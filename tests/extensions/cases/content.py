@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from meshfw.extensions.bpf import Bpf, Instruction
 from meshfw.extensions.osf import Osf
 from meshfw.extensions.string import String
-from meshfw.extensions.u32 import U32, Step, Test
+from meshfw.extensions.u32 import U32, Step, WordTest
 from meshfw.model import Family, Not
 from tests.extensions.case import Case
 
@@ -157,7 +157,7 @@ def matches(family: Family, protocol: int | None) -> list[Any]:
     value = st.tuples(word, word) | word.map(lambda held: (held, held))
     place = st.integers(0, 44) | st.integers(0, 0xFFFFFFFF)
     test = st.builds(
-        Test,
+        WordTest,
         place,
         st.lists(step, max_size=3).map(tuple),
         st.lists(value, min_size=1, max_size=3).map(tuple),
