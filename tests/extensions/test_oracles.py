@@ -91,7 +91,8 @@ def test_what_is_said_to_be_lost_is_not_kept(iptables: Iptables, family: Family)
 # --- iptables-translate ------------------------------------------------------------------------------------
 
 WRONG: Final = (
-    Trap(r"-m (?:tcp|udp|esp|rt)(?: -m| -j| -g|$)", "it says nothing for a match without options"),
+    Trap(r"-m (?:tcp|udp|esp|ah|rt|hbh|dst|frag|mh)(?: -m| -j| -g|$)", "it says nothing for a match without options"),
+    Trap(r"--(?:rt|hbh|dst)-len ", "it takes a number of octets for the header's own count"),
     Trap(r"-m udp (?:! --sport \S+ --dport|--sport \S+ ! --dport|! --dport) \d", "a --dport takes the sign of --sport"),
     Trap(r"-m addrtype .*--src-type \S+ .*--dst-type", "it loses --dst-type behind --src-type"),
     Trap(r"--(?:src|dst)-type \S*(?:THROW|NAT|XRESOLVE)", "it loses the types that nft has no name for"),

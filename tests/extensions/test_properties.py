@@ -94,8 +94,8 @@ def shuffled(matches: Sequence[Match], random: Random) -> Iterator[Match]:
 def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -> list[str]:
     """The words of a value's options in any order, under any names that nothing else of the rule has as well."""
     extension = LANGUAGE.by_value[type(value)]
-    others = {LANGUAGE.by_value[type(held)] for held in (*rule.matches, rule.target) if type(held) in LANGUAGE.by_value}
-    taken = {name for other in others if other is not extension for option in other.options for name in option.names}
+    kinds = {type(held) for held in (*rule.matches, rule.target)} & set(LANGUAGE.by_value) - {type(value)}
+    taken = {name for kind in kinds for option in LANGUAGE.by_value[kind].options for name in option.names}
     known = {name: option for option in extension.options for name in option.names}
     words = iter(extension.words(value, family))
     options: list[list[str]] = []
