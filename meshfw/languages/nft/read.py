@@ -150,9 +150,11 @@ class _RuleReader:
     def _extension_match(self, match: NftMatch, body: Mapping[str, Any]) -> None:
         readers = self._language.readers
         kind = next(iter(match.right)) if isinstance(match.right, Mapping) else ""
-        key = match.key.partition(",")[0]  # of @nh,64,32 the place is no part of what reads it
-        key += (" &" if match.mask is not None else "") + (" |" if match.bits else "")
-        reader = readers.get(f"{key} {kind}") or readers.get(key)
+        more = (" &" if match.mask is not None else "") + (" |" if match.bits else "")
+        key = f"{match.key}{more}"
+        spots = (key, f"{match.key.partition(',')[0]}{more}")  # @nh,64,32 itself, or any place behind @nh
+        names = (name for spot in spots for name in (f"{spot} {kind}", spot))
+        reader = next((readers[name] for name in names if name in readers), None)
         value = reader(match, self._family) if reader is not None else None
         if not isinstance(value, Match):
             raise UnreadableError(body)
