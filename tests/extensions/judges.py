@@ -10,7 +10,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from meshfw.errors import ModelError
+from meshfw.extensions.extension import NftObject
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Rule, Table, table_problem
@@ -106,10 +107,18 @@ class Trap(NamedTuple):
 
     pattern: str
     reason: str
+    only: Callable[[re.Match[str]], bool] = bool
+    """What must be true of the place as well."""
 
     def holds(self, text: str) -> bool:
         """Whether it is about such a rule."""
-        return re.search(self.pattern, text) is not None
+        return any(self.only(found) for found in re.finditer(self.pattern, text))
+
+
+def beyond_mask(found: re.Match[str]) -> bool:
+    """Whether a value has bits outside its mask."""
+    value, mask = (int(number, 16) for number in found.groups())
+    return bool(value & ~mask)
 
 
 def lost(rule: Rule, variant: str) -> bool:
@@ -237,19 +246,23 @@ class Listed(NamedTuple):
 
     text: str
     statements: list[dict[str, Any]]
+    comment: str
 
 
-def listed(room: Netns, family: Family, texts: Sequence[str]) -> tuple[dict[int, Listed], dict[int, str]]:
+def listed(
+    room: Netns, family: Family, texts: Sequence[str], objects: Iterable[NftObject] = ()
+) -> tuple[dict[int, Listed], dict[int, str]]:
     """What nft lists of each rule, loaded in a chain of its own; and what it says of those that it doesn't take."""
     name = FAMILIES[family]
     found: dict[int, Listed] = {}
+    declared = [held.command(name, "t") for held in sorted(set(objects))]
 
     def nft(*options: str, script: str = "") -> subprocess.CompletedProcess[str]:
         with room.entered():
             return subprocess.run(["nft", *options], input=script, capture_output=True, text=True, check=False)
 
     def load(part: Mapping[int, str]) -> str:
-        script = ["flush ruleset", f"add table {name} t"]
+        script = ["flush ruleset", f"add table {name} t", *declared]
         for index, text in part.items():
             script += [f"add chain {name} t c{index}", f"add rule {name} t c{index} {text}"]
         done = nft("-f", "-", script="\n".join([*script, ""]))
@@ -258,7 +271,7 @@ def listed(room: Netns, family: Family, texts: Sequence[str]) -> tuple[dict[int,
         items = json.loads(nft("-j", "-s", "-p", "list", "ruleset").stdout)["nftables"]
         for rule in (item["rule"] for item in items if "rule" in item):
             index = int(rule["chain"][1:])
-            found[index] = Listed(part[index], rule["expr"])
+            found[index] = Listed(part[index], rule["expr"], rule.get("comment", ""))
         return ""
 
     refused = by_halves(load, dict(enumerate(texts)))

@@ -102,8 +102,8 @@ def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -
     for word in words:
         sign = [word] if word == "!" else []
         option = known[next(words) if sign else word]
-        names = [name for name in option.names if name not in taken] or [option.name]
-        options.append([*sign, random.choice(names), *(next(words) for _ in range(option.words))])
+        names = [name for name in option.names if not any(other.startswith(name) for other in taken)]
+        options.append([*sign, random.choice(names or [option.name]), *(next(words) for _ in range(option.words))])
     random.shuffle(options)
     return [word for option in options for word in option]
 
