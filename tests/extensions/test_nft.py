@@ -9,8 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from meshfw.errors import InexpressibleError
 from meshfw.languages.iptables import parse_rule
@@ -19,7 +17,6 @@ from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE, Case
 from tests.extensions.cases import CASES, UNHELD, UNSAYABLE
-from tests.extensions.rules import rules
 
 WRITTEN = (*CASES, *UNHELD)
 BY_RULE = pytest.mark.parametrize("case", WRITTEN, ids=[f"{case.families}: {case.written}" for case in WRITTEN])
@@ -136,29 +133,6 @@ def check_round_trip(nft: Nft, held: list[tuple[Family, Rule]], *, same_text: bo
 @pytest.mark.kernel
 def test_the_kernel_keeps_every_rule_as_it_was_written(nft: Nft) -> None:
     check_round_trip(nft, [pair for case in CASES if case.nft is not None for pair in case.rules()])
-
-
-def expressible(family: Family, rule: Rule) -> bool:
-    try:
-        text(rule, family)
-    except InexpressibleError:
-        return False
-    return True
-
-
-@pytest.mark.kernel
-# A transaction and two listings for each example: so fewer examples than the profile's, of many rules each.
-@settings(max_examples=max(5, settings().max_examples // 8), suppress_health_check=list(HealthCheck))
-@given(
-    st.lists(
-        st.sampled_from(Family).flatmap(lambda family: st.tuples(st.just(family), rules(family))),
-        min_size=10,
-        max_size=40,
-    )
-)
-def test_the_kernel_keeps_any_rule_as_it_was_written(nft: Nft, held: list[tuple[Family, Rule]]) -> None:
-    # nft lists a few rules in other words than it reads, such as ports of two matches: then the meaning proves them.
-    check_round_trip(nft, [pair for pair in held if expressible(*pair)], same_text=False)
 
 
 @pytest.mark.kernel
