@@ -10,7 +10,11 @@ from meshfw.model import Family, Rule
 
 LANGUAGE = Language.of(
     builtin_extensions(),
-    hosts=HostTables(services={("ssh", "tcp"): 22, ("domain", "tcp"): 53, ("domain", "udp"): 53}),
+    hosts=HostTables(
+        services={("ssh", "tcp"): 22, ("domain", "tcp"): 53, ("domain", "udp"): 53},
+        users={"alice": 1000},
+        groups={"adm-in": 4},
+    ),
 )
 FAMILIES = {"4": Family.IPV4, "6": Family.IPV6}
 

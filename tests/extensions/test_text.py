@@ -34,7 +34,7 @@ from tests.extensions.case import LANGUAGE, Case
 from tests.extensions.cases import CASES
 
 TOOLS = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
-SERVICE = re.compile(r"--\S*(?:ports?|destination) \S*(?:ssh|domain)")
+HOST_NAME = re.compile(r"--\S*(?:ports?|destination) \S*(?:ssh|domain)|--[ug]id-owner [a-z]")
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
 
 
@@ -262,8 +262,8 @@ def restore_input(chosen: list[Case]) -> str:
     for table in ("raw", "mangle", "nat", "filter"):
         lines.append(f"*{table}")
         for case in chosen:
-            # The cases' service names are those of LANGUAGE, and need not be this host's.
-            rule = case.canonical if SERVICE.search(case.written) else case.written
+            # The cases' names are those of LANGUAGE, and need not be this host's.
+            rule = case.canonical if HOST_NAME.search(case.written) else case.written
             if chain_of(case)[0] == table:
                 lines.append(f"-A {chain_of(case)[1]} {rule}")
         lines.append("COMMIT")
