@@ -7,8 +7,18 @@ iptables rule does. Numbers stand where names would depend on the host's files (
 
 from __future__ import annotations
 
-from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, SPOKEN_NAMES, Names, spoken_name
 from meshfw.languages.nft.read import UnreadableError, read_rule
 from meshfw.languages.nft.render import NftText, render_rule
 
-__all__ = ["FAMILIES", "PLAIN_NAMES", "Names", "NftText", "UnreadableError", "read_rule", "render_rule"]
+__all__ = [
+    "FAMILIES",
+    "PLAIN_NAMES",
+    "SPOKEN_NAMES",
+    "Names",
+    "NftText",
+    "UnreadableError",
+    "read_rule",
+    "render_rule",
+    "spoken_name",
+]
