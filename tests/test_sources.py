@@ -508,13 +508,13 @@ def test_host_names_come_from_the_host_s_files_alone(tmp_path: Path) -> None:
 
 def test_a_host_without_the_files_has_no_names(tmp_path: Path) -> None:
     none = str(tmp_path / "none")
-    hosts = host_tables(services=none, protocols=none, passwd=none, group=none)
+    hosts = host_tables(services=none, protocols=none, users=none, groups=none)
     assert (hosts.services, hosts.protocols, dict(hosts.users), dict(hosts.groups)) == ({}, {}, {}, {})
 
 
 def test_users_and_groups_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
     passwd, group = tmp_path / "passwd", tmp_path / "group"
-    hosts = host_tables(passwd=str(passwd), group=str(group))
+    hosts = host_tables(users=str(passwd), groups=str(group))
     passwd.write_text("root:x:0:0:root:/root:/bin/sh\nodd\nalice:x:1000:7::/:/bin/sh\nalice:x:5:5::/:\n+::::::\n")
     group.write_text("root:x:0:\nstaff:x:50:alice\n", encoding="utf-8")
     assert dict(hosts.users) == {"root": 0, "alice": 1000}

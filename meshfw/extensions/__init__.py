@@ -6,6 +6,7 @@ from meshfw.extensions import (
     addrtype,
     comment,
     conntrack,
+    ct,
     icmp,
     iprange,
     limit,
@@ -17,6 +18,7 @@ from meshfw.extensions import (
     owner,
     reject,
     sctp,
+    sets,
     tcp,
     udp,
 )
@@ -47,6 +49,7 @@ _MODULES = (
     addrtype,
     comment,
     conntrack,
+    ct,
     icmp,
     iprange,
     limit,
@@ -58,6 +61,7 @@ _MODULES = (
     owner,
     reject,
     sctp,
+    sets,
     tcp,
     udp,
 )

@@ -109,7 +109,8 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     * ``save`` gives the words after ``-m NAME`` or ``-j NAME``, in the order the kernel tools print.
     * ``to_nft`` gives the nft statements of a match or target; it sees the rule, whose protocol names the header. A
       statement that refers to a stateful object gives that object before it.
-    * ``from_nft`` reads back: by left side of a match statement, or by name of any other statement.
+    * ``from_nft`` reads back: by left side of a match statement, or by name of any other statement. A target of several
+      statements is read by the names of all behind the counter, joined by `` + ``, and gets the list of their bodies.
     """
 
     name: str

@@ -118,7 +118,8 @@ def _reader(field: str) -> Callable[[NftMatch, Family], Owner | None]:
             return None
         right = match.right
         low, high = right["range"] if isinstance(right, Mapping) else (right, right)
-        return Owner(**{field: Ids(int(low), int(high))})
+        fields: dict[str, Any] = {field: Ids(int(low), int(high))}
+        return Owner(**fields)
 
     return read
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -118,7 +118,9 @@ def _counter(comparison: Literal["eq", "lt", "gt"]) -> Codec:
     )
 
 
-_ELEMENT: Final = Codec(parse=_parse_element, format=str, expected=f"a set's name and up to {DIMENSIONS} of src and dst")
+_ELEMENT: Final = Codec(
+    parse=_parse_element, format=str, expected=f"a set's name and up to {DIMENSIONS} of src and dst"
+)
 _COUNTERS: Final = {comparison: _counter(comparison) for comparison in ("eq", "lt", "gt")}
 
 
@@ -155,7 +157,7 @@ def _save_in_set(value: InSet, family: Family) -> Iterable[str]:
 
 def _foreign(name: str) -> InexpressibleError:
     return InexpressibleError(
-        f"set {name} is one of ipset(8), which nft can't see; name a set of the ruleset itself with -s @NAME or -d @NAME"
+        f"set {name} is one of ipset(8), which nft can't see; -s @NAME and -d @NAME name a set of the ruleset itself"
     )
 
 

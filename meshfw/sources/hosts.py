@@ -12,8 +12,8 @@ from meshfw.extensions.extension import HostTables
 
 SERVICES: Final = "/etc/services"
 PROTOCOLS: Final = "/etc/protocols"
-PASSWD: Final = "/etc/passwd"
-GROUP: Final = "/etc/group"
+USERS: Final = "/etc/passwd"
+GROUPS: Final = "/etc/group"
 
 
 class _Accounts(Mapping[str, int]):
@@ -44,7 +44,7 @@ class _Accounts(Mapping[str, int]):
 
 
 def host_tables(
-    *, services: str = SERVICES, protocols: str = PROTOCOLS, passwd: str = PASSWD, group: str = GROUP
+    *, services: str = SERVICES, protocols: str = PROTOCOLS, users: str = USERS, groups: str = GROUPS
 ) -> HostTables:
     """The names of the files; where two lines give a name, the first counts, as for getservbyname(3)."""
     ports: dict[tuple[str, str], int] = {}
@@ -58,7 +58,7 @@ def host_tables(
         if value.isdigit():
             for word in (name, *aliases):
                 numbers.setdefault(word.lower(), int(value))
-    return HostTables(services=ports, protocols=numbers, users=_Accounts(passwd), groups=_Accounts(group))
+    return HostTables(services=ports, protocols=numbers, users=_Accounts(users), groups=_Accounts(groups))
 
 
 def _entries(path: str) -> Iterator[tuple[str, str, list[str]]]:

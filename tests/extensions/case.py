@@ -36,6 +36,11 @@ class Case(NamedTuple):
         """What iptables-save prints behind ``-A CHAIN``."""
         return self.saved or self.written
 
+    @property
+    def in_ipset(self) -> bool:
+        """Whether it names a set of ipset(8), which must be there."""
+        return "-m set " in self.canonical or "-j SET " in self.canonical
+
     def rules(self) -> list[tuple[Family, Rule]]:
         """The rule of each family."""
         return [

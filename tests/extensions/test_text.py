@@ -31,7 +31,7 @@ from meshfw.model import (
 from meshfw.testing.netns import Netns
 from tests.extensions import cases
 from tests.extensions.case import LANGUAGE, Case
-from tests.extensions.cases import CASES
+from tests.extensions.cases import CASES, IPSETS
 
 TOOLS = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 HOST_NAME = re.compile(r"--\S*(?:ports?|destination) \S*(?:ssh|domain)|--[ug]id-owner [a-z]")
@@ -294,8 +294,26 @@ def test_iptables_saves_the_canonical_text(
 ) -> None:
     tool = f"{TOOLS[family]}-{variant}"
     requires(f"{tool}-restore", f"{tool}-save")
-    chosen = [case for case in CASES if ("4" if family is Family.IPV4 else "6") in case.families]
-    environment = {**os.environ, "XTABLES_LOCKFILE": str(tmp_path / "lock")}
+    check_saved(room, family, tool, [case for case in CASES if not case.in_ipset], tmp_path)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_iptables_saves_the_canonical_text_of_what_names_an_ipset(
+    requires: Callable[..., None], tmp_path: Path, family: Family, variant: str
+) -> None:
+    tool = f"{TOOLS[family]}-{variant}"
+    requires(f"{tool}-restore", f"{tool}-save", "ipset")
+    with Netns() as room:
+        with room.entered():
+            subprocess.run(["ipset", "restore"], input="\n".join(IPSETS), text=True, check=True)
+        check_saved(room, family, tool, [case for case in CASES if case.in_ipset], tmp_path)
+
+
+def check_saved(room: Netns, family: Family, tool: str, cases: list[Case], directory: Path) -> None:
+    chosen = [case for case in cases if ("4" if family is Family.IPV4 else "6") in case.families]
+    environment = {**os.environ, "XTABLES_LOCKFILE": str(directory / "lock")}
     with room.entered():
         subprocess.run([f"{tool}-restore"], input=restore_input(chosen), text=True, env=environment, check=True)
         saved = subprocess.run([f"{tool}-save"], capture_output=True, text=True, env=environment, check=True).stdout
@@ -304,7 +322,7 @@ def test_iptables_saves_the_canonical_text(
     for case in chosen:
         wanted.setdefault(chain_of(case), []).append(case.canonical)
     found = saved_rules(saved)
-    if variant == "legacy":
+    if tool.endswith("-legacy"):
         assert found == wanted
     # The nf_tables variant keeps some conditions in its own form: ! --dport 0:1023 comes back as 1024:65535.
     assert meanings(found, family) == meanings(wanted, family)

@@ -7,6 +7,8 @@ A file may hold any of these; the laws beside this package run over all files:
 * ``EQUAL`` and ``DIFFERENT``: pairs of texts that behave the same, and that don't.
 * ``UNSAYABLE``: (text, a pattern of the reason) of ipv4 rules that nft can't express.
 * ``PACKETS``: rules for both families, each met equally often on iptables and on nft by what test_packets sends.
+* ``PACKETS_AT``: the same for chains of a table, by ``table/CHAIN``.
+* ``IPSETS``: what ipset(8) is told before the cases that name a set.
 * ``matches(family, protocol)`` and ``targets(family, protocol)``: lists of hypothesis strategies of values that can
   stand in a rule of the family and protocol.
 """
@@ -36,6 +38,11 @@ EQUAL: tuple[tuple[str, str], ...] = _gathered("EQUAL")
 DIFFERENT: tuple[tuple[str, str], ...] = _gathered("DIFFERENT")
 UNSAYABLE: tuple[tuple[str, str], ...] = _gathered("UNSAYABLE")
 PACKETS: tuple[str, ...] = _gathered("PACKETS")
+IPSETS: tuple[str, ...] = _gathered("IPSETS")
+PACKETS_AT: dict[str, tuple[str, ...]] = {}
+for _file in _FILES:
+    for _place, _rules in getattr(_file, "PACKETS_AT", {}).items():
+        PACKETS_AT[_place] = (*PACKETS_AT.get(_place, ()), *_rules)
 
 
 def _strategies(name: str, family: Family, protocol: int | None) -> list[Any]:
