@@ -79,7 +79,8 @@ class Option(msgspec.Struct, frozen=True):
 
     ``words`` is how many words follow it; more than one are given to the codec joined by a space, and with none the
     field becomes ``preset``. A second option that fills the same field is another spelling, read but never printed.
-    ``nft`` is the left side of nft's condition, where the table alone is enough to translate it.
+    ``nft`` is the left side of nft's condition, where the table alone is enough to translate it. With ``many`` it may be
+    given again: the field becomes the pairs of option and value that fill it, in the order of the words.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Option(msgspec.Struct, frozen=True):
     invertible: bool = False
     preset: Any = True
     nft: str = ""
+    many: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

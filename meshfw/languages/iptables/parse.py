@@ -243,7 +243,7 @@ class _RuleParser:
             return
         loaded, option = found
         negated = self._take_negation(word, allowed=option.invertible)
-        if option.field in loaded.fields:
+        if option.field in loaded.fields and not option.many:
             raise self._error(f"{word.text} is given twice", word)
         value: Any = option.preset
         if option.words:
@@ -254,7 +254,9 @@ class _RuleParser:
                 value = codec.parse(" ".join(item.text for item in values), context)
             except ModelError as error:
                 raise self._refused(error, values[0], codec.expected) from None
-        loaded.fields[option.field] = Not(value) if negated else value
+        held = Not(value) if negated else value
+        given = (*loaded.fields.get(option.field, ()), (option.name, held))
+        loaded.fields[option.field] = given if option.many else held
 
     def _find(self, name: str) -> tuple[_Loaded, Option] | None:
         """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""

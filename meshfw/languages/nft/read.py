@@ -259,8 +259,8 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
     """One thing that a condition looks at, as nft's words."""
     if kind == "payload" and "field" in body:
         return f"{body['protocol']} {body['field']}"
-    if kind == "meta":
-        return f"meta {body['key']}"
+    if kind in ("meta", "rt"):
+        return f"{kind} {body['key']}"
     if kind == "ct":
         direction = f"{body['dir']} " if "dir" in body else ""
         return f"ct {direction}{body['key']}"
