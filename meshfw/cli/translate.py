@@ -13,11 +13,11 @@ from meshfw.cli.output import for_tools, print_json, warn
 from meshfw.cli.rulesets import STDIN, dumps_of, kind_of, read_text
 from meshfw.errors import FamilyParseError, InexpressibleError, ParseError, TranslationError
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import Dump, format_dump
+from meshfw.languages.dump import Dump, format_dump, hook_of
 from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.languages.lexer import Word, split
 from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule, render_tables
-from meshfw.model import Family, Rule
+from meshfw.model import Family, Rule, Table
 from meshfw.workshop import Workshop
 
 _COMMANDS = dict(zip(COMMANDS, Family, strict=True))
@@ -173,13 +173,14 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
     if arguments.to == "iptables":
         text = format_rule(rule, family=found, language=language)
         return found, f"-{'A' if line.command == 'add' else 'I'} {chain} {text}".rstrip() if chain else text
+    table = arguments.table or line.table or "filter"
+    hook = hook_of(chain, Table(table)) if table in set(Table) else None
     try:
-        said = render_rule(rule, family=found, language=language, names=SPOKEN_NAMES)
+        said = render_rule(rule, family=found, language=language, names=SPOKEN_NAMES, hook=hook)
     except InexpressibleError as error:
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line
         ) from None
-    table = arguments.table or line.table or "filter"
     objects = "".join(f"{held.command(FAMILIES[found], table)}\n" for held in said.objects)
     if not chain:
         return found, f"{objects}{said}"

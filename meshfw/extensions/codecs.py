@@ -226,6 +226,14 @@ class HostMask(msgspec.Struct, frozen=True, gc=False, order=True):
         mask = full ^ full >> self.prefix
         return Network(self.family, self.address & mask, mask)
 
+    def atom(self) -> Any:
+        """The same as its network's."""
+        return self.network.atom()
+
+    def holds(self, address: int) -> bool:
+        """Whether the address is one of those that it means."""
+        return address & self.network.mask == self.network.address
+
 
 def parse_host_mask(text: str, context: ParseContext) -> HostMask:
     """``ADDRESS``, ``ADDRESS/LENGTH`` or ``ADDRESS/MASK`` of the rule's family."""

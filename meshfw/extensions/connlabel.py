@@ -44,7 +44,7 @@ _LABEL: Final = Codec(
 def _to_nft(value: ConnLabel, family: Family, rule: Rule) -> Iterable[str]:
     negated, label = sign(value.label)
     if value.set:
-        raise InexpressibleError("connlabel --set: nft sets a label, but can't tell whether the connection could take it")
+        raise InexpressibleError("connlabel --set: nft sets a label, but can't tell whether the connection took it")
     if negated:
         raise InexpressibleError(f"! --label {label}: a packet without a connection meets it, but not in nft")
     yield f"ct label {label}"

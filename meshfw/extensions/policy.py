@@ -40,6 +40,11 @@ class Transformation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         if self.ends and self.mode not in ("tunnel", Not("transport")):
             raise ModelError("--tunnel-src and --tunnel-dst need --mode tunnel")
 
+    def atom(self) -> tuple[Any, ...]:
+        """All that is said, without the host bits of the tunnel's ends."""
+        held = (sign(getattr(self, field)) for field in self.__struct_fields__)
+        return tuple((negated, value.atom() if isinstance(value, HostMask) else value) for negated, value in held)
+
     @property
     def ends(self) -> tuple[HostMask, ...]:
         """The addresses of a tunnel's ends."""
@@ -66,6 +71,11 @@ class Policy(Match, frozen=True, kw_only=True):
             raise ModelError(f"policy has one element, with --strict at most {ELEMENTS_MAX}")
         if self.strict and (not self.elements or Transformation() in self.elements):
             raise ModelError("policy --strict says something of every element")
+
+    def atoms(self) -> Iterable[Any]:
+        """All that is said."""
+        elements = tuple(element.atom() for element in self.elements)
+        return (("policy", self.direction, self.ipsec, self.strict, elements),)
 
     def allowed_hooks(self) -> frozenset[Hook] | None:
         """Where the policy of this direction is known (xt_policy.c)."""
@@ -169,10 +179,7 @@ EXTENSIONS: Final = (
             Option("--dir", "direction", _choice(("in", "out"))),
             Option("--pol", "policy", _choice(("none", "ipsec"))),
             Option("--strict", "strict", words=0),
-            *(
-                Option(name, "elements", codec, invertible=True, many=True)
-                for name, (_, codec) in _OF_ELEMENT.items()
-            ),
+            *(Option(name, "elements", codec, invertible=True, many=True) for name, (_, codec) in _OF_ELEMENT.items()),
             Option(_NEXT, "elements", words=0, many=True),
         ),
         build=_build,

@@ -1,4 +1,4 @@
-"""The rpfilter match: whether the route back to a packet's source leads out where it came in (iptables-extensions(8))."""
+"""The rpfilter match: whether the route back to a source leads out where the packet came in (iptables-extensions)."""
 
 from __future__ import annotations
 

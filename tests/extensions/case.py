@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from meshfw.extensions import HostTables, Language, builtin_extensions
 from meshfw.languages.iptables import parse_rule
-from meshfw.model import Family, Rule
+from meshfw.model import Family, Hook, Rule
 
 LANGUAGE = Language.of(
     builtin_extensions(),
@@ -40,6 +40,12 @@ class Case(NamedTuple):
     def in_ipset(self) -> bool:
         """Whether it names a set of ipset(8), which must be there."""
         return "-m set " in self.canonical or "-j SET " in self.canonical
+
+    @property
+    def hook(self) -> Hook | None:
+        """The hook of the built-in chain that it names."""
+        chain = self.table.partition("/")[2]
+        return Hook(chain.lower()) if chain else None
 
     def rules(self) -> list[tuple[Family, Rule]]:
         """The rule of each family."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meshfw.errors import InexpressibleError
 from meshfw.languages.iptables import parse_rule
 from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule, render_rule
-from meshfw.model import Family, Rule
+from meshfw.model import Family, Hook, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE, Case
 from tests.extensions.cases import CASES, UNSAYABLE
@@ -23,18 +23,18 @@ from tests.extensions.rules import rules
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
 
 
-def text(rule: Rule, family: Family) -> str:
-    return str(render_rule(rule, family=family, language=LANGUAGE))
+def text(rule: Rule, family: Family, hook: Hook | None = None) -> str:
+    return str(render_rule(rule, family=family, language=LANGUAGE, hook=hook))
 
 
 @BY_RULE
 def test_a_rule_is_written_as_nft_lists_it(case: Case) -> None:
     for family, rule in case.rules():
         if case.nft is not None:
-            assert text(rule, family) == case.nft
+            assert text(rule, family, case.hook) == case.nft
             continue
         with pytest.raises(InexpressibleError) as caught:
-            text(rule, family)
+            text(rule, family, case.hook)
         assert len(caught.value.reason) > 20
 
 
@@ -109,9 +109,12 @@ def nft(requires: Callable[..., None]) -> Iterator[Nft]:
         yield Nft(room)
 
 
-def check_round_trip(nft: Nft, held: list[tuple[Family, Rule]], *, same_text: bool = True) -> None:
+def check_round_trip(
+    nft: Nft, held: list[tuple[Family, Rule]], *, same_text: bool = True, hooks: Sequence[Hook | None] = ()
+) -> None:
     """Each rule is listed in the words it was written in, and its JSON reads back as the same rule."""
-    rendered = [(family, text(rule, family)) for family, rule in held]
+    pairs = zip(held, hooks or [None] * len(held), strict=True)
+    rendered = [(family, text(rule, family, hook)) for (family, rule), hook in pairs]
     listing = nft.listed(rendered)
     if same_text:
         assert [line for line, _, _ in listing] == [line for _, line in rendered]
@@ -122,7 +125,8 @@ def check_round_trip(nft: Nft, held: list[tuple[Family, Rule]], *, same_text: bo
 
 @pytest.mark.kernel
 def test_the_kernel_keeps_every_rule_as_it_was_written(nft: Nft) -> None:
-    check_round_trip(nft, [pair for case in CASES if case.nft is not None for pair in case.rules()])
+    pairs = [(pair, case.hook) for case in CASES if case.nft is not None for pair in case.rules()]
+    check_round_trip(nft, [pair for pair, _ in pairs], hooks=[hook for _, hook in pairs])
 
 
 def expressible(family: Family, rule: Rule) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from meshfw.errors import InexpressibleError
-from meshfw.extensions.codecs import listed, plain_condition, protocol_number, read_ports, set_nft, sign
+from meshfw.extensions.codecs import HostMask, listed, plain_condition, protocol_number, read_ports, set_nft, sign
 from meshfw.extensions.conntrack.value import (
     REAL,
     SECONDS_MAX,
@@ -120,6 +120,7 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
         held = getattr(value, field)
         if held is not None:
             negated, network = sign(held)
+            network = network.network if isinstance(network, HostMask) else network
             yield set_nft(f"ct {direction} {header} {address}", format_network(network), negated)
     for field, left in _NFT_PORTS.items():
         held = getattr(value, field)

@@ -109,7 +109,7 @@ class _RuleParser:
         if text in COMMANDS:
             raise self._error(f"{text} belongs to a whole command line", word, "the rule alone: what follows -A CHAIN")
         base = BASE_OPTIONS.get(text)
-        if base is not None:
+        if base is not None and not (text == "--proto" and self._exact(text)):  # short for --protocol, or policy's own
             self._base(base, Word(text, word.column))
         else:
             self._extension_option(Word(text, word.column))
@@ -258,19 +258,24 @@ class _RuleParser:
         given = (*loaded.fields.get(option.field, ()), (option.name, held))
         loaded.fields[option.field] = given if option.many else held
 
-    def _find(self, name: str) -> tuple[_Loaded, Option] | None:
-        """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""
-        candidates = [item for item in (self._target, *reversed(self._matches)) if isinstance(item, _Loaded)]
-        for loaded in candidates:
+    def _loaded(self) -> list[_Loaded]:
+        return [item for item in (self._target, *reversed(self._matches)) if isinstance(item, _Loaded)]
+
+    def _exact(self, name: str) -> tuple[_Loaded, Option] | None:
+        for loaded in self._loaded():
             for option in loaded.extension.options:
                 if name == option.name or name in option.aliases:
                     return loaded, option
-        implied = self._implied_match(name)
-        if implied is not None:
-            return implied
+        return None
+
+    def _find(self, name: str) -> tuple[_Loaded, Option] | None:
+        """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""
+        found = self._exact(name) or self._implied_match(name)
+        if found is not None:
+            return found
         abbreviated = [
             (loaded, option)
-            for loaded in candidates
+            for loaded in self._loaded()
             for option in loaded.extension.options
             if any(spelling.startswith(name) for spelling in option.names)
         ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import plain_condition, quoted, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Packet, Rule, byte_length
+from meshfw.model import Match, Not, Packet, byte_length
 
 NAME_BYTES: Final = 29  # linux/netfilter/xt_helper.h, name[30] with the final NUL
 _HELPER_BYTES: Final = 15  # net/netfilter/nf_conntrack_helper.h, NF_CT_HELPER_NAME_LEN with the final NUL
@@ -18,7 +17,7 @@ _HELPERS: Final = (
 """Helpers of Linux and of conntrackd(8): a name matches every helper whose name it begins with."""
 
 
-class Helper(Match, frozen=True):
+class Expected(Match, frozen=True):
     """The connection was expected by a helper of this name; an empty name stands for any."""
 
     name: str | Not[str]
@@ -47,7 +46,7 @@ def _nft(left: str, name: str, negated: bool) -> str:
         raise InexpressibleError(f"--helper {name}: nft has no such name")
     shorter = [helper for helper in _HELPERS if name.startswith(helper) and name != helper]
     if shorter:
-        raise InexpressibleError(f"--helper {name}: iptables takes helper {shorter[0]} for it as well, and nft does not")
+        raise InexpressibleError(f"--helper {name}: iptables takes helper {shorter[0]} for it as well, nft doesn't")
     return f'{left} "{name}"'
 
 
@@ -64,8 +63,7 @@ _NAME: Final = Codec(
 EXTENSIONS: Final = (
     Extension(
         name="helper",
-        value=Helper,
+        value=Expected,
         options=(Option("--helper", "name", _NAME, invertible=True, nft="ct helper"),),
     ),
 )
-

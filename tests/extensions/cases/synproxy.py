@@ -1,0 +1,56 @@
+"""Cases: rules of SYNPROXY."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from meshfw.extensions.synproxy import SynProxy
+from meshfw.model import Family
+from tests.extensions.case import Case
+
+CASES = (
+    Case("46", "filter/INPUT", "-p tcp -j SYNPROXY", "", None),
+    Case(
+        "46",
+        "filter/FORWARD",
+        "-p tcp -j SYNPROXY --ecn --mss 1460 --wscale 9 --timestamp --sack-perm",
+        "-p tcp -j SYNPROXY --sack-perm --timestamp --wscale 9 --mss 1460 --ecn",
+        None,
+    ),
+    Case("46", "filter/INPUT", "-p tcp -j SYNPROXY --mss 0 --wscale 0", "-p tcp -j SYNPROXY --wscale 0 --mss 0", None),
+)
+REFUSED = (
+    ("-j SYNPROXY", "state tcp"),
+    ("-p udp -j SYNPROXY", "state tcp"),
+    ("-p tcp -j SYNPROXY --mss 65536", "between 0 and 65535"),
+    ("-p tcp -j SYNPROXY --wscale 256", "between 0 and 255"),
+)
+DIFFERENT = (
+    ("-p tcp -j SYNPROXY", "-p tcp -j SYNPROXY --ecn"),
+    ("-p tcp -j SYNPROXY", "-p tcp -j SYNPROXY --mss 0"),
+    ("-p tcp -j SYNPROXY --timestamp", "-p tcp -j SYNPROXY --sack-perm"),
+)
+UNSAYABLE = (
+    (
+        "-p tcp -j SYNPROXY --wscale 9 --mss 1460 --timestamp --sack-perm",
+        "synproxy mss 1460 wscale 9 timestamp sack-perm",
+    ),
+)
+
+
+def targets(family: Family, protocol: int | None) -> list[st.SearchStrategy[Any]]:
+    if protocol != 6:
+        return []
+    flag = st.booleans()
+    return [
+        st.builds(
+            SynProxy,
+            sack_perm=flag,
+            timestamp=flag,
+            wscale=st.none() | st.integers(0, 255),
+            mss=st.none() | st.integers(0, 65535),
+            ecn=flag,
+        )
+    ]
