@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import integer
+from meshfw.extensions.codecs import integer, listed
 from meshfw.extensions.extension import Extension, Option
 from meshfw.model import Family, Hook, Rule, Target
 
@@ -35,13 +35,36 @@ class SynProxy(Target, frozen=True, kw_only=True):
         return None if rule.protocol == 6 else "SYNPROXY needs the rule to state tcp"
 
 
+_NFT_FLAGS: Final = {"timestamp": "timestamp", "sack_perm": "sack-perm"}
+_HANDSHAKE: Final = "tcp flags & (fin | syn | rst | ack) == { syn, ack }"
+"""What SYNPROXY answers; all else goes on to the next rule. nft's synproxy alone answers a SYN with any other flag, its
+own answers too, and drops a FIN or RST with ACK. (Of a bad checksum, SYNPROXY drops that as well.)"""
+_COMPARED: Final = {"|": [{"|": [{"|": ["fin", "syn"]}, "rst"]}, "ack"]}
+
+
 def _to_nft(value: SynProxy, family: Family, rule: Rule) -> Iterable[str]:
+    if family is Family.IPV6:
+        raise InexpressibleError(
+            "SYNPROXY for ipv6: nft's synproxy reads the checksum as IPv4's, and drops what no hardware has checked"
+        )
+    if value.ecn:
+        raise InexpressibleError("SYNPROXY --ecn: nft's synproxy has no word for it")
     words = [f"{name} {held}" for name, held in (("mss", value.mss), ("wscale", value.wscale)) if held is not None]
-    words += [name for name, held in (("timestamp", value.timestamp), ("sack-perm", value.sack_perm)) if held]
-    raise InexpressibleError(
-        "SYNPROXY lets a segment with FIN or RST go on to the next rule, and nft's synproxy drops it where it has ACK; "
-        f"nearest is: {' '.join(['synproxy', *words])}"
-    )
+    words += [name for field, name in _NFT_FLAGS.items() if getattr(value, field)]
+    yield _HANDSHAKE
+    yield " ".join(["synproxy", *words])
+
+
+def _from_nft(bodies: Any, family: Family) -> SynProxy | None:
+    condition, said = bodies
+    left, right = condition["left"], condition["right"]
+    plain = condition["op"] == "==" and left["&"][1] == _COMPARED and sorted(listed(right)) == ["ack", "syn"]
+    said = said or {}
+    flags = listed(said.get("flags", []))
+    if not plain or set(said) - {"mss", "wscale", "flags"} or set(flags) - set(_NFT_FLAGS.values()):
+        return None
+    held = {field: name in flags for field, name in _NFT_FLAGS.items()}
+    return SynProxy(mss=said.get("mss"), wscale=said.get("wscale"), **held)
 
 
 EXTENSIONS: Final = (
@@ -56,5 +79,6 @@ EXTENSIONS: Final = (
             Option("--ecn", "ecn", words=0),
         ),
         to_nft=_to_nft,
+        from_nft={"match tcp flags + synproxy": _from_nft},
     ),
 )

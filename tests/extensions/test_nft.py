@@ -161,6 +161,8 @@ def test_the_kernel_keeps_any_rule_as_it_was_written(nft: Nft, held: list[tuple[
         "-p tcp ! --tcp-option 8",
         "-p tcp -j SNAT --to-source 192.0.2.0-192.0.2.255:80",
         "-p tcp -j DNAT --to-destination 192.0.2.2-192.0.2.3:80-90",
+        "-p tcp -j SYNPROXY --mss 1460",
+        "-p tcp -j SYNPROXY --wscale 9",
     ],
 )
 def test_what_nft_lists_in_other_words_is_read_as_the_same_rule(nft: Nft, rule: str) -> None:

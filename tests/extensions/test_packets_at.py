@@ -19,7 +19,7 @@ from meshfw.languages.nft.tables import nft_hook
 from meshfw.model import Family, Table
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
-from tests.extensions.cases import PACKETS_AT
+from tests.extensions.cases import packets_at
 from tests.extensions.test_packets import send
 
 Places = dict[str, tuple[str, ...]]
@@ -144,9 +144,9 @@ def send_all(family: Family) -> None:
 @pytest.mark.kernel
 @pytest.mark.parametrize("family", Family)
 def test_a_packet_meets_a_rule_at_any_hook_on_nft_as_on_iptables(environment: dict[str, str], family: Family) -> None:
-    tried = Tried(family, send_all, environment)
-    (one, _), (other, _) = tried.on_iptables(PACKETS_AT), tried.on_nft(PACKETS_AT)
-    texts = [f"{place} {rule}" for place, rules in PACKETS_AT.items() for rule in rules]
+    tried, places = Tried(family, send_all, environment), packets_at(family)
+    (one, _), (other, _) = tried.on_iptables(places), tried.on_nft(places)
+    texts = [f"{place} {rule}" for place, rules in places.items() for rule in rules]
     assert len(one) == len(other) == len(texts)
     pairs = zip(texts, one, other, strict=True)
     assert {text: counts for text, *counts in pairs if counts[0] != counts[1]} == {}

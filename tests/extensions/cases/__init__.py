@@ -7,7 +7,7 @@ A file may hold any of these; the laws beside this package run over all files:
 * ``EQUAL`` and ``DIFFERENT``: pairs of texts that behave the same, and that don't.
 * ``UNSAYABLE``: (text, a pattern of the reason) of ipv4 rules that nft can't express.
 * ``PACKETS``: rules for both families, each met equally often on iptables and on nft by what test_packets sends.
-* ``PACKETS_AT``: the same for chains of a table, by ``table/CHAIN``.
+* ``PACKETS_AT``: the same for chains of a table, by ``table/CHAIN``; ``PACKETS_AT_4`` for ipv4 alone.
 * ``IPSETS``: what ipset(8) is told before the cases that name a set.
 * ``matches(family, protocol)`` and ``targets(family, protocol)``: lists of hypothesis strategies of values that can
   stand in a rule of the family and protocol.
@@ -39,10 +39,16 @@ DIFFERENT: tuple[tuple[str, str], ...] = _gathered("DIFFERENT")
 UNSAYABLE: tuple[tuple[str, str], ...] = _gathered("UNSAYABLE")
 PACKETS: tuple[str, ...] = _gathered("PACKETS")
 IPSETS: tuple[str, ...] = _gathered("IPSETS")
-PACKETS_AT: dict[str, tuple[str, ...]] = {}
-for _file in _FILES:
-    for _place, _rules in getattr(_file, "PACKETS_AT", {}).items():
-        PACKETS_AT[_place] = (*PACKETS_AT.get(_place, ()), *_rules)
+
+
+def packets_at(family: Family) -> dict[str, tuple[str, ...]]:
+    """The rules of each chain of a table that packets are counted at."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in ("PACKETS_AT", *(["PACKETS_AT_4"] if family is Family.IPV4 else [])):
+        for file in _FILES:
+            for place, rules in getattr(file, name, {}).items():
+                found[place] = (*found.get(place, ()), *rules)
+    return found
 
 
 def _strategies(name: str, family: Family, protocol: int | None) -> list[Any]:

@@ -10,16 +10,28 @@ from meshfw.extensions.synproxy import SynProxy
 from meshfw.model import Family
 from tests.extensions.case import Case
 
+_ANSWERED = "tcp flags & (fin | syn | rst | ack) == { syn, ack } synproxy"
+
 CASES = (
-    Case("46", "filter/INPUT", "-p tcp -j SYNPROXY", "", None),
+    Case("4", "filter/INPUT", "-p tcp -j SYNPROXY", "", f"meta l4proto 6 counter {_ANSWERED}"),
     Case(
-        "46",
+        "4",
         "filter/FORWARD",
-        "-p tcp -j SYNPROXY --ecn --mss 1460 --wscale 9 --timestamp --sack-perm",
-        "-p tcp -j SYNPROXY --sack-perm --timestamp --wscale 9 --mss 1460 --ecn",
-        None,
+        "-p tcp --dport 42 -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --mss 1460 --wscale 9 --timestamp "
+        "--sack-perm",
+        "-p tcp -m tcp --dport 42 -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --sack-perm --timestamp "
+        "--wscale 9 --mss 1460",
+        f"tcp dport 42 ct state invalid,untracked counter {_ANSWERED} mss 1460 wscale 9 timestamp sack-perm",
     ),
-    Case("46", "filter/INPUT", "-p tcp -j SYNPROXY --mss 0 --wscale 0", "-p tcp -j SYNPROXY --wscale 0 --mss 0", None),
+    Case(
+        "4",
+        "filter/FORWARD",
+        "-p tcp -j SYNPROXY --mss 0 --wscale 0",
+        "-p tcp -j SYNPROXY --wscale 0 --mss 0",
+        f"meta l4proto 6 counter {_ANSWERED} mss 0 wscale 0",
+    ),
+    Case("4", "filter/INPUT", "-p tcp -j SYNPROXY --ecn", "", None),
+    Case("6", "filter/INPUT", "-p tcp -j SYNPROXY --timestamp", "", None),
 )
 REFUSED = (
     ("-j SYNPROXY", "state tcp"),
@@ -32,12 +44,14 @@ DIFFERENT = (
     ("-p tcp -j SYNPROXY", "-p tcp -j SYNPROXY --mss 0"),
     ("-p tcp -j SYNPROXY --timestamp", "-p tcp -j SYNPROXY --sack-perm"),
 )
-UNSAYABLE = (
-    (
-        "-p tcp -j SYNPROXY --wscale 9 --mss 1460 --timestamp --sack-perm",
-        "synproxy mss 1460 wscale 9 timestamp sack-perm",
-    ),
-)
+UNSAYABLE = (("-p tcp -j SYNPROXY --ecn", "--ecn"),)
+PACKETS_AT_4 = {
+    "filter/INPUT": (
+        "-p tcp --dport 81 -j SYNPROXY --mss 1460 --timestamp",
+        "-p tcp --dport 90:91 -j SYNPROXY",
+        "-p tcp --dport 81:91",
+    )
+}
 
 
 def targets(family: Family, protocol: int | None) -> list[st.SearchStrategy[Any]]:
