@@ -118,9 +118,7 @@ def _in_nft(
             return Translated(texts, error=Failure(error.reason, kind), warnings=warnings)
         objects.update((held.command(FAMILIES[family], place.table or Table.FILTER), None) for held in said.objects)
         statements.append(str(said))
-        if isinstance(rule.target, Jump | Goto) and SPOKEN_NAMES.chain(rule.target.chain) != rule.target.chain:
-            name = rule.target.chain
-            warnings += (f"chain {name} is called {SPOKEN_NAMES.chain(name)}: nft's text can't say that name",)
+        warnings += said.warnings
     return Translated(texts, (*objects, *statements), warnings=warnings)
 
 

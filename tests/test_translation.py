@@ -131,8 +131,54 @@ def test_rules_of_an_inet_table_go_to_the_families_that_can_meet_them(requires: 
     assert "10.0.0.0" not in printed(found.dumps[Family.IPV6])
 
 
+FOLDED = """
+table ip fw {
+    set near { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.168.1.5-192.168.1.9 } }
+    chain in {
+        type filter hook input priority filter;
+        iif "lo" accept
+        iifname { "a", "b" } ip saddr @near tcp dport { 22, 80-90 } counter packets 3 bytes 180 jump there
+        ct state vmap { established : accept, invalid : drop }
+        meta l4proto { tcp, udp } th dport 53 goto there
+        meta mark { 1, 2 } accept
+    }
+    chain there { }
+}
+"""
+UNFOLDED = """\
+*filter
+:INPUT ACCEPT [0:0]
+:there - [0:0]
+-A INPUT -i lo -j ACCEPT
+[3:180] -A INPUT -s 10.0.0.0/8 -i a -p tcp -m multiport --dports 22,80:90 -j there
+-A INPUT -i a -p tcp -m iprange --src-range 192.168.1.5-192.168.1.9 -m multiport --dports 22,80:90 -j there
+-A INPUT -s 10.0.0.0/8 -i b -p tcp -m multiport --dports 22,80:90 -j there
+-A INPUT -i b -p tcp -m iprange --src-range 192.168.1.5-192.168.1.9 -m multiport --dports 22,80:90 -j there
+-A INPUT -m conntrack --ctstate INVALID -j DROP
+-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 53 -g there
+-A INPUT -p udp -m udp --dport 53 -g there
+-A INPUT -m mark --mark 0x1 -j ACCEPT
+-A INPUT -m mark --mark 0x2 -j ACCEPT
+COMMIT
+"""
+
+
+@pytest.mark.kernel
+def test_a_rule_over_sets_and_maps_becomes_as_few_as_can_be(requires: Callable[..., None]) -> None:
+    requires("nft")
+    found = read_tables(objects_of(FOLDED), language=LANGUAGE)
+    assert found.unread == ()
+    assert len(found.warnings) == 1
+    assert printed(found.dumps[Family.IPV4]) == UNFOLDED
+
+
+# What an element or the number of a packet decides can't be repeated: each copy would count by itself.
 UNREAD = [
-    ("table ip t { set s { type ipv4_addr; }\n }", "set s of table ip t"),
+    ("table ip t { set s { type ipv4_addr; timeout 5m; }\n }", "set s of table ip t"),
+    ("table ip t { chain c { ip saddr { 1.1.1.1, 2.2.2.2 } limit rate 5/second\n }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { meta mark { 1, 2 } meta mark set 2\n }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { ip saddr != { 1.1.1.1, 2.2.2.2 } drop\n }\n }", "rule 1 of chain c"),
     ("table arp t { }", "table arp t"),
     ("table ip t { chain c { type filter hook prerouting priority 0; }\n }", "no chain on prerouting at priority 0"),
     ("table ip t { chain c { tcp sequence 5\n }\n }", "rule 1 of chain c of table ip t"),
@@ -224,6 +270,13 @@ def test_placement_is_not_checked_without_a_table() -> None:
     assert translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE).error is None
     wrong = translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE, place=Place("raw", "a"))
     assert wrong.error is not None
+
+
+def test_a_comment_that_nft_can_not_hold_is_warned_of() -> None:
+    found = translated(["-m", "comment", "--comment", "x" * 200], family=Family.IPV4, language=LANGUAGE)
+    assert found.error is None
+    assert len(found.nft[0]) < 200
+    assert "128 bytes" in found.warnings[0]
 
 
 def test_a_name_that_nft_can_not_say_is_warned_of() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from meshfw import __version__
+from meshfw.cli.explain_options import VALUED as EXPLAIN
+from meshfw.cli.explain_options import add_explain
 from meshfw.errors import MeshfwError
 
 VERBS: Final = {
@@ -21,6 +23,7 @@ VERBS: Final = {
     "show": "print the rules of ours that the kernel holds, or with --wanted the declared ones",
     "clean": "take all rules of ours away",
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
+    "explain": "show which rules a packet would meet, and what would become of it",
     "diff": "compare two rulesets by meaning: dumps, rulesets of nft's, or what a host holds",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
     "agent": "keep the declared rules in place, woken by events, until it is told to stop",
@@ -39,6 +42,7 @@ exit codes:
   plan, check     0 nothing to do, 2 changes pending, 1 error
   diff            0 both mean the same, 2 they differ, 1 error
   status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
+  explain         0 the packet is accepted, 2 dropped or rejected, 4 it can't be told, 1 error
   confirm         0 kept, or undone with --undo, 1 nothing is on trial, or its time is over, or error
   apply --confirm 0 done, or on trial, or confirmed, 1 undone: not confirmed in time, or n; or error
   everything else 0 done, 1 error
@@ -146,7 +150,7 @@ _TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RU
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6 --jsonl".split())
 _ANYWHERE: Final = frozenset("--config --backend --netns".split())
 _TRANSLATE: Final = _ANYWHERE | frozenset("-f --file --from --to --table --chain".split())
-_VALUED: Final = _TRANSLATE | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
+_VALUED: Final = _TRANSLATE | EXPLAIN | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
 """The options that take a word, which is no verb whatever it says."""
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
@@ -376,6 +380,7 @@ _OWN: Final = {
     "service": _add_service,
     "show": _add_show,
     "translate": _add_translate,
+    "explain": lambda parser: add_explain(parser, name=_name),
     "diff": _add_diff,
     "status": _add_status,
     "top": _add_top,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from meshfw.cli.output import warn
 from meshfw.errors import ParseError, TranslationError
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, parse_dump
@@ -74,6 +75,7 @@ def _read(objects: list[dict[str, object]], language: Language, family: Family |
     ruleset = read_tables(objects, language=language)
     if ruleset.unread:
         raise TranslationError("iptables", ruleset.unread)
+    warn(ruleset.warnings)
     return {held: dump for held, dump in ruleset.dumps.items() if family in (None, held)}
 
 

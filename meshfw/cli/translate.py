@@ -169,9 +169,10 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
     """The rule's family and its text."""
     found, rule = _parsed(line, family or line.family, language)
     chain = arguments.chain or line.chain
-    warn([loss.text for loss in rule.losses()])
+    losses = [loss.text for loss in rule.losses()]
     if arguments.to == "iptables":
         text = format_rule(rule, family=found, language=language)
+        warn(losses)
         return found, f"-{'A' if line.command == 'add' else 'I'} {chain} {text}".rstrip() if chain else text
     table = arguments.table or line.table or "filter"
     hook = hook_of(chain, Table(table)) if table in set(Table) else None
@@ -181,6 +182,7 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line
         ) from None
+    warn([*losses, *said.warnings])
     objects = "".join(f"{held.command(FAMILIES[found], table)}\n" for held in said.objects)
     if not chain:
         return found, f"{objects}{said}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from meshfw.errors import FamilyError, InexpressibleError, ModelError
+from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.extension import Codec, NftMatch, ParseContext
-from meshfw.model import Family, Network, Not, SetRef, format_address, merge_ranges, parse_address
+from meshfw.model import Elements, Not, Packet, SetRef, merge_ranges, within
 
 PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {
     "ip": 0,
@@ -117,6 +117,22 @@ def parse_ports(text: str, context: ParseContext) -> Ports | SetRef:
     return Ports(low, high)
 
 
+def header_met(packet: Packet, protocols: Collection[int]) -> bool | None:
+    """Whether the packet shows the header of one of these protocols; a later fragment shows none."""
+    if packet.fragment:
+        return False
+    return None if packet.protocol is None else packet.protocol in protocols
+
+
+def port_met(held: Any, value: int | None, sets: Mapping[str, Elements]) -> bool | None:
+    """Whether a port meets a condition, which may name one of the sets."""
+    if held is None:
+        return True
+    negated, ports = sign(held)
+    elements = sets.get(ports.name) if type(ports) is SetRef else ((ports.low, ports.high),)
+    return None if value is None or elements is None else within(value, elements) is not negated
+
+
 def port_atoms(field: str, negated: bool, ranges: Iterable[Ports]) -> Iterable[tuple[Any, ...]]:
     """The meaning of a port condition, whichever option states it: the ports that meet it, joined; nothing for all."""
     met = join_ranges((item.low, item.high) for item in ranges)
@@ -201,50 +217,6 @@ PORTS: Final = Codec(
 )
 
 
-# --- addresses ------------------------------------------------------------------------------------------
-
-
-class HostMask(msgspec.Struct, frozen=True, gc=False, order=True):
-    """An address beside its mask as a match keeps and prints them: host bits stay, and mean nothing."""
-
-    family: Family
-    address: int
-    prefix: int
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.address < 1 << self.family.bits and 0 <= self.prefix <= self.family.bits):
-            raise ModelError(f"{self.address}/{self.prefix} is no {self.family} address with a prefix's length")
-
-    def __str__(self) -> str:
-        text = format_address(self.address, self.family)
-        return text if self.prefix == self.family.bits else f"{text}/{self.prefix}"
-
-    @property
-    def network(self) -> Network:
-        """The addresses that it means."""
-        full = (1 << self.family.bits) - 1
-        mask = full ^ full >> self.prefix
-        return Network(self.family, self.address & mask, mask)
-
-    def atom(self) -> Any:
-        """The same as its network's."""
-        return self.network.atom()
-
-    def holds(self, address: int) -> bool:
-        """Whether the address is one of those that it means."""
-        return address & self.network.mask == self.network.address
-
-
-def parse_host_mask(text: str, context: ParseContext) -> HostMask:
-    """``ADDRESS``, ``ADDRESS/LENGTH`` or ``ADDRESS/MASK`` of the rule's family."""
-    network = Network.parse(text)
-    if network.family is not context.family:
-        raise FamilyError(f"{text!r} is not an {context.family} address")
-    if network.prefix is None:
-        raise ModelError(f"{text!r} has a mask with gaps, which iptables-save would leave out")
-    return HostMask(network.family, parse_address(text.partition("/")[0])[1], network.prefix)
-
-
 # --- marks ----------------------------------------------------------------------------------------------
 
 
@@ -257,6 +229,12 @@ class MarkValue(msgspec.Struct, frozen=True, gc=False, order=True):
     def __post_init__(self) -> None:
         if not (0 <= self.value <= 0xFFFFFFFF and 0 <= self.mask <= 0xFFFFFFFF):
             raise ModelError(f"mark {self.value}/{self.mask}: two numbers of 32 bits")
+
+    def met_by(self, mark: int | None) -> bool | None:
+        """Whether a mark has these bits; None where it isn't known and matters."""
+        if self.value & ~self.mask or not self.mask:
+            return self.value == 0
+        return None if mark is None else mark & self.mask == self.value
 
     def __str__(self) -> str:
         return f"{self.value:#x}" if self.mask == 0xFFFFFFFF else f"{self.value:#x}/{self.mask:#x}"

@@ -27,7 +27,7 @@ class ConnLabel(Match, frozen=True):
 
     def meets(self, packet: Packet) -> bool | None:
         """What belongs to no connection carries no label."""
-        return type(self.label) is Not if packet.state in ("INVALID", "UNTRACKED") else None
+        return type(self.label) is Not if packet.tracked is False else None
 
 
 def _parse(text: str, context: ParseContext) -> int:

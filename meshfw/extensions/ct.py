@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import number
 from meshfw.extensions.extension import Codec, Extension, Fields, Option, ParseContext
-from meshfw.model import Family, Rule, Table, Target, byte_length
+from meshfw.model import Family, Packet, Rule, Table, Target, byte_length
 
 HELPER_BYTES: Final = 15  # linux/netfilter/xt_CT.h, helper[16] and timeout[32] with the final NUL
 TIMEOUT_BYTES: Final = 31
@@ -39,6 +39,10 @@ class Notrack(Target, frozen=True):
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.RAW})
     final: ClassVar[bool] = False
 
+    def applied(self, packet: Packet) -> Packet:
+        """The packet without a connection."""
+        return msgspec.structs.replace(packet, state="UNTRACKED")
+
     def atom(self, family: Family | None = None) -> Any:
         """The same as that of ``CT --notrack``."""
         return ("notrack",)
@@ -66,6 +70,10 @@ class Ct(Target, frozen=True, kw_only=True):
                 raise ModelError(f"{name!r} is not a name of at most {most} bytes without space and quote")
         if self.zone is not None and self.zone.id == 0:
             msgspec.structs.force_setattr(self, "zone", None)  # the one of every connection, which nobody prints
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet without a connection, where it says so."""
+        return msgspec.structs.replace(packet, state="UNTRACKED") if self.notrack else packet
 
     def atom(self, family: Family | None = None) -> Any:
         """Whatever stands beside ``--notrack`` has no effect (xt_CT.c)."""

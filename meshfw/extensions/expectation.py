@@ -29,7 +29,7 @@ class Expected(Match, frozen=True):
 
     def meets(self, packet: Packet) -> bool | None:
         """What belongs to no connection is expected by no helper."""
-        return type(self.name) is Not if packet.state in ("INVALID", "UNTRACKED") else None
+        return type(self.name) is Not if packet.tracked is False else None
 
 
 def _parse(text: str, context: ParseContext) -> str:

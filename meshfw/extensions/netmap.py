@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Hook, Network, Rule, Table, Target, format_address
+from meshfw.model import Family, Hook, Network, Packet, Rule, Table, Target, format_address
 
 _SOURCE: Final = frozenset({Hook.POSTROUTING, Hook.INPUT})
 """Where the source is mapped; on the other two hooks of table nat it is the destination (xt_NETMAP.c)."""
@@ -17,7 +19,12 @@ class Netmap(Target, frozen=True):
     """NETMAP: the bits of the network replace those of the source or destination, by the hook."""
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
+    accepts: ClassVar[bool] = True
     to: Network
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its ends unknown: which of them is mapped is the hook's to say."""
+        return msgspec.structs.replace(packet, source=None, destination=None, snat=None, dnat=None)
 
     def __post_init__(self) -> None:
         if self.to.prefix is None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Hook, Network, Rule, Table, Target, format_address, parse_address
+from meshfw.model import Family, Hook, Network, Packet, Rule, Table, Target, format_address, parse_address
 
 PREFIX_MAX: Final = 64  # ip6t_NPT.c, ip6t_npt_checkentry
 
@@ -33,6 +35,10 @@ class Snpt(Target, frozen=True):
     def __post_init__(self) -> None:
         _check("SNPT", self.source, self.destination)
 
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with a source that checksums decide on."""
+        return msgspec.structs.replace(packet, source=None)
+
 
 class Dnpt(Target, frozen=True):
     """DNPT: the prefix of a packet's destination becomes another, checksums unharmed."""
@@ -46,6 +52,10 @@ class Dnpt(Target, frozen=True):
 
     def __post_init__(self) -> None:
         _check("DNPT", self.source, self.destination)
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with a destination that checksums decide on."""
+        return msgspec.structs.replace(packet, destination=None)
 
 
 def _parse(text: str, context: ParseContext) -> Network:

@@ -8,8 +8,9 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import HostMask, integer, number, parse_host_mask, protocol_number, sign
+from meshfw.extensions.codecs import integer, number, protocol_number, sign
 from meshfw.extensions.extension import Codec, Extension, Fields, NftMatch, Option, ParseContext
+from meshfw.extensions.hostmask import HostMask, parse_host_mask
 from meshfw.model import Family, Hook, Match, Not, Rule
 
 ELEMENTS_MAX: Final = 4  # linux/netfilter/xt_policy.h, XT_POLICY_MAX_ELEM

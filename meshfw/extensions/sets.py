@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, number, sign
 from meshfw.extensions.extension import Codec, Extension, Fields, Option, ParseContext
-from meshfw.model import SET_NAME_MAX, Family, Match, Not, Rule, Target, byte_length
+from meshfw.model import SET_NAME_MAX, Family, Match, Not, Packet, Rule, Target, byte_length
 
 DIMENSIONS: Final = 6
 """The most ends of a packet that one look into a set names (linux/netfilter/ipset/ip_set.h, IPSET_DIM_MAX)."""
@@ -90,6 +90,10 @@ class SetElement(Target, frozen=True, kw_only=True):
     def label(self) -> str:
         """Its name in iptables."""
         return "SET"
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with what a set holds for it, which isn't known."""
+        return msgspec.structs.replace(packet, mark=None) if self.map_mark else packet
 
     def __post_init__(self) -> None:
         if self.add is None and self.delete is None and self.map is None:

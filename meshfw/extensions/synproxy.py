@@ -8,10 +8,15 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, listed
 from meshfw.extensions.extension import Extension, Option
-from meshfw.model import Family, Hook, Rule, Target
+from meshfw.extensions.tcp import FLAGS
+from meshfw.model import DROPPED, Family, Hook, Packet, Rule, Target, Verdict
 
 MSS_MAX: Final = 0xFFFF
 WSCALE_MAX: Final = 0xFF  # linux/netfilter/nf_synproxy.h: what RFC 7323 allows is less, and nobody checks it
+
+
+_COMPARED_BITS: Final = FLAGS["FIN"] | FLAGS["SYN"] | FLAGS["RST"] | FLAGS["ACK"]
+_ANSWERED_BITS: Final = (FLAGS["SYN"], FLAGS["ACK"])
 
 
 class SynProxy(Target, frozen=True, kw_only=True):
@@ -29,6 +34,12 @@ class SynProxy(Target, frozen=True, kw_only=True):
         for value, most in ((self.wscale, WSCALE_MAX), (self.mss, MSS_MAX)):
             if value is not None and not 0 <= value <= most:
                 raise ModelError(f"SYNPROXY: {value} is not between 0 and {most}")
+
+    def verdicts(self, packet: Packet) -> tuple[Verdict | None, ...]:
+        """A SYN and an ACK end here, answered or dropped; what else there is goes on."""
+        if packet.tcp_flags is None:
+            return (None, DROPPED)
+        return (DROPPED if packet.tcp_flags & _COMPARED_BITS in _ANSWERED_BITS else None,)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """A rule that doesn't state TCP."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -11,16 +11,18 @@ from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import (
     PORTS,
     Ports,
+    header_met,
     number,
     plain_condition,
     port_atoms,
+    port_met,
     ports_nft,
     set_nft,
     sign,
     useful_ports,
 )
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule, SetRef
+from meshfw.model import Elements, Family, Match, Not, Packet, Rule, SetRef, every, turned
 
 TCP: Final = 6
 FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
@@ -58,7 +60,8 @@ def _names(bits: int) -> str:
     return ",".join(name for name, bit in FLAGS.items() if bits & bit) or "NONE"
 
 
-def _bits(text: str) -> int:
+def flag_bits(text: str) -> int:
+    """The bits of flags by name, joined by commas; ALL and NONE are names too."""
     bits = 0
     for name in text.split(","):
         upper = name.upper()
@@ -73,7 +76,7 @@ def _bits(text: str) -> int:
 
 def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
     mask, _, on = text.partition(" ")
-    return TcpFlags(_bits(mask), _bits(on))
+    return TcpFlags(flag_bits(mask), flag_bits(on))
 
 
 def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
@@ -162,6 +165,20 @@ class Tcp(Match, frozen=True):
         if self.option is not None:
             yield ("tcp option", self.option)
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Ports and flags; options aren't known."""
+        return self.meets_among(packet, {})
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same with known sets."""
+        return every(
+            (
+                ends_met(self, packet, sets),
+                True if self.flags is None else _flags_met(self.flags, packet.tcp_flags),
+                True if self.option is None else None,
+            )
+        )
+
 
 def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
     """The meaning of a source and a destination port condition."""
@@ -173,6 +190,24 @@ def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
             yield (field, negated, value.atom())
         else:
             yield from port_atoms(field, negated, (value,))
+
+
+def _flags_met(held: TcpFlags | Not[TcpFlags], bits: int | None) -> bool | None:
+    negated, flags = sign(held)
+    if flags.set & ~flags.mask:
+        return bool(negated)
+    return turned(None if bits is None else bits & flags.mask == flags.set, negated)
+
+
+def ends_met(match: Any, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+    """Whether the ports of a packet of the match's protocols meet its ``sport`` and ``dport``."""
+    return every(
+        (
+            header_met(packet, match.protocols),
+            port_met(match.sport, packet.sport, sets),
+            port_met(match.dport, packet.dport, sets),
+        )
+    )
 
 
 def drop_idle_ports(match: Any) -> None:

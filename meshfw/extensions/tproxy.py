@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.codecs import MarkValue, parse_mark, port
 from meshfw.extensions.extension import Codec, Extension, Fields, Option, ParseContext
-from meshfw.model import Family, Hook, Network, Rule, Table, Target, format_address, parse_address
+from meshfw.model import Family, Hook, Network, Packet, Rule, Table, Target, format_address, parse_address
 
 PROTOCOLS: Final = frozenset({6, 17})
 NO_MARK: Final = MarkValue(0, 0)
@@ -31,6 +33,11 @@ class TProxy(Target, frozen=True, kw_only=True):
             raise ModelError(f"port {self.port} is not between 0 and 65535")
         if self.address is not None and self.address.prefix != self.address.family.bits:
             raise ModelError(f"TPROXY: {self.address} is not one address")
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its mark."""
+        mark = None if packet.mark is None else packet.mark & ~self.mark.mask & 0xFFFFFFFF ^ self.mark.value
+        return msgspec.structs.replace(packet, mark=mark)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """A rule that states neither TCP nor UDP, or an address of the other family."""

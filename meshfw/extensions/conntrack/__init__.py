@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import PORTS, HostMask, mapped, number, parse_host_mask, protocol_number
+from meshfw.extensions.codecs import PORTS, mapped, number, protocol_number
 from meshfw.extensions.conntrack.nft import READERS, states_nft, to_nft
 from meshfw.extensions.conntrack.value import (
     DIRECTIONS,
@@ -19,6 +19,7 @@ from meshfw.extensions.conntrack.value import (
     format_network,
 )
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.extensions.hostmask import HostMask, parse_host_mask
 from meshfw.model import Network
 
 

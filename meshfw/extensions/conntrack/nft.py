@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from meshfw.errors import InexpressibleError
-from meshfw.extensions.codecs import HostMask, listed, plain_condition, protocol_number, read_ports, set_nft, sign
+from meshfw.extensions.codecs import listed, plain_condition, protocol_number, read_ports, set_nft, sign
 from meshfw.extensions.conntrack.value import (
     REAL,
     SECONDS_MAX,
@@ -20,6 +20,7 @@ from meshfw.extensions.conntrack.value import (
     meets_no_connection,
 )
 from meshfw.extensions.extension import NftMatch, ParseContext
+from meshfw.extensions.hostmask import HostMask
 from meshfw.model import Family, Match, Network, Not, Rule
 
 _NFT_STATES: Final = {

@@ -11,8 +11,9 @@ import msgspec
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.extension import NftObject
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, SPOKEN_NAMES, Names
 from meshfw.model import (
+    COMMENT_BYTES,
     Accept,
     Comment,
     Drop,
@@ -37,11 +38,15 @@ _FRAGMENT: Final = "ip frag-off & 8191"  # struct iphdr, IP_OFFSET
 
 
 class NftText(msgspec.Struct, frozen=True, gc=False):
-    """A rule's text in the halves between which its counter stands, and the objects that it refers to."""
+    """A rule's text in the halves between which its counter stands, and the objects that it refers to.
+
+    ``warnings`` say where the text holds another name or a shorter comment than the rule does.
+    """
 
     head: str
     tail: str
     objects: tuple[NftObject, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.head}counter{self.tail}"
@@ -74,7 +79,16 @@ def render_rule(
     tail = _target_text(rule, language, names, objects, family=family, hook=hook)
     if comment:
         tail += f' comment "{comment}"'
-    return NftText(" ".join(base) + " " if base else "", tail, tuple(objects))
+    return NftText(" ".join(base) + " " if base else "", tail, tuple(objects), tuple(_warnings(rule, comment, names)))
+
+
+def _warnings(rule: Rule, comment: str, names: Names) -> Iterator[str]:
+    if isinstance(rule.target, Jump | Goto):
+        written = names.chain(rule.target.chain)
+        if names is SPOKEN_NAMES and written != rule.target.chain:
+            yield f"chain {rule.target.chain} is called {written}: nft's text can't say that name"
+    if comment and comment != rule.comment:
+        yield f"the comment is kept as {comment!r}: nft holds {COMMENT_BYTES} bytes without quotes and backslashes"
 
 
 _HOST_MASKS: Final = {family: (1 << family.bits) - 1 for family in Family}

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from meshfw.extensions.codecs import HostMask
+from meshfw.extensions.hostmask import HostMask
 from meshfw.extensions.policy import MODES, PROTOCOLS, Policy, Transformation
 from meshfw.model import Family, Not
 from tests.extensions.case import Case
