@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import ClassVar, Final
 
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.extension import Extension, Option
-from meshfw.model import Family, Hook, Match, Rule
+from meshfw.model import Family, Hook, Match, Rule, Table
 
 
 class RpFilter(Match, frozen=True, kw_only=True):
@@ -16,13 +16,14 @@ class RpFilter(Match, frozen=True, kw_only=True):
     ``validmark`` looks the route up with the packet's mark, ``accept_local`` lets this host's own addresses pass.
     """
 
+    tables: ClassVar[frozenset[Table] | None] = frozenset({Table.RAW, Table.MANGLE})
     loose: bool = False
     validmark: bool = False
     accept_local: bool = False
     invert: bool = False
 
     def allowed_hooks(self) -> frozenset[Hook] | None:
-        """Where a packet comes in; in tables raw and mangle (ipt_rpfilter.c)."""
+        """Where a packet comes in; in tables raw and mangle alone (ipt_rpfilter.c)."""
         return frozenset({Hook.PREROUTING})
 
 

@@ -80,15 +80,14 @@ UNSAYABLE = (
 def targets(family: Family, protocol: int | None) -> list[st.SearchStrategy[Any]]:
     number = st.integers(0, 3) | st.integers(0, 0xFFFF)
     zone = st.builds(Zone, st.none() | number, st.sampled_from(DIRECTIONS)) | st.builds(Zone, number)
-    names = st.sampled_from(("", "ftp", "irc")) if protocol is not None else st.just("")
+    helpers = {6: ("", "ftp", "sip"), 17: ("", "tftp", "sip")}.get(protocol or 0, ("",))
     return [
         st.just(Notrack()),
         st.builds(Ct, zone=st.none() | zone),
         st.builds(
             Ct,
             notrack=st.booleans(),
-            helper=names,
-            timeout=names,
+            helper=st.sampled_from(helpers),
             events=st.integers(0, 0x3FF),
             expectation_events=st.integers(0, 1),
             zone=st.none() | zone,
