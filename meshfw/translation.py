@@ -14,7 +14,7 @@ import msgspec
 from meshfw.errors import FamilyParseError, InexpressibleError, MeshfwError, ParseError
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import hook_of
-from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.languages.iptables import format_rule, parse_rules
 from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule
 from meshfw.model import (
     Family,
@@ -82,7 +82,7 @@ def translated(
 ) -> Translated:
     """The rule in both languages, or without ``nft`` in iptables' own; a text is in restore quoting."""
     try:
-        rules = (parse_rule(rule, family=family, language=language),)
+        rules = parse_rules(rule, family=family, language=language)
         texts = tuple(format_rule(held, family=family, language=language) for held in rules)
     except FamilyParseError as error:
         return Translated(error=Failure(_told(error), Kind.FAMILY))

@@ -80,7 +80,7 @@ WRONG = [
     (("one", "nope"), "nope: No such file or directory"),
     (("one", "live"), "'live' is no ruleset of the host; expected live:iptables-legacy"),
     (("-", "-"), "standard input can be one of the two only"),
-    (("one", "rules"), "rules: it is no ruleset"),
+    (("one", "rules"), "rules: it is no ruleset; expected a dump, a script"),
     (("one", "cut"), "cut, line 1: table filter of line 1 has no COMMIT"),
     (("one",), "diff"),
 ]

@@ -201,9 +201,9 @@ def test_a_file_needs_no_configuration(explain: Any, house: Path) -> None:
         (("--dst", "fd00::1", "--fragment"), "--fragment: rules see the fragments of IPv4 alone"),
         (("--dst", "10.0.0.7", "--hook", "output", "--in", "eth0"), "--in: a packet on its way out was made here"),
         (("--dst", "10.0.0.7", "--hook", "input", "--out", "eth0"), "--out: a packet on its way in ends here"),
-        (("--dst", "fd00::1", "-f", "dump"), "the packet is ipv6, and this is a dump of the other family"),
+        (("--dst", "fd00::1", "-f", "dump"), "it is a dump of ipv4, and ipv6 was asked for"),
         (("--dst", "10.0.0.7", "-f", "missing"), "missing: No such file or directory"),
-        (("--dst", "10.0.0.7", "-f", "meshfw.toml"), "meshfw.toml, line 1"),
+        (("--dst", "10.0.0.7", "-f", "meshfw.toml"), "meshfw.toml: it is no ruleset"),
         (("--dst", "10.0.0.7", "-f", "dump", "--live"), "--live: not allowed with argument -f/--file"),
     ],
 )

@@ -662,3 +662,49 @@ def test_many_things_that_are_not_known_take_no_more_time_than_few() -> None:
     found = at(text, tcp())
     assert verdicts(found) == ["accept"]
     assert [ending.packet.mark for ending in found.endings] == [None]
+
+
+HOPS = "*mangle\n-A PREROUTING -m ttl --ttl-eq {} -j MARK --set-mark 1\n-A FORWARD -m ttl --ttl-eq {} -j DROP"
+
+
+@pytest.mark.parametrize(
+    ("came_with", "before", "behind", "verdict"),
+    [
+        (64, 64, 63, "drop"),
+        (64, 64, 64, "accept"),
+        (2, 2, 1, "drop"),
+        (1, 1, 1, "reject with time-exceeded"),
+        (0, 0, 0, "reject with time-exceeded"),
+    ],
+)
+def test_routing_takes_a_hop_and_asks_no_rule_where_none_is_left(
+    came_with: int, before: int, behind: int, verdict: str
+) -> None:
+    found = forwarded(HOPS.format(before, behind), tcp(ttl=came_with))
+    assert verdicts(found) == [verdict]
+    assert marks(found) == {1}
+
+
+def test_what_ends_here_or_starts_here_keeps_its_hops() -> None:
+    for way in (Way.INPUT, Way.OUTPUT):
+        found = journey(ruleset("*mangle\n-A POSTROUTING -j ACCEPT"), tcp(ttl=1), way=way)
+        assert [ending.packet.ttl for ending in found.endings] == [1]
+
+
+CHANGES = [
+    ("-j TTL --ttl-set 9", tcp(ttl=64), tcp(ttl=9)),
+    ("-j TTL --ttl-dec 70", tcp(ttl=64), tcp(ttl=0)),
+    ("-j TTL --ttl-inc 200", tcp(ttl=64), tcp(ttl=255)),
+    ("-j TOS --set-tos 0x12/0xf0", tcp(tos=0xFF), tcp(tos=0x0F ^ 0x12)),
+    ("-j DSCP --set-dscp 1", tcp(tos=0xFF), tcp(tos=0x07)),
+    ("-j DSCP --set-dscp 1", tcp(tos=None), tcp(tos=None)),
+    ("-j TOS --set-tos 3", tcp(tos=None), tcp(tos=3)),
+    ("-p tcp -j ECN --ecn-tcp-remove", tcp(tcp_flags=SYN | 0xC0), tcp(tcp_flags=SYN)),
+]
+
+
+@pytest.mark.parametrize(("text", "before", "after"), CHANGES)
+def test_later_rules_see_what_a_target_made_of_the_header(text: str, before: Packet, after: Packet) -> None:
+    target = rule(text).target
+    assert target is not None
+    assert target.applied(before) == after

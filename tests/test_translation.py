@@ -209,6 +209,49 @@ def test_nft_takes_every_name_that_is_spoken(requires: Callable[..., None]) -> N
     assert len({spoken_name(name) for name in names}) == len(names)
 
 
+# --- rules and scripts ---------------------------------------------------------------------------------------
+
+SCRIPT = """\
+#!/bin/sh
+iptables -P INPUT DROP
+iptables -N web
+iptables -A INPUT -p tcp --dport 80 -j web
+ip6tables -I INPUT -s fd00::1,fd00::2 -j ACCEPT
+"""
+
+
+def test_a_script_is_folded_into_what_it_leaves(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(SCRIPT, encoding="utf-8")
+    done = spawned("translate", "--to", "iptables", "-f", "script", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "# ipv4\n*filter\n:INPUT DROP [0:0]" in done.stdout
+    assert "-A INPUT -p tcp -m tcp --dport 80 -j web" in done.stdout
+    assert "-A INPUT -s fd00::1/128 -j ACCEPT\n" in done.stdout
+    text = spawned("translate", "-f", "script", cwd=tmp_path).stdout
+    assert "table ip filter {" in text
+    assert "ip6 saddr fd00::2 counter accept" in text
+    assert "table ip6" not in spawned("translate", "-4", "-f", "script", cwd=tmp_path).stdout
+
+
+def test_a_rule_of_several_addresses_is_several_rules(tmp_path: Path) -> None:
+    done = spawned("translate", "iptables", "-A", "a", "-s", "10.0.0.1,10.0.0.2", "-j", "DROP", cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "add rule ip filter a ip saddr 10.0.0.1 counter drop",
+        "add rule ip filter a ip saddr 10.0.0.2 counter drop",
+    ]
+    (found,) = answered({"rule": "-s 10.0.0.1,10.0.0.2 -j DROP"})
+    assert found["canonical"] == ["-s 10.0.0.1/32 -j DROP", "-s 10.0.0.2/32 -j DROP"]
+    assert found["nft"] == ["ip saddr 10.0.0.1 counter drop", "ip saddr 10.0.0.2 counter drop"]
+
+
+def test_host_names_are_looked_up_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    refused = spawned("translate", "-4", "-s", "localhost", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "localhost" in refused.stderr
+    found = spawned("translate", "-4", "--resolve", "-s", "localhost", cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (0, "ip saddr 127.0.0.1 counter\n")
+
+
 # --- streams ------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +299,20 @@ def test_a_wrong_request_is_answered_and_the_next_one_too(request_: Any, kind: K
     assert after["canonical"] == ["-j DROP"]
     if isinstance(request_, dict) or b"3" in request_:
         assert found["id"] == 3
+
+
+def test_a_list_of_addresses_is_answered_by_a_rule_for_each() -> None:
+    found = translated("-s 10.0.0.1,10.1/16 -j DROP", family=Family.IPV4, language=LANGUAGE)
+    assert found.canonical == ("-s 10.0.0.1/32 -j DROP", "-s 10.1.0.0/16 -j DROP")
+    assert found.nft == ("ip saddr 10.0.0.1 counter drop", "ip saddr 10.1.0.0/16 counter drop")
+
+
+def test_a_script_is_translated_as_what_it_leaves(tmp_path: Path) -> None:
+    script = "iptables -N a; iptables -A a -s 10.0.0.1,10.0.0.2 -j DROP\nip6tables -t raw -P OUTPUT DROP\n"
+    done = spawned("translate", "--from", "script", "--to", "iptables", "-4", input=script, cwd=tmp_path)
+    assert done.stdout.endswith(":a - [0:0]\n-A a -s 10.0.0.1/32 -j DROP\n-A a -s 10.0.0.2/32 -j DROP\nCOMMIT\n")
+    wrong = spawned("translate", "--from", "script", input="iptables -D a 1\n", cwd=tmp_path)
+    assert "line 1: table filter has no chain a" in wrong.stderr
 
 
 def test_what_nft_can_not_say_has_its_canonical_text() -> None:

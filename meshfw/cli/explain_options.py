@@ -41,7 +41,11 @@ def add_explain(parser: ArgumentParser, *, name: Callable[[str], str]) -> None:
     )
     rules = parser.add_mutually_exclusive_group()
     rules.add_argument(
-        "-f", "--file", metavar="FILE", type=name, help="a dump of iptables-save, instead of the declared rules"
+        "-f",
+        "--file",
+        metavar="FILE",
+        type=name,
+        help="the rules of a dump, a ruleset of nft's or everybody's here (live:TOOL), instead of the declared rules",
     )
     rules.add_argument(
         "--live", action="store_true", help="what the kernel holds of ours, instead of the declared rules"

@@ -10,11 +10,11 @@ import msgspec
 
 from meshfw.cli.arguments import COMMANDS
 from meshfw.cli.output import for_tools, print_json, warn
-from meshfw.cli.rulesets import STDIN, dumps_of, kind_of, read_text
+from meshfw.cli.rulesets import STDIN, dumps_of, kind_of, notes_of, read_text, resolving
 from meshfw.errors import FamilyParseError, InexpressibleError, ParseError, TranslationError
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, format_dump, hook_of
-from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.languages.iptables import format_rule, parse_rules
 from meshfw.languages.lexer import Word, split
 from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule, render_tables
 from meshfw.model import Family, Rule, Table
@@ -39,6 +39,8 @@ class _Line(msgspec.Struct, frozen=True):
 def run(arguments: Namespace) -> int:
     """0 when all of it could be translated; of a stream, when all of it was answered."""
     language = Workshop(arguments, needed=False, sources=False).language
+    if arguments.resolve:
+        language = resolving(language)
     family = Family(arguments.family) if arguments.family else None
     if arguments.jsonl:
         return _stream(arguments, language, family)
@@ -94,7 +96,7 @@ def _whole(dumps: Mapping[Family, Dump], arguments: Namespace, language: Languag
             raise TranslationError("nft", untold)
         text = "".join(tables.text for tables in rendered)
         warnings = [warning for tables in rendered for warning in tables.warnings]
-    warnings += _losses(dumps)
+    warnings += [*_losses(dumps), *notes_of(dumps)]
     if arguments.json:
         print_json({"text": text, "warnings": warnings})
         return 0
@@ -166,35 +168,36 @@ def _line(words: Sequence[Word], text: str = "", source: str = "", number: int =
 
 
 def _translated(line: _Line, family: Family | None, arguments: Namespace, language: Language) -> tuple[Family, str]:
-    """The rule's family and its text."""
-    found, rule = _parsed(line, family or line.family, language)
+    """The rules' family and their text, one on a line for each rule that the line stands for."""
+    found, rules = _parsed(line, family or line.family, language)
     chain = arguments.chain or line.chain
-    losses = [loss.text for loss in rule.losses()]
+    losses = [loss.text for rule in rules for loss in rule.losses()]
     if arguments.to == "iptables":
-        text = format_rule(rule, family=found, language=language)
+        head = f"-{'A' if line.command == 'add' else 'I'} {chain} " if chain else ""
         warn(losses)
-        return found, f"-{'A' if line.command == 'add' else 'I'} {chain} {text}".rstrip() if chain else text
+        return found, "\n".join(
+            f"{head}{format_rule(rule, family=found, language=language)}".rstrip() for rule in rules
+        )
     table = arguments.table or line.table or "filter"
     hook = hook_of(chain, Table(table)) if table in set(Table) else None
     try:
-        said = render_rule(rule, family=found, language=language, names=SPOKEN_NAMES, hook=hook)
+        said = [render_rule(rule, family=found, language=language, names=SPOKEN_NAMES, hook=hook) for rule in rules]
     except InexpressibleError as error:
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line
         ) from None
-    warn([*losses, *said.warnings])
-    objects = "".join(f"{held.command(FAMILIES[found], table)}\n" for held in said.objects)
-    if not chain:
-        return found, f"{objects}{said}"
-    return found, f"{objects}{line.command} rule {FAMILIES[found]} {table} {SPOKEN_NAMES.chain(chain)} {said}"
+    warn([*losses, *(told for text in said for told in text.warnings)])
+    objects = dict.fromkeys(held.command(FAMILIES[found], table) for text in said for held in text.objects)
+    head = f"{line.command} rule {FAMILIES[found]} {table} {SPOKEN_NAMES.chain(chain)} " if chain else ""
+    return found, "\n".join((*objects, *(f"{head}{text}" for text in said)))
 
 
-def _parsed(line: _Line, family: Family | None, language: Language) -> tuple[Family, Rule]:
-    """The rule in the family asked for, or else in the first that it fits."""
+def _parsed(line: _Line, family: Family | None, language: Language) -> tuple[Family, tuple[Rule, ...]]:
+    """The rules in the family asked for, or else in the first that they fit."""
     refusals: list[ParseError] = []
     for candidate in [family] if family else Family:
         try:
-            return candidate, parse_rule(line.words, family=candidate, language=language)
+            return candidate, parse_rules(line.words, family=candidate, language=language)
         except ParseError as error:
             refusals.append(error)
     # A rule of the other family isn't worth a word where the other family refuses it for a reason of its own.

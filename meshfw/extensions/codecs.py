@@ -33,9 +33,9 @@ PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {
     "ipcomp": 108,
     "vrrp": 112,
     "sctp": 132,
+    "mobility-header": 135,
     "ipv6-mh": 135,
     "mh": 135,
-    "mobility-header": 135,
     "udplite": 136,
     "dccp": 33,
 }

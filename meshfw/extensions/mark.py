@@ -106,8 +106,8 @@ class SetConnMark(Target, frozen=True):
             raise ModelError("CONNMARK needs one of --set-xmark, --save-mark and --restore-mark")
         if self.copy not in (None, "save", "restore"):
             raise ModelError(f"{self.copy!r} is neither save nor restore")
-        if not -32 <= self.shift <= 32:
-            raise ModelError("a mark is shifted by 0 to 32 bits")
+        if not -31 <= self.shift <= 31:  # a kernel refuses more (xt_connmark.c)
+            raise ModelError("a mark is shifted by 0 to 31 bits")
 
     @property
     def label(self) -> str:
@@ -134,11 +134,9 @@ class SetConnMark(Target, frozen=True):
         return None if bits is None or kept is None else kept ^ bits
 
     def _shifted(self, mark: int | None) -> int | None:
-        """The mark shifted; what a kernel makes of a shift by all 32 bits depends on the processor."""
+        """The mark shifted."""
         if not self.shift or mark is None:
             return mark
-        if abs(self.shift) == 32:
-            return None
         return mark << self.shift & FULL if self.shift > 0 else mark >> -self.shift
 
 
@@ -159,7 +157,7 @@ _AND: Final = Codec(parse=lambda text, context: MarkChange(0, ~number(text) & FU
 _OR: Final = Codec(parse=lambda text, context: MarkChange(number(text), number(text)), format=str, expected=_EXPECTED)
 _XOR: Final = Codec(parse=lambda text, context: MarkChange(number(text), 0), format=str, expected=_EXPECTED)
 _MASK: Final = Codec(parse=lambda text, context: number(text), format=hex, expected=_EXPECTED)
-_BITS: Final = integer("a number of bits from 0 to 32", high=32)
+_BITS: Final = integer("a number of bits from 0 to 31", high=31)
 
 _CHANGES: Final = (
     Option("--set-xmark", "change", _CHANGE),

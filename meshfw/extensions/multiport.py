@@ -169,7 +169,7 @@ def _readers() -> dict[str, Callable[[Any, Family], Match | None]]:
     for header in PROTOCOLS.values():
         for field in ("sport", "dport"):
             readers[f"{header} {field} set"] = _Reader(f"{field}s")
-            if header in ("dccp", "udplite"):  # the others' own matches read a single port
+            if header == "udplite":  # the others' own matches read a single port
                 readers[f"{header} {field}"] = _Reader(f"{field}s")
         readers[f"{header} sport . {header} dport"] = _read_pairs
     return readers

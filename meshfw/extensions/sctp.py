@@ -11,7 +11,7 @@ from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import Ports, sign
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.tcp import end_atoms, ends_met, port_options
-from meshfw.model import Elements, Match, Not, Packet, SetRef, every
+from meshfw.model import Elements, Loss, Match, Not, Packet, SetRef, every
 
 SCTP: Final = 132
 CHUNKS: Final = {
@@ -39,6 +39,7 @@ CHUNKS: Final = {
     "I_FORWARD_TSN": 194,
 }
 """Chunk types by name, in the order of their numbers, which is the order iptables prints (RFC 9260, section 3.2)."""
+_I_DATA: Final = CHUNKS["I_DATA"]
 _FLAGS: Final = {0: "----IUBE", 64: "----IUBE", 6: "-------T", 14: "-------T"}
 """The letters of a chunk's flag bits, highest bit first (libxt_sctp.c)."""
 _SCOPES: Final = ("all", "any", "only")
@@ -130,6 +131,15 @@ class Sctp(Match, frozen=True):
     def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
         """The same with known sets."""
         return every((ends_met(self, packet, sets), True if self.chunks is None else None))
+
+    def losses(self) -> Iterable[Loss]:
+        """The flags of I_DATA: iptables 1.8.9 stores them under its row in its table, not under its type."""
+        if self.chunks is not None and any(
+            chunk.mask and chunk.type == _I_DATA for chunk in sign(self.chunks)[1].chunks
+        ):
+            yield Loss(
+                frozenset({"legacy", "nft"}), f"--chunk-types {sign(self.chunks)[1]}: iptables loses I_DATA's flags"
+            )
 
 
 _CHUNKS: Final = Codec(parse=_parse, format=str, expected="all, any or only, and a list of chunk types", nft=_nft)

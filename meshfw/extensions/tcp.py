@@ -21,14 +21,16 @@ from meshfw.extensions.codecs import (
     sign,
     useful_ports,
 )
+from meshfw.extensions.ecn import flags_match
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.model import Elements, Family, Match, Not, Packet, Rule, SetRef, every, turned
 
 TCP: Final = 6
 FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
 """Flag bits in the order iptables prints them (RFC 9293, section 3.1)."""
+ALL_FLAGS: Final = 0x3F
 _NFT_FLAGS: Final = {**{name.lower(): bit for name, bit in FLAGS.items()}, "ecn": 0x40, "cwr": 0x80}
-_NFT_OPTIONS: Final = {
+NFT_OPTIONS: Final = {
     1: "nop",
     2: "maxseg",
     3: "window",
@@ -66,7 +68,7 @@ def flag_bits(text: str) -> int:
     for name in text.split(","):
         upper = name.upper()
         if upper == "ALL":
-            bits |= 0x3F
+            bits |= ALL_FLAGS
         elif upper in FLAGS:
             bits |= FLAGS[upper]
         elif upper != "NONE":
@@ -105,20 +107,27 @@ def _flag_bits(right: Any) -> int:
     return bits
 
 
-def _read_masked(match: NftMatch, family: Family) -> Tcp | None:
+def _flag_condition(mask: int, on: int, *, negated: bool) -> Match | None:
+    """The match of a condition on flags, of which iptables leaves the two of congestion to ecn."""
+    if (mask | on) & ~ALL_FLAGS:
+        return flags_match(mask, on, negated=negated)
+    flags = TcpFlags(mask, on)
+    return Tcp(flags=Not(flags) if negated else flags)
+
+
+def _read_masked(match: NftMatch, family: Family) -> Match | None:
     if match.op not in ("==", "!="):
         return None
-    flags = TcpFlags(_flag_bits(match.mask), _flag_bits(match.right))
-    return Tcp(flags=Not(flags) if match.negated else flags)
+    return _flag_condition(_flag_bits(match.mask), _flag_bits(match.right), negated=match.negated)
 
 
-def _read_any(match: NftMatch, family: Family) -> Tcp | None:
+def _read_any(match: NftMatch, family: Family) -> Match | None:
     """Any of the flags."""
-    return Tcp(flags=Not(TcpFlags(_flag_bits(match.right), 0))) if match.op == "in" else None
+    return _flag_condition(_flag_bits(match.right), 0, negated=True) if match.op == "in" else None
 
 
 def _option_nft(left: str, value: int, negated: bool) -> str:
-    name = _NFT_OPTIONS.get(value)
+    name = NFT_OPTIONS.get(value)
     if name is None:
         raise InexpressibleError(f"--tcp-option {value}: nft has no name for it")
     return f"{left} {name} {'missing' if negated else 'exists'}"
@@ -263,7 +272,7 @@ EXTENSIONS: Final = (
         from_nft={
             "tcp flags &": _read_masked,
             "tcp flags": _read_any,
-            **{f"tcp option {name}": _OptionReader(number) for number, name in _NFT_OPTIONS.items()},
+            **{f"tcp option {name}": _OptionReader(number) for number, name in NFT_OPTIONS.items()},
         },
     ),
 )

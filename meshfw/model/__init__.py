@@ -16,6 +16,8 @@ from meshfw.model.address import (
     SetRef,
     byte_length,
     format_address,
+    matches_any,
+    matches_none,
     parse_address,
     within,
 )
@@ -45,6 +47,7 @@ from meshfw.model.kinds import (
     Policy,
     Table,
 )
+from meshfw.model.loss import Loss
 from meshfw.model.packet import Ends, Packet, every, some, turned
 from meshfw.model.placement import hook_problem, interface_problem, table_problem
 from meshfw.model.rule import (
@@ -56,14 +59,12 @@ from meshfw.model.rule import (
     Drop,
     Goto,
     Jump,
-    Loss,
     Match,
     OpaqueMatch,
     OpaqueTarget,
     Return,
     Rule,
     Target,
-    matches_any,
 )
 from meshfw.model.ruleset import (
     Ruleset,
@@ -131,6 +132,7 @@ __all__ = [
     "hook_problem",
     "interface_problem",
     "matches_any",
+    "matches_none",
     "merge_ranges",
     "name_problem",
     "parse_address",

@@ -154,7 +154,7 @@ _IFNAMSIZ: Final = 16  # linux/if.h, with the final NUL
 
 
 class Interface(msgspec.Struct, frozen=True, gc=False, order=True):
-    """A network interface by name; a final ``+`` stands for any ending (iptables(8), --in-interface)."""
+    """A network interface by name; a final ``+`` stands for any ending, alone for all (iptables(8), --in-interface)."""
 
     name: str
 
@@ -163,8 +163,6 @@ class Interface(msgspec.Struct, frozen=True, gc=False, order=True):
             raise ModelError(f"interface name {self.name!r} must have 1 to {_IFNAMSIZ - 1} bytes")
         if not self.name.isprintable() or set(self.name) & set('/ "'):
             raise ModelError(f"interface name {self.name!r} holds a character that no interface can have")
-        if self.name == "+":
-            raise ModelError("interface '+' stands for every interface: leave it out")
 
     def holds(self, name: str) -> bool:
         """Whether it stands for the interface of that name; empty is the name of none."""
@@ -175,3 +173,15 @@ class Interface(msgspec.Struct, frozen=True, gc=False, order=True):
 
 
 Interfaces = Interface | Not[Interface]
+
+
+def matches_any(held: Addresses | Interfaces) -> bool:
+    """Whether it is the network of all addresses, or every interface, which states nothing; its negation isn't."""
+    if type(held) is Network:
+        return held.mask == 0
+    return type(held) is Interface and held.name == "+"
+
+
+def matches_none(held: Addresses | Interfaces) -> bool:
+    """Whether it excludes all addresses, or every interface, so that no packet meets it."""
+    return type(held) is Not and matches_any(held.value)

@@ -9,19 +9,21 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.model.address import Addresses, Elements, Interfaces, Network, SetRef, byte_length, within
+from meshfw.model.address import (
+    Addresses,
+    Elements,
+    Interfaces,
+    Network,
+    SetRef,
+    byte_length,
+    matches_any,
+    within,
+)
 from meshfw.model.comment import stored_comment
 from meshfw.model.effect import ACCEPTED, DROPPED, Translation, Verdict
 from meshfw.model.kinds import Family, Hook, Not, Table
+from meshfw.model.loss import Loss, condition_losses
 from meshfw.model.packet import Packet, every, turned
-
-
-class Loss(msgspec.Struct, frozen=True):
-    """A meaning that a kernel tool loses without a word: which of iptables' variants do, and what comes of it."""
-
-    variants: frozenset[str]
-    """``legacy`` and ``nft``: where the rule would be stored as another one."""
-    text: str
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
@@ -116,6 +118,14 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     def atom(self, family: Family | None = None) -> Any:
         """Its part of the rule's meaning."""
         return self
+
+    def allowed_hooks(self) -> frozenset[Hook] | None:
+        """The hooks on which a kernel takes it; None for all."""
+        return self.hooks
+
+    def then(self, following: Target) -> Target | None:
+        """One target that does what this does and then what the following does; None where there is none."""
+        return None
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Why it can't stand in this rule of this family; None where it can."""
@@ -228,11 +238,6 @@ def _signed(field: str, value: Any) -> tuple[Any, ...]:
     return (field, False, value.atom() if hasattr(value, "atom") else value)
 
 
-def matches_any(addresses: Addresses) -> bool:
-    """Whether it is the network of all addresses, which states nothing."""
-    return type(addresses) is Network and addresses.mask == 0
-
-
 def _sign(held: Any) -> tuple[bool, Any]:
     return (True, held.value) if type(held) is Not else (False, held)
 
@@ -247,7 +252,9 @@ def _address_met(condition: Addresses, address: int | None, sets: Mapping[str, E
 
 def _interface_met(condition: Interfaces, name: str | None) -> bool | None:
     negated, held = _sign(condition)
-    return turned(None if name is None else held.holds(name), negated)
+    if name is None:
+        return turned(True if matches_any(held) else None, negated)
+    return turned(held.holds(name), negated)
 
 
 class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
@@ -273,9 +280,9 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
             plain.add(_signed("saddr", self.source))
         if self.destination is not None and not matches_any(self.destination):
             plain.add(_signed("daddr", self.destination))
-        if self.in_interface is not None:
+        if self.in_interface is not None and not matches_any(self.in_interface):
             plain.add(_signed("iif", self.in_interface))
-        if self.out_interface is not None:
+        if self.out_interface is not None and not matches_any(self.out_interface):
             plain.add(_signed("oif", self.out_interface))
         if self.protocol is not None:
             plain.add(_signed("protocol", self.protocol))
@@ -346,8 +353,9 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
 
     def losses(self) -> tuple[Loss, ...]:
         """What of it the kernel's tools would lose."""
+        conditions = condition_losses(self.source, self.destination, self.in_interface, self.out_interface)
         of_matches = (loss for match in self.matches for loss in match.losses())
-        return (*of_matches, *(() if self.target is None else self.target.losses()))
+        return (*conditions, *of_matches, *(() if self.target is None else self.target.losses()))
 
     def other_family(self, family: Family) -> str | None:
         """Which address is of another family than this; None where none is."""
@@ -362,9 +370,6 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         stranger = self.other_family(family)
         if stranger:
             return stranger
-        for name, addresses in (("source", self.source), ("destination", self.destination)):
-            if isinstance(addresses, Not) and isinstance(addresses.value, Network) and addresses.value.mask == 0:
-                return f"{name} ! {addresses.value} matches nothing"
         protocol = self.protocol.value if isinstance(self.protocol, Not) else self.protocol
         if protocol is not None and not 1 <= protocol <= 255:
             return f"protocol {protocol} is not a number from 1 to 255"

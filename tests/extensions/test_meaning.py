@@ -218,7 +218,7 @@ IMPOSSIBLE = [
     (lambda: MarkChange(1 << 32), "32 bits"),
     (SetConnMark, "one of"),
     (lambda: SetConnMark(copy="swap"), "swap"),
-    (lambda: SetConnMark(MarkChange(1), shift=33), "32"),
+    (lambda: SetConnMark(MarkChange(1), shift=32), "31"),
 ]
 
 

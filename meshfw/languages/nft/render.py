@@ -11,7 +11,7 @@ import msgspec
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.extension import NftObject
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, SPOKEN_NAMES, Names
+from meshfw.languages.nft.names import FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, SPOKEN_NAMES, Names
 from meshfw.model import (
     COMMENT_BYTES,
     Accept,
@@ -31,6 +31,7 @@ from meshfw.model import (
     SetRef,
     format_address,
     matches_any,
+    matches_none,
     stored_comment,
 )
 
@@ -97,9 +98,9 @@ _HOST_MASKS: Final = {family: (1 << family.bits) - 1 for family in Family}
 def _interface_conditions(rule: Rule) -> list[str]:
     """The conditions on interfaces, which iptables-nft's own rules begin with."""
     words = []
-    if rule.in_interface is not None:
+    if rule.in_interface is not None and not matches_any(rule.in_interface):
         words.append(_interface_condition("iifname", rule.in_interface))
-    if rule.out_interface is not None:
+    if rule.out_interface is not None and not matches_any(rule.out_interface):
         words.append(_interface_condition("oifname", rule.out_interface))
     return words
 
@@ -132,6 +133,8 @@ def _address_condition(left: str, held: Any, names: Names) -> str:
 
 def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
     negated = isinstance(held, Not)
+    if matches_none(held):  # nft takes no negated "*"; iptables-nft has the same name that no interface can bear
+        return f'{left} "{NO_INTERFACE}"'
     name = held.value.name if isinstance(held, Not) else held.name
     if "*" in name or "\\" in name:
         raise InexpressibleError(f"interface {name}: nft reads * and \\ as its own")
@@ -186,13 +189,17 @@ def _named_set(text: str, names: Names) -> str:
     return _SET.sub(lambda found: f"@{names.set(found[1])}", text) if "@" in text else text
 
 
+_PRESENCE: Final = re.compile(r"tcp option \S+ (?:exists|missing)\Z")
+"""Whether an option is there: nft answers for packets that aren't TCP as well."""
+
+
 def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
     """Whether nft tests the protocol by itself before anything that remembers: then a listing leaves the test out."""
     keyword = KEYWORDS.get(rule.protocol) if isinstance(rule.protocol, int) else None
     if keyword is None:
         return False
     for match, text in held:
-        if text.startswith(keyword) and not text.startswith("tcp option "):
+        if text.startswith(keyword) and not _PRESENCE.match(text):
             return True
         if match.stateful:
             return False

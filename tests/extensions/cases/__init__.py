@@ -3,11 +3,15 @@
 A file may hold any of these; the laws beside this package run over all files:
 
 * ``CASES``: rules with their canonical text and their nft text.
+* ``UNHELD``: cases of what the kernel of a test need not have, a module or an object: no kernel is asked for them.
 * ``REFUSED``: (text, a part of the reason) that no ipv4 rule can hold.
 * ``EQUAL`` and ``DIFFERENT``: pairs of texts that behave the same, and that don't.
 * ``UNSAYABLE``: (text, a pattern of the reason) of ipv4 rules that nft can't express.
-* ``PACKETS``: rules for both families, each met equally often on iptables and on nft by what test_packets sends.
-* ``PACKETS_AT``: the same for chains of a table, by ``table/CHAIN``; ``PACKETS_AT_4`` for ipv4 alone.
+* ``PACKETS``: rules for both families, each met equally often on iptables and on nft by what test_packets sends;
+  ``PACKETS_IPV4`` and ``PACKETS_IPV6`` for one alone.
+* ``CHANGES``, ``CHANGES_IPV4`` and ``CHANGES_IPV6``: rules that change a packet, octet for octet the same on iptables
+  and on nft.
+* ``PACKETS_AT``: the same for chains of a table, by ``table/CHAIN``; ``PACKETS_AT_IPV4`` for ipv4 alone.
 * ``IPSETS``: what ipset(8) is told before the cases that name a set.
 * ``matches(family, protocol)`` and ``targets(family, protocol)``: lists of hypothesis strategies of values that can
   stand in a rule of the family and protocol.
@@ -33,18 +37,24 @@ def _gathered(name: str) -> tuple[Any, ...]:
 
 
 CASES: tuple[Case, ...] = _gathered("CASES")
+UNHELD: tuple[Case, ...] = _gathered("UNHELD")
 REFUSED: tuple[tuple[str, str], ...] = _gathered("REFUSED")
 EQUAL: tuple[tuple[str, str], ...] = _gathered("EQUAL")
 DIFFERENT: tuple[tuple[str, str], ...] = _gathered("DIFFERENT")
 UNSAYABLE: tuple[tuple[str, str], ...] = _gathered("UNSAYABLE")
-PACKETS: tuple[str, ...] = _gathered("PACKETS")
+PACKETS: dict[Family, tuple[str, ...]] = {
+    family: _gathered("PACKETS") + _gathered(f"PACKETS_{family.upper()}") for family in Family
+}
+CHANGES: dict[Family, tuple[str, ...]] = {
+    family: _gathered("CHANGES") + _gathered(f"CHANGES_{family.upper()}") for family in Family
+}
 IPSETS: tuple[str, ...] = _gathered("IPSETS")
 
 
 def packets_at(family: Family) -> dict[str, tuple[str, ...]]:
     """The rules of each chain of a table that packets are counted at."""
     found: dict[str, tuple[str, ...]] = {}
-    for name in ("PACKETS_AT", *(["PACKETS_AT_4"] if family is Family.IPV4 else [])):
+    for name in ("PACKETS_AT", f"PACKETS_AT_{family.upper()}"):
         for file in _FILES:
             for place, rules in getattr(file, name, {}).items():
                 found[place] = (*found.get(place, ()), *rules)

@@ -45,7 +45,7 @@ DIFFERENT = (
     ("-p tcp -j SYNPROXY --timestamp", "-p tcp -j SYNPROXY --sack-perm"),
 )
 UNSAYABLE = (("-p tcp -j SYNPROXY --ecn", "--ecn"),)
-PACKETS_AT_4 = {
+PACKETS_AT_IPV4 = {
     "filter/INPUT": (
         "-p tcp --dport 81 -j SYNPROXY --mss 1460 --timestamp",
         "-p tcp --dport 90:91 -j SYNPROXY",
