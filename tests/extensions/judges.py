@@ -60,7 +60,7 @@ COUNT: Final = settings().max_examples * 6
 @cache
 def sample(family: Family) -> Sequence[Rule]:
     """The rules of a family that every judge judges."""
-    return drawn(rules(family), COUNT)
+    return drawn(rules(family).filter(lambda rule: any(table_problem(rule, table) is None for table in TABLES)), COUNT)
 
 
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

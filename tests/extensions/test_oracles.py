@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -13,6 +14,7 @@ from meshfw.languages.nft import NftText, UnreadableError, read_rule, render_rul
 from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
+from tests.extensions.cases import IPSETS
 from tests.extensions.judges import (
     Iptables,
     Listed,
@@ -37,8 +39,12 @@ def iptables(
     request: pytest.FixtureRequest, requires: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Iptables]:
     variant = request.param
-    requires(*(f"{tool}-{variant}-{verb}" for tool in ("iptables", "ip6tables") for verb in ("restore", "save")))
+    requires(
+        *(f"{tool}-{variant}-{verb}" for tool in ("iptables", "ip6tables") for verb in ("restore", "save")), "ipset"
+    )
     with Netns() as room:
+        with room.entered():
+            subprocess.run(["ipset", "restore"], input="\n".join(IPSETS), text=True, check=True)
         yield Iptables(room, variant, tmp_path_factory.mktemp("lock") / "lock")
 
 

@@ -73,7 +73,7 @@ INVERTIBLE: Final = frozenset({"source", "destination", "in_interface", "out_int
 GLUED: Final = frozenset("sdiopmjg")
 VERDICTS: Final[Mapping[str, Target]] = {"ACCEPT": ACCEPT, "DROP": DROP, "RETURN": RETURN}
 
-OPAQUE_TARGETS: Final = frozenset("CT DNPT HMARK IDLETIMER NETMAP NOTRACK RATEEST SET SNPT SYNPROXY TPROXY".split())
+OPAQUE_TARGETS: Final = frozenset("HMARK IDLETIMER RATEEST".split())
 """Names of targets in iptables-extensions(8): without a typed value they are kept opaque, never taken for a chain."""
 
 

@@ -56,8 +56,10 @@ def read_rule(
     reader = _RuleReader(family, language, names)
     statement: Mapping[str, Any] = {}
     try:
-        for statement in statements:
+        for index, statement in enumerate(statements):
             reader.statement(statement)
+            if "counter" in statement and reader.whole_target(statements[index + 1 :]):
+                break
     except (KeyError, TypeError, ValueError, IndexError, ModelError) as error:
         raise UnreadableError(f"{statement}: {error}") from None
     return reader.rule(comment)
@@ -103,6 +105,19 @@ class _RuleReader:
         else:
             self._other(name, body, statement)
 
+    def whole_target(self, statements: Sequence[Mapping[str, Any]]) -> bool:
+        """Take all that stands behind the counter for one target, where an extension reads it so."""
+        if len(statements) < 2:
+            return False
+        reader = self._language.readers.get(" + ".join(map(_statement_key, statements)))
+        if reader is None:
+            return False
+        value = reader([body for statement in statements for body in statement.values()], self._family)
+        if not isinstance(value, Target):
+            raise UnreadableError(statements)
+        self._target = value
+        return True
+
     def _jump(self, kind: str, chain: str) -> None:
         logical = self._names.chain_of(chain)
         if logical is None:
@@ -110,8 +125,7 @@ class _RuleReader:
         self._target = Jump(logical) if kind == "jump" else Goto(logical)
 
     def _other(self, name: str, body: Any, statement: Mapping[str, Any]) -> None:
-        key = f"mangle {_left(body['key'])[0]}" if name == "mangle" else name
-        reader = self._language.readers.get(key)
+        reader = self._language.readers.get(_statement_key(statement))
         value = reader(body, self._family) if reader is not None else None
         if self._target is not None:  # a target may take several statements
             value = self._target.then(value) if isinstance(value, Target) else None
@@ -233,6 +247,14 @@ def _protocol(right: Any, language: Language) -> int | None:
     return None
 
 
+def _statement_key(statement: Mapping[str, Any]) -> str:
+    """What a statement's reader is found by: its name, and for a condition or a change what that looks at."""
+    ((name, body),) = statement.items()
+    if name == "mangle":
+        return f"mangle {_left(body['key'])[0]}"
+    return f"match {_left(body['left'])[0]}" if name == "match" else str(name)
+
+
 def _left(left: Any) -> tuple[str, Any]:
     """The left side of a condition as nft's words, and the mask it is and-ed with."""
     if not isinstance(left, Mapping):
@@ -259,8 +281,8 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         return f"@{body['base']},{body['offset']},{body['len']}"
     if kind == "socket":
         return f"socket {body['key']}"
-    if kind == "meta":
-        return f"meta {body['key']}"
+    if kind in ("meta", "rt"):
+        return f"{kind} {body['key']}"
     if kind == "ct":
         direction = f"{body['dir']} " if "dir" in body else ""
         return f"ct {direction}{body['key']}"
