@@ -11,6 +11,7 @@ from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.codecs import Ports, listed, port, read_ports
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.iprange import AddressRange
+from meshfw.extensions.netmap import read_netmap
 from meshfw.model import (
     Family,
     Hook,
@@ -284,6 +285,8 @@ def _read_local(kind: type[Masquerade | Redirect]) -> Callable[[Any, Family], Ta
 
 def _read_endpoint(kind: type[Snat | Dnat]) -> Callable[[Any, Family], Target | None]:
     def read(body: Any, family: Family) -> Target | None:
+        if "type_flags" in body:
+            return read_netmap(body)
         flags = _read_flags(kind, body)
         if flags is None or set(body) - {"addr", "port", "flags"}:
             return None

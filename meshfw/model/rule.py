@@ -34,6 +34,7 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     protocols: ClassVar[frozenset[int] | None] = None
     """The IP protocols (RFC 5237 numbers) one of which the rule must state."""
     families: ClassVar[frozenset[Family]] = frozenset(Family)
+    tables: ClassVar[frozenset[Table] | None] = None
 
     def atoms(self) -> Iterable[Any]:
         """Hashable parts of the rule's meaning; none where it adds nothing to the base conditions."""

@@ -10,10 +10,11 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from meshfw.errors import ModelError
+from meshfw.extensions.extension import NftObject
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Rule, Table, table_problem
@@ -29,6 +31,7 @@ from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
 from tests.extensions.rules import rules
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 TOOLS: Final = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
@@ -57,7 +60,7 @@ COUNT: Final = settings().max_examples * 6
 @cache
 def sample(family: Family) -> Sequence[Rule]:
     """The rules of a family that every judge judges."""
-    return drawn(rules(family), COUNT)
+    return drawn(rules(family).filter(lambda rule: any(table_problem(rule, table) is None for table in TABLES)), COUNT)
 
 
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -104,15 +107,29 @@ class Trap(NamedTuple):
 
     pattern: str
     reason: str
+    only: Callable[[re.Match[str]], bool] = bool
+    """What must be true of the place as well."""
 
     def holds(self, text: str) -> bool:
         """Whether it is about such a rule."""
-        return re.search(self.pattern, text) is not None
+        return any(self.only(found) for found in re.finditer(self.pattern, text))
+
+
+def beyond_mask(found: re.Match[str]) -> bool:
+    """Whether a value has bits outside its mask."""
+    value, mask = (int(number, 16) for number in found.groups())
+    return bool(value & ~mask)
 
 
 def lost(rule: Rule, variant: str) -> bool:
     """Whether we say that this variant would store another rule."""
     return any(variant in loss.variants for loss in rule.losses())
+
+
+ABSENT: Final = (Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),)
+"""Rules that a kernel takes only where it finds something else."""
+
+_MISSING: Final = re.compile(r"Extension (\S+) revision \d+ not supported, missing kernel module")
 
 
 class Answers(NamedTuple):
@@ -160,7 +177,7 @@ class Iptables:
         return Answers({index: text for index, text in made.items() if index not in refused}, refused)
 
 
-def by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) -> dict[int, str]:
+def by_halves(load: Callable[[Mapping[K, T]], str], items: Mapping[K, T]) -> dict[K, str]:
     """Loads all items that can be, and says of each other one why not: ``load`` takes all that it's given or none."""
     said = load(items)
     if not said:
@@ -168,10 +185,36 @@ def by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) ->
     if len(items) == 1:
         return dict.fromkeys(items, said)
     numbers = list(items)
-    refused: dict[int, str] = {}
+    refused: dict[K, str] = {}
     for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
         refused |= by_halves(load, {number: items[number] for number in half})
     return refused
+
+
+@cache
+def loadable(family: Family) -> Sequence[Rule]:
+    """The sample's rules but those of extensions that this kernel lacks, or that need what isn't there."""
+    missing: set[str] = set()
+    with Netns() as room, TemporaryDirectory() as directory:
+        iptables = Iptables(room, "legacy", Path(directory) / "lock")
+
+        def load(part: Mapping[str, Line]) -> str:
+            done = iptables.run(family, "restore", "--test", script=restore_input(dict(enumerate(part.values()))))
+            missing.update(_MISSING.findall(done.stderr))
+            return done.stderr if done.returncode else ""
+
+        by_halves(load, {name: line(rule, family) for rule in sample(family) for name in names(rule)})
+    return [
+        rule
+        for rule in sample(family)
+        if missing.isdisjoint(names(rule)) and not any(trap.holds(canonical(rule, family)) for trap in ABSENT)
+    ]
+
+
+def names(rule: Rule) -> set[str]:
+    """The names of the extensions that a rule uses."""
+    values = (*rule.matches, rule.target)
+    return {LANGUAGE.by_value[type(value)].name for value in values if type(value) in LANGUAGE.by_value}
 
 
 def _blamed(said: str, script: str) -> str:
@@ -203,19 +246,23 @@ class Listed(NamedTuple):
 
     text: str
     statements: list[dict[str, Any]]
+    comment: str
 
 
-def listed(room: Netns, family: Family, texts: Sequence[str]) -> tuple[dict[int, Listed], dict[int, str]]:
+def listed(
+    room: Netns, family: Family, texts: Sequence[str], objects: Iterable[NftObject] = ()
+) -> tuple[dict[int, Listed], dict[int, str]]:
     """What nft lists of each rule, loaded in a chain of its own; and what it says of those that it doesn't take."""
     name = FAMILIES[family]
     found: dict[int, Listed] = {}
+    declared = [held.command(name, "t") for held in sorted(set(objects))]
 
     def nft(*options: str, script: str = "") -> subprocess.CompletedProcess[str]:
         with room.entered():
             return subprocess.run(["nft", *options], input=script, capture_output=True, text=True, check=False)
 
     def load(part: Mapping[int, str]) -> str:
-        script = ["flush ruleset", f"add table {name} t"]
+        script = ["flush ruleset", f"add table {name} t", *declared]
         for index, text in part.items():
             script += [f"add chain {name} t c{index}", f"add rule {name} t c{index} {text}"]
         done = nft("-f", "-", script="\n".join([*script, ""]))
@@ -224,7 +271,7 @@ def listed(room: Netns, family: Family, texts: Sequence[str]) -> tuple[dict[int,
         items = json.loads(nft("-j", "-s", "-p", "list", "ruleset").stdout)["nftables"]
         for rule in (item["rule"] for item in items if "rule" in item):
             index = int(rule["chain"][1:])
-            found[index] = Listed(part[index], rule["expr"])
+            found[index] = Listed(part[index], rule["expr"], rule.get("comment", ""))
         return ""
 
     refused = by_halves(load, dict(enumerate(texts)))

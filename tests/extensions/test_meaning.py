@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from meshfw.errors import ModelError
@@ -22,7 +23,7 @@ from meshfw.extensions.reject import Reject
 from meshfw.extensions.sctp import Chunk, Chunks
 from meshfw.extensions.tcp import SYN, Tcp, TcpFlags
 from meshfw.languages.iptables import parse_rule
-from meshfw.model import Chain, Family, Hook, Network, Not, Rule, SetRef, Table
+from meshfw.model import DROPPED, Chain, Family, Hook, Network, Not, Packet, Rule, SetRef, Table
 from tests.extensions import cases
 from tests.extensions.case import LANGUAGE
 
@@ -289,3 +290,37 @@ FAMILIES = [
 def test_a_rule_of_one_family_is_no_rule_of_the_other(held: Rule) -> None:
     assert held.problem(Family.IPV4) is None
     assert held.problem(Family.IPV6) is not None
+
+
+CHANGED = [
+    ("-j NOTRACK", {"state": "UNTRACKED"}),
+    ("-j CT --zone 5", {}),
+    ("-p tcp -j TPROXY --on-port 80 --tproxy-mark 0x6/0xf", {"mark": 0x16}),
+    ("-j SET --map-set s src --map-mark", {"mark": None}),
+    ("-j NETMAP --to 10.0.0.0/8", {"source": None, "destination": None, "snat": None, "dnat": None}),
+]
+
+
+@pytest.mark.parametrize(("text", "changed"), CHANGED)
+def test_a_target_says_how_later_rules_see_the_packet(text: str, changed: dict[str, object]) -> None:
+    packet = Packet(family=Family.IPV4, source=1, destination=2, state="NEW", mark=0x13, snat=False, dnat=False)
+    target = rule(text).target
+    assert target is not None
+    assert target.applied(packet) == msgspec.structs.replace(packet, **changed)
+
+
+def test_what_belongs_to_no_connection_carries_no_label_and_is_expected_by_nobody() -> None:
+    for state, answer in (("UNTRACKED", True), ("NEW", None)):
+        packet = Packet(family=Family.IPV4, state=state)
+        for text in ("-m connlabel ! --label 1", "-m helper ! --helper ftp"):
+            (match,) = rule(text).matches
+            assert match.meets(packet) is answer
+
+
+@pytest.mark.parametrize(
+    ("flags", "verdicts"), [(2, (DROPPED,)), (16, (DROPPED,)), (17, (None,)), (None, (None, DROPPED))]
+)
+def test_synproxy_answers_the_handshake_alone(flags: int | None, verdicts: tuple[object, ...]) -> None:
+    target = rule("-p tcp -j SYNPROXY").target
+    assert target is not None
+    assert target.verdicts(Packet(family=Family.IPV4, tcp_flags=flags)) == verdicts

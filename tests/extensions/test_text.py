@@ -31,10 +31,10 @@ from meshfw.model import (
 from meshfw.testing.netns import Netns
 from tests.extensions import cases
 from tests.extensions.case import LANGUAGE, Case
-from tests.extensions.cases import CASES, UNHELD
+from tests.extensions.cases import CASES, IPSETS, UNHELD
 
 TOOLS = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
-SERVICE = re.compile(r"--\S*(?:ports?|destination) \S*(?:ssh|domain)")
+HOST_NAME = re.compile(r"--\S*(?:ports?|destination) \S*(?:ssh|domain)|--[ug]id-owner [a-z]")
 WRITTEN = (*CASES, *UNHELD)
 BY_RULE = pytest.mark.parametrize("case", WRITTEN, ids=[f"{case.families}: {case.written}" for case in WRITTEN])
 
@@ -265,8 +265,8 @@ def restore_input(chosen: list[Case]) -> str:
     for table in ("raw", "mangle", "nat", "filter", "security"):
         lines.append(f"*{table}")
         for case in chosen:
-            # The cases' service names are those of LANGUAGE, and need not be this host's.
-            rule = case.canonical if SERVICE.search(case.written) else case.written
+            # The cases' names are those of LANGUAGE, and need not be this host's.
+            rule = case.canonical if HOST_NAME.search(case.written) else case.written
             if chain_of(case)[0] == table:
                 lines.append(f"-A {chain_of(case)[1]} {rule}")
         lines.append("COMMIT")
@@ -325,9 +325,27 @@ def test_iptables_saves_the_canonical_text(
 ) -> None:
     tool = f"{TOOLS[family]}-{variant}"
     requires(f"{tool}-restore", f"{tool}-save")
-    digit = "4" if family is Family.IPV4 else "6"
-    chosen = [case for case in CASES if digit in case.families and not lost(case, variant)]
-    environment = {**os.environ, "XTABLES_LOCKFILE": str(tmp_path / "lock")}
+    check_saved(room, family, variant, [case for case in CASES if not case.in_ipset], tmp_path)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_iptables_saves_the_canonical_text_of_what_names_an_ipset(
+    requires: Callable[..., None], tmp_path: Path, family: Family, variant: str
+) -> None:
+    tool = f"{TOOLS[family]}-{variant}"
+    requires(f"{tool}-restore", f"{tool}-save", "ipset")
+    with Netns() as room:
+        with room.entered():
+            subprocess.run(["ipset", "restore"], input="\n".join(IPSETS), text=True, check=True)
+        check_saved(room, family, variant, [case for case in CASES if case.in_ipset], tmp_path)
+
+
+def check_saved(room: Netns, family: Family, variant: str, cases: list[Case], directory: Path) -> None:
+    tool, digit = f"{TOOLS[family]}-{variant}", "4" if family is Family.IPV4 else "6"
+    chosen = [case for case in cases if digit in case.families and not lost(case, variant)]
+    environment = {**os.environ, "XTABLES_LOCKFILE": str(directory / "lock")}
     with room.entered():
         subprocess.run([f"{tool}-restore"], input=restore_input(chosen), text=True, env=environment, check=True)
         saved = subprocess.run([f"{tool}-save"], capture_output=True, text=True, env=environment, check=True).stdout
@@ -336,7 +354,7 @@ def test_iptables_saves_the_canonical_text(
     for case in chosen:
         wanted.setdefault(chain_of(case), []).append(case.canonical)
     found = saved_rules(saved)
-    if variant == "legacy":
+    if tool.endswith("-legacy"):
         assert found == wanted
     # The nf_tables variant keeps some conditions in its own form: ! --dport 0:1023 comes back as 1024:65535.
     assert meanings(found, family) == meanings(wanted, family)

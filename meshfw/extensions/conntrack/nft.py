@@ -21,6 +21,7 @@ from meshfw.extensions.conntrack.value import (
     meets_no_connection,
 )
 from meshfw.extensions.extension import NftMatch, ParseContext
+from meshfw.extensions.hostmask import HostMask
 from meshfw.model import Family, Match, Network, Not, Rule
 
 _NFT_STATES: Final = {
@@ -126,6 +127,7 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
         held = getattr(value, field)
         if held is not None:
             negated, network = sign(held)
+            network = network.network if isinstance(network, HostMask) else network
             yield set_nft(f"ct {direction} {header} {address}", format_network(network), negated)
     for field, left in _NFT_PORTS.items():
         held = getattr(value, field)

@@ -10,6 +10,7 @@ import msgspec
 
 from meshfw.errors import ModelError
 from meshfw.extensions.codecs import ALL_PORTS, Ports, port_met, sign
+from meshfw.extensions.hostmask import HostMask
 from meshfw.model import Ends, Family, Loss, Match, Network, Not, Packet, Rule, every, format_address, some, turned
 
 
@@ -43,7 +44,7 @@ SECONDS_MAX: Final = 0xFFFFFFFF
 DIRECTIONS: Final = ("ORIGINAL", "REPLY")
 
 
-def format_network(network: Network) -> str:
+def format_network(network: Network | HostMask) -> str:
     """A host without its mask, as the tool prints it here."""
     return format_address(network.address, network.family) if network.prefix == network.family.bits else str(network)
 
@@ -178,10 +179,10 @@ class Conntrack(Match, frozen=True, kw_only=True):
 
     states: int | Not[int] | None = None
     protocol: int | Not[int] | None = None
-    orig_source: Network | Not[Network] | None = None
-    orig_destination: Network | Not[Network] | None = None
-    reply_source: Network | Not[Network] | None = None
-    reply_destination: Network | Not[Network] | None = None
+    orig_source: Network | HostMask | Not[Network | HostMask] | None = None
+    orig_destination: Network | HostMask | Not[Network | HostMask] | None = None
+    reply_source: Network | HostMask | Not[Network | HostMask] | None = None
+    reply_destination: Network | HostMask | Not[Network | HostMask] | None = None
     orig_sport: Ports | Not[Ports] | None = None
     orig_dport: Ports | Not[Ports] | None = None
     reply_sport: Ports | Not[Ports] | None = None
@@ -204,7 +205,8 @@ class Conntrack(Match, frozen=True, kw_only=True):
     def _networks(self) -> Iterable[Network]:
         for held in (self.orig_source, self.orig_destination, self.reply_source, self.reply_destination):
             if held is not None:
-                yield sign(held)[1]
+                network = sign(held)[1]
+                yield network.network if isinstance(network, HostMask) else network
 
     def connection_atoms(self) -> Iterable[Any]:
         """The parts of the meaning that a packet needs a connection for."""
@@ -221,7 +223,7 @@ class Conntrack(Match, frozen=True, kw_only=True):
             elif field == "expire":
                 yield from _expire_atoms(negated, value)
             else:
-                yield (f"ct {field}", negated, value.atom() if isinstance(value, Network) else value)
+                yield (f"ct {field}", negated, value.atom() if isinstance(value, Network | HostMask) else value)
 
     def atoms(self) -> Iterable[Any]:
         """One part for each field; but a packet without a connection that meets the states passes the others unseen."""

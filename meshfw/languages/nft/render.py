@@ -19,6 +19,7 @@ from meshfw.model import (
     Drop,
     Family,
     Goto,
+    Hook,
     Interface,
     Jump,
     Match,
@@ -56,8 +57,10 @@ class NftText(msgspec.Struct, frozen=True, gc=False):
         return f"{self.head}counter packets {packets} bytes {octets}{self.tail}"
 
 
-def render_rule(rule: Rule, *, family: Family, language: Language, names: Names = PLAIN_NAMES) -> NftText:
-    """The rule as nft lists it.
+def render_rule(
+    rule: Rule, *, family: Family, language: Language, names: Names = PLAIN_NAMES, hook: Hook | None = None
+) -> NftText:
+    """The rule as nft lists it, for packets that come from a hook where that is known.
 
     Raises:
         InexpressibleError: where nft has no way to say it, with what and why.
@@ -74,7 +77,7 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
     if rule.fragment is not None:
         base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
     base.extend(text for _, text in held)
-    tail = _target_text(rule, family, language, names, objects)
+    tail = _target_text(rule, language, names, objects, family=family, hook=hook)
     comment = stored_comment(rule.comment)
     if comment:
         tail += f' comment "{comment}"'
@@ -134,9 +137,9 @@ def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
     if matches_none(held):  # nft takes no negated "*"; iptables-nft has the same name that no interface can bear
         return f'{left} "{NO_INTERFACE}"'
     name = held.value.name if isinstance(held, Not) else held.name
-    if "*" in name or "\\" in name:
-        raise InexpressibleError(f"interface {name}: nft reads * and \\ as its own")
-    text = f"{name[:-1]}*" if name.endswith("+") else name
+    if "\\" in name:
+        raise InexpressibleError(f"interface {name}: nft reads \\ as its own")
+    text = f"{name[:-1]}*" if name.endswith("+") else f"{name[:-1]}\\*" if name.endswith("*") else name
     return f'{left} {"!= " if negated else ""}"{text}"'
 
 
@@ -209,7 +212,9 @@ def _spoken(statements: Iterable[str | NftObject], objects: list[NftObject]) -> 
             yield statement
 
 
-def _target_text(rule: Rule, family: Family, language: Language, names: Names, objects: list[NftObject]) -> str:
+def _target_text(
+    rule: Rule, language: Language, names: Names, objects: list[NftObject], *, family: Family, hook: Hook | None
+) -> str:
     match rule.target:
         case None:
             return ""
@@ -227,7 +232,7 @@ def _target_text(rule: Rule, family: Family, language: Language, names: Names, o
             raise InexpressibleError(f"target {name} has no typed value")
         case target:
             extension = language.by_value[type(target)]
-            statements = extension.nft_statements(target, family, rule)
+            statements = extension.nft_statements(target, family, rule, hook=hook)
             if statements is None:
                 raise InexpressibleError(f"target {extension.name} has no nft statement in this form")
             return "".join(f" {text}" for text in _spoken(statements, objects))

@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.extensions.case import Case
 
 CASES = (
+    Case("4", "filter", "-m conntrack --ctorigsrc 10.0.0.1/8", "", "ct original ip saddr 10.0.0.0/8 counter"),
+    Case("6", "filter", "-m conntrack ! --ctrepldst fd00::1/8", "", "ct reply ip6 daddr != fd00::/8 counter"),
+    Case("46", "filter", "-m conntrack --ctproto all", "-m conntrack --ctproto 0", "ct protocol 0 counter"),
+    Case("46", "filter", "-m conntrack ! --ctproto ip", "-m conntrack ! --ctproto 0", "ct protocol != 0 counter"),
     Case("46", "filter", "-m conntrack --ctstate RELATED,ESTABLISHED", "", "ct state established,related counter"),
     Case(
         "46",
@@ -166,6 +170,7 @@ CASES = (
 )
 
 EQUAL = (
+    ("-m conntrack --ctorigsrc 10.0.0.1/8", "-m conntrack --ctorigsrc 10.0.0.0/8"),
     ("-m conntrack --ctexpire 0:", "-m conntrack ! --ctexpire 9:8"),
     ("-m conntrack --ctorigdstport 4:3", "-m conntrack ! --ctorigdstport 0:65535"),
 )
