@@ -126,8 +126,17 @@ def lost(rule: Rule, variant: str) -> bool:
     return any(variant in loss.variants for loss in rule.losses())
 
 
-ABSENT: Final = (Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),)
+ABSENT: Final = (
+    Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),
+    Trap(r"-j NFQUEUE", "nft's queue statement is a module of its own (CONFIG_NFT_QUEUE), which a kernel may lack"),
+)
 """Rules that a kernel takes only where it finds something else."""
+
+
+def absent(rule: Rule, family: Family) -> bool:
+    """Whether a kernel takes the rule only where it finds something else."""
+    return any(trap.holds(canonical(rule, family)) for trap in ABSENT)
+
 
 _MISSING: Final = re.compile(r"Extension (\S+) revision \d+ not supported, missing kernel module")
 
@@ -204,11 +213,7 @@ def loadable(family: Family) -> Sequence[Rule]:
             return done.stderr if done.returncode else ""
 
         by_halves(load, {name: line(rule, family) for rule in sample(family) for name in names(rule)})
-    return [
-        rule
-        for rule in sample(family)
-        if missing.isdisjoint(names(rule)) and not any(trap.holds(canonical(rule, family)) for trap in ABSENT)
-    ]
+    return [rule for rule in sample(family) if missing.isdisjoint(names(rule)) and not absent(rule, family)]
 
 
 def names(rule: Rule) -> set[str]:
