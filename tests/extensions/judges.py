@@ -285,22 +285,26 @@ MOST: Final = 12
 """Rules that one failure shows."""
 
 
-def check(held: Sequence[Rule], said: Sequence[str], family: Family, judge: Callable[[Rule], str]) -> None:
-    """Fail where something was said of a rule, with those rules alone, each shrunk as far as the judge finds fault."""
-    faults = [(rule, words) for rule, words in zip(held, said, strict=True) if words]
+Judge = Callable[[Sequence[Rule]], Sequence[str]]
+"""What somebody has to say against each of some rules; nothing is empty."""
+
+
+def check(held: Sequence[Rule], family: Family, judge: Judge) -> None:
+    """Fail where the judge says something, with those rules alone, each shrunk as far as there is something to say."""
+    faults = [(rule, said) for part in batches(held) for rule, said in zip(part, judge(part), strict=True) if said]
     shown: dict[str, str] = {}
-    for rule, words in faults:
+    for rule, said in faults:
         if len(shown) < MOST:
-            least, why = _shrunk(rule, words, family, judge)
+            least, why = _shrunk(rule, said, family, judge)
             shown.setdefault(f"{family} {home(least)}: {canonical(least, family)}", why)
     if shown:
         lines = [f"{len(faults)} of {len(held)} rules", *(f"{text}\n    {why}" for text, why in shown.items())]
         pytest.fail("\n".join(lines), pytrace=False)
 
 
-def _shrunk(rule: Rule, said: str, family: Family, judge: Callable[[Rule], str]) -> tuple[Rule, str]:
+def _shrunk(rule: Rule, said: str, family: Family, judge: Judge) -> tuple[Rule, str]:
     for less in smaller(rule, family):
-        words = judge(less)
+        (words,) = judge([less])
         if words:
             return _shrunk(less, words, family, judge)
     return rule, said

@@ -17,7 +17,7 @@ from meshfw.model import Chain, Family, Rule, Ruleset
 from meshfw.reconcile import apply
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
-from tests.extensions.judges import batches, by_halves, check, home, loadable, sample
+from tests.extensions.judges import by_halves, check, home, loadable, sample
 from tests.kernel.neighbours import MAKERS, OPTIONS, streets
 
 TOGETHER: Final = 10
@@ -50,11 +50,7 @@ class Settled:
         self._family = family
         self.kept = 0
 
-    def __call__(self, rule: Rule) -> str:
-        """What is wrong with one rule."""
-        return self.all([rule])[0]
-
-    def all(self, held: Sequence[Rule]) -> list[str]:
+    def __call__(self, held: Sequence[Rule]) -> list[str]:
         """What is wrong with each rule that the backend takes."""
         refused = self._refused(held)
         asked = {index: rule for index, rule in enumerate(held) if index not in refused}
@@ -98,8 +94,7 @@ class Settled:
 
 def check_settled(make: Made, family: Family, rules: Sequence[Rule]) -> None:
     judge = Settled(make, family)
-    for part in batches(rules):
-        check(part, judge.all(part), family, judge)
+    check(rules, family, judge)
     assert judge.kept >= len(rules) / 4
 
 
