@@ -145,9 +145,9 @@ def test_nft_keeps_any_rule_as_it_was_written(requires: Callable[..., None], fam
 # --- iptables-translate ------------------------------------------------------------------------------------
 
 WRONG: Final = (
-    Trap(r"-m (?:tcp|udp|esp|ah|rt|hbh|dst|frag|mh)(?: -m| -j| -g|$)", "it says nothing for a match without options"),
+    Trap(r"-m (?:tcp|udp|esp|ah|rt|hbh|dst|frag|mh|dccp|sctp|ipcomp)(?: -m| -j| -g|$)", "it says nothing for a match without options"),
     Trap(r"-m frag (?:! )?--fraglen \S+(?: -[mjg]|$)", "it says nothing for a length alone, which no kernel looks at"),
-    Trap(r"--(?:rt|hbh|dst)-len ", "it takes a number of octets for the header's own count"),
+    Trap(r"--(?:rt-|hbh-|dst-|ah)len ", "it takes a number of octets for the header's own count"),
     Trap(r"-m udp (?:! --sport \S+ --dport|--sport \S+ ! --dport|! --dport) \d", "a --dport takes the sign of --sport"),
     Trap(r"-m addrtype .*--src-type \S+ .*--dst-type", "it loses --dst-type behind --src-type"),
     Trap(r"--(?:src|dst)-type \S*(?:THROW|NAT|XRESOLVE)", "it loses the types that nft has no name for"),
