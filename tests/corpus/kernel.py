@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -42,6 +43,12 @@ class Nft:
     def run(self, *arguments: str, script: str = "") -> subprocess.CompletedProcess[str]:
         with self._room.entered():
             return subprocess.run(["nft", *arguments], input=script, capture_output=True, text=True, check=False)
+
+    @cached_property
+    def queues(self) -> bool:
+        """Whether the kernel has nft's queue statement (CONFIG_NFT_QUEUE)."""
+        script = "add table ip t\nadd chain ip t c\nadd rule ip t c queue to 0\n"
+        return not self.run("-c", "-f", "-", script=script).returncode
 
     def load(self, held: Sequence[Translation]) -> None:
         """Load rules, each in a chain of its own; those that nft refuses are found by halves."""
@@ -102,7 +109,11 @@ def translate_figures(nft: Nft, name: str, chosen: Callable[[Vector], bool]) -> 
     yield counted(
         f"{short}: what is said loads",
         1.0,
-        ((item.listed is not None, f"{item.vector['id']} {item.text}: {item.error}") for item in held),
+        (
+            (item.listed is not None, f"{item.vector['id']} {item.text}: {item.error}")
+            for item in held
+            if nft.queues or " queue " not in item.text.tail
+        ),
     )
     yield counted(f"{short}: what is loaded reads back as the rule", 1.0, read_back(held))
     yield counted(f"{short}: listed as iptables' own, where that is native", 1.0, compared(held, name))
@@ -111,7 +122,7 @@ def translate_figures(nft: Nft, name: str, chosen: Callable[[Vector], bool]) -> 
 def read_back(held: Sequence[Translation]) -> Iterator[tuple[bool, str]]:
     """Whether each listing means its rule."""
     for item in held:
-        if item.listed is None:
+        if item.listed is None or lost(item, "native"):
             continue
         family = Family(item.vector["family"])
         comment = item.rule.comment
@@ -121,6 +132,11 @@ def read_back(held: Sequence[Translation]) -> Iterator[tuple[bool, str]]:
             yield False, f"{item.vector['id']} {item.text}: {error}"
         else:
             yield again == item.rule, f"{item.vector['id']} {item.text}"
+
+
+def lost(item: Translation, variant: str) -> bool:
+    """Whether what is stored there is another rule, as the rule's values say."""
+    return any(variant in loss.variants for loss in item.rule.losses())
 
 
 def plain(listed: Any) -> Any:
@@ -138,7 +154,7 @@ def compared(held: Sequence[Translation], name: str) -> Iterator[tuple[bool, str
     """Whether the kernel lists our rule as that of iptables-nft, where that one holds no xt expression."""
     for item in held:
         vector = item.vector
-        if item.listed is None or not vector.get("nft_ok") or vector.get("compat_xt") != []:
+        if item.listed is None or lost(item, "nft") or not vector.get("nft_ok") or vector.get("compat_xt") != []:
             continue
         if not vector.get("compat_json"):
             continue

@@ -74,8 +74,7 @@ GLUED: Final = frozenset("sdiopmjg")
 VERDICTS: Final[Mapping[str, Target]] = {"ACCEPT": ACCEPT, "DROP": DROP, "RETURN": RETURN}
 
 OPAQUE_TARGETS: Final = frozenset(
-    "AUDIT CHECKSUM CLASSIFY CLUSTERIP CONNSECMARK CT DNPT HMARK IDLETIMER LED NETMAP NFLOG NFQUEUE "
-    "NOTRACK QUEUE RATEEST SECMARK SET SNPT SYNPROXY TEE TPROXY TRACE ULOG".split()
+    "CT DNPT HMARK IDLETIMER NETMAP NOTRACK RATEEST SET SNPT SYNPROXY TPROXY ULOG".split()
 )
 """Names of targets in iptables-extensions(8): without a typed value they are kept opaque, never taken for a chain."""
 

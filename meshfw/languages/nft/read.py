@@ -261,6 +261,15 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         flags = body["flags"]
         joined = " . ".join([flags] if isinstance(flags, str) else flags)
         return f"fib {joined} {body['result']}"
+    return _header_key(kind, body)
+
+
+def _header_key(kind: str, body: Mapping[str, Any]) -> str:
+    """A header behind the first ones, an option or a chunk, as nft's words."""
+    if kind == "tcp option" and body.get("offset", 0) == 0 and body.get("len", 8) == 8 and "base" in body:
+        return f"tcp option {body['base']}"  # one that nft has no name for
+    if kind == "sctp chunk":
+        return f"sctp chunk {body['name']} {body.get('field', '')}".strip()
     if kind == "exthdr":
         return f"{body['name']} {body['field']}" if "field" in body else f"exthdr {body['name']}"
     if kind == "tcp option":

@@ -64,7 +64,7 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
     """
     base = _interface_conditions(rule)
     objects: list[NftObject] = []
-    held, comment = _match_statements(rule, family, language, names, objects)
+    held = _match_statements(rule, family, language, names, objects)
     if rule.protocol is not None:
         if isinstance(rule.protocol, Not):
             base.append(f"meta l4proto != {rule.protocol.value}")
@@ -75,6 +75,7 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
         base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
     base.extend(text for _, text in held)
     tail = _target_text(rule, family, language, names, objects)
+    comment = stored_comment(rule.comment)
     if comment:
         tail += f' comment "{comment}"'
     return NftText(" ".join(base) + " " if base else "", tail, tuple(objects), tuple(_warnings(rule, comment, names)))
@@ -141,15 +142,11 @@ def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
 
 def _match_statements(
     rule: Rule, family: Family, language: Language, names: Names, objects: list[NftObject]
-) -> tuple[list[tuple[Match, str]], str]:
-    """The statements of the rule's matches with the match each comes from, and its comment."""
+) -> list[tuple[Match, str]]:
+    """The statements of the rule's matches with the match each comes from."""
     held: list[tuple[Match, str]] = []
-    comment = ""
     for match in rule.matches:
         if isinstance(match, Comment):
-            if comment and match.text:
-                raise InexpressibleError("two comments: an nft rule holds one")
-            comment = comment or stored_comment(match.text)
             continue
         if isinstance(match, OpaqueMatch):
             raise InexpressibleError(f"match {match.name} has no typed value")
@@ -158,7 +155,7 @@ def _match_statements(
         if statements is None:
             raise InexpressibleError(f"match {extension.name} has no nft expression in this form")
         held.extend((match, _named_set(text, names)) for text in _spoken(statements, objects))
-    return _told_apart(held), comment
+    return _told_apart(held)
 
 
 _NO_PORT: Final = re.compile(r"\w+ ([sd]port) != (\d+)\Z")
@@ -186,8 +183,8 @@ def _named_set(text: str, names: Names) -> str:
     return _SET.sub(lambda found: f"@{names.set(found[1])}", text) if "@" in text else text
 
 
-_PRESENCE: Final = re.compile(r"tcp option \S+ (?:exists|missing)\Z")
-"""Whether an option is there: nft answers for packets that aren't TCP as well."""
+_PRESENCE: Final = re.compile(r"(?:tcp option|sctp chunk) \S+ (?:exists|missing)\Z")
+"""Whether an option or chunk is there: nft answers for packets that aren't TCP or SCTP as well."""
 
 
 def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
