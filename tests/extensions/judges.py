@@ -192,9 +192,9 @@ def by_halves(load: Callable[[Mapping[K, T]], str], items: Mapping[K, T]) -> dic
 
 
 @cache
-def loadable(family: Family) -> Sequence[Rule]:
+def loadable(family: Family, *, nft: bool = False) -> Sequence[Rule]:
     """The sample's rules but those of extensions that this kernel lacks, or that need what isn't there."""
-    missing: set[str] = set()
+    missing = missing_in_nf_tables() if nft else set()
     with Netns() as room, TemporaryDirectory() as directory:
         iptables = Iptables(room, "legacy", Path(directory) / "lock")
 
@@ -209,6 +209,21 @@ def loadable(family: Family) -> Sequence[Rule]:
         for rule in sample(family)
         if missing.isdisjoint(names(rule)) and not any(trap.holds(canonical(rule, family)) for trap in ABSENT)
     ]
+
+
+NEEDED: Final = {"queue to 0": {"NFQUEUE", "QUEUE"}, 'osf name "Linux"': {"osf"}}
+"""Statements of nft that a kernel may lack, and the extensions that are said by them."""
+
+
+def missing_in_nf_tables() -> set[str]:
+    """The extensions that this kernel's nf_tables has no statement for."""
+    with Netns() as room:
+        return {
+            extension
+            for statement, extensions in NEEDED.items()
+            if listed(room, Family.IPV4, [statement])[1]
+            for extension in extensions
+        }
 
 
 def names(rule: Rule) -> set[str]:

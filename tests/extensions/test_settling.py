@@ -34,12 +34,12 @@ def memory() -> Made:
 @pytest.fixture(params=["nft", "iptables-nft", "iptables-legacy"])
 def real(
     request: pytest.FixtureRequest, kernel_room: Callable[[], Netns], requires: Callable[..., None], tmp_path: Path
-) -> Iterator[Made]:
+) -> Iterator[tuple[str, Made]]:
     requires("nft", "iptables-nft-restore", "iptables-legacy-restore")
     with streets(kernel_room, tmp_path) as make:
         options = OPTIONS.get(request.param, {})
         site = Site(owner="meshfw", language=LANGUAGE, netns=make("nft").room.path, options=options)
-        yield lambda: MAKERS[request.param](site)
+        yield request.param, lambda: MAKERS[request.param](site)
 
 
 class Settled:
@@ -105,5 +105,6 @@ def test_memory_settles_with_any_typed_rule(memory: Made, family: Family) -> Non
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("family", Family)
-def test_a_kernel_settles_with_any_typed_rule(real: Made, family: Family) -> None:
-    check_settled(real, family, loadable(family))
+def test_a_kernel_settles_with_any_typed_rule(real: tuple[str, Made], family: Family) -> None:
+    name, make = real
+    check_settled(make, family, loadable(family, nft="nft" in name))
