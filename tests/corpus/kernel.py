@@ -15,7 +15,7 @@ from meshfw.errors import InexpressibleError, MeshfwError
 from meshfw.languages.dump import format_dump, parse_dump
 from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, NftText, UnreadableError, read_rule, render_rule
 from meshfw.languages.nft.names import unspoken_name
-from meshfw.model import Family, Rule
+from meshfw.model import HOOKS, Family, Rule, Table
 from meshfw.testing.netns import Netns
 from tests.corpus import Figure, Vector, counted, language, parsed, typed, vectors
 
@@ -205,13 +205,19 @@ def dump_results(room: Netns, variant: str, chosen: Callable[[Vector], bool]) ->
             yield False, f"{vector['id']} {error}"
             continue
         with room.entered():
-            flush = "".join(f"*{table}\nCOMMIT\n" for table in ("filter", "nat", "mangle", "raw", "security"))
-            subprocess.run([f"{tool}-restore"], input=flush, text=True, check=False, capture_output=True)
+            subprocess.run([f"{tool}-restore"], input=_EMPTY, text=True, check=True)
             done = subprocess.run([f"{tool}-restore"], input=text, text=True, check=False, capture_output=True)
             found = subprocess.run([f"{tool}-save"], text=True, check=False, capture_output=True).stdout
         wanted, got = _tables(vector[f"{variant}_save"]), _tables(found)
         same = not done.returncode and all(got.get(table) == rules for table, rules in wanted.items())
         yield same, f"{vector['id']} {done.stderr.strip()[:200]}"
+
+
+_EMPTY = "".join(
+    f"*{table}\n{''.join(f':{hook.upper()} ACCEPT [0:0]' + chr(10) for hook in sorted(HOOKS[table]))}COMMIT\n"
+    for table in Table
+)
+"""Tables as they are before anybody has written: without rules, and every policy at accept."""
 
 
 def _tables(text: str) -> dict[str, list[str]]:

@@ -182,7 +182,7 @@ class _RuleReader:
             if name == NO_INTERFACE and match.op == "==":
                 self._once(field, Not(Interface("+")))
                 return True
-            value = Interface(f"{name[:-1]}+" if name.endswith("*") else name)
+            value = _interface(name)
         elif key == "meta l4proto" or (key == "ip protocol" and self._family is Family.IPV4):
             field, value = "protocol", _protocol(match.right, self._language)
         elif key == "ip frag-off" and match.mask == 8191 and match.right == 0 and match.op in ("==", "!="):
@@ -209,6 +209,13 @@ class _RuleReader:
             return None if prefix is None else Network.parse(f"{prefix['addr']}/{prefix['len']}")
         text = str(right)
         return SetRef(text[1:]) if text.startswith("@") else _network(text, self._family)
+
+
+def _interface(name: str) -> Interface:
+    """The interface of a name in nft: a last ``*`` stands for any ending, one behind a backslash for itself."""
+    if name.endswith("\\*"):
+        return Interface(f"{name[:-2]}*")
+    return Interface(f"{name[:-1]}+" if name.endswith("*") else name)
 
 
 def _network(text: str, family: Family, *, mask: int | None = None) -> Network:

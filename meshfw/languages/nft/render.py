@@ -134,9 +134,9 @@ def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
     if matches_none(held):  # nft takes no negated "*"; iptables-nft has the same name that no interface can bear
         return f'{left} "{NO_INTERFACE}"'
     name = held.value.name if isinstance(held, Not) else held.name
-    if "*" in name or "\\" in name:
-        raise InexpressibleError(f"interface {name}: nft reads * and \\ as its own")
-    text = f"{name[:-1]}*" if name.endswith("+") else name
+    if "\\" in name:
+        raise InexpressibleError(f"interface {name}: nft reads \\ as its own")
+    text = f"{name[:-1]}*" if name.endswith("+") else f"{name[:-1]}\\*" if name.endswith("*") else name
     return f'{left} {"!= " if negated else ""}"{text}"'
 
 

@@ -157,10 +157,7 @@ EQUAL = (
     ("-m connmark ! --mark 2/1", "-m connmark --mark 0/0"),
 )
 DIFFERENT = (("-m mark --mark 2/1", "-m mark --mark 1/1"),)
-UNSAYABLE = (
-    ("-j CONNMARK --save-mark --left-shift-mark 32", "31"),
-    ("-j CONNMARK --set-mark 1 --left-shift-mark 1", "comes of it"),
-)
+UNSAYABLE = (("-j CONNMARK --set-mark 1 --left-shift-mark 1", "comes of it"),)
 PACKETS = (
     "-p udp --dport 108 -j MARK --set-mark 0x13",
     "-p udp --dport 108 -j CONNMARK --save-mark --nfmask 0xf --left-shift-mark 4",
