@@ -90,7 +90,8 @@ def pairs_of(vector: Vector) -> Iterator[Translated]:
 
 def seen_best(rule: Rule, own: Hook | None) -> Hook:
     """The hook where most packets are seen: before routing, where the rule can stand there, or else its own."""
-    for hook in (Hook.PREROUTING, Hook.FORWARD, own or Hook.FORWARD, *Hook):
+    hooks: list[Hook] = [Hook.PREROUTING, Hook.FORWARD, own or Hook.FORWARD, *Hook]
+    for hook in hooks:
         if not hook_problem(rule, [hook]) and not interface_problem(rule, hook):
             return hook
     raise ModelError("there is no hook where it can stand")
