@@ -44,6 +44,8 @@ class NftMatch(msgspec.Struct, frozen=True):
     negated: bool = False
     op: str = "=="
     mask: Any = None
+    detail: Mapping[str, Any] = {}
+    """What more the left side states, such as the modulus of ``numgen inc``."""
 
 
 class NftObject(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -77,6 +79,7 @@ class Option(msgspec.Struct, frozen=True):
 
     ``words`` is how many words follow it; more than one are given to the codec joined by a space, and with none the
     field becomes ``preset``. A second option that fills the same field is another spelling, read but never printed.
+    Where the word is ``optional``, a field without one becomes ``preset`` too.
     ``nft`` is the left side of nft's condition, where the table alone is enough to translate it.
     """
 
@@ -88,6 +91,7 @@ class Option(msgspec.Struct, frozen=True):
     invertible: bool = False
     preset: Any = True
     nft: str = ""
+    optional: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
