@@ -137,6 +137,19 @@ class UnsupportedError(MeshfwError):
         return f"backend {self.backend} refuses this ruleset:{lines}"
 
 
+class TranslationError(MeshfwError):
+    """What of a whole ruleset a language has no way to say: each place with its rule and the reason."""
+
+    def __init__(self, language: str, items: Sequence[object]) -> None:
+        super().__init__(language, items)
+        self.language = language
+        self.items = tuple(items)
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  {item}" for item in self.items)
+        return f"{self.language} has no way to say this:{lines}"
+
+
 class BackendError(MeshfwError):
     """A backend that failed: what it did, what the kernel or the tool said, and what to do."""
 

@@ -709,6 +709,8 @@ def test_text_has_colours_on_a_terminal_only(house: Path) -> None:
         (("ip6tables -A a",), "add rule ip6 filter a counter"),
         (("--table", "raw", "--chain", "b", "-i lo"), 'add rule ip raw b iifname "lo" counter'),
         (("-A", "INPUT", "-p", "tcp"), "add rule ip filter INPUT meta l4proto 6 counter"),
+        (("-I", "INPUT", "-p", "tcp"), "insert rule ip filter INPUT meta l4proto 6 counter"),
+        (("-I", "reject", "-j", "a b"), "insert rule ip filter chain.reject counter jump a.20b"),
         (("-t", "nat", "-A", "PREROUTING", "-j", "ACCEPT"), "add rule ip nat PREROUTING counter accept"),
         (("iptables", "-A", "a", "-j", "ACCEPT"), "add rule ip filter a counter accept"),
         (("--to", "iptables", "ip6tables", "-t", "nat", "-A", "a", "-p", "6"), "-A a -p tcp"),
@@ -729,7 +731,6 @@ def test_a_rule_is_translated(cli: Any, house: Path, argv: tuple[str, ...], out:
         (("",), "there is nothing to translate; expected a rule or a dump"),
         (("-f", "nope"), "nope: No such file or directory"),
         (('-m comment --comment "a',), "column 22: the quote is never closed"),
-        (("-I", "INPUT", "-p", "tcp"), "-I belongs to a whole command line; expected the rule alone: what follows -A"),
         (("-p", "tcp", "-A", "INPUT"), "-A belongs to a whole command line; expected the rule alone: what follows -A"),
         (("iptables", "-D", "INPUT", "1"), "-D belongs to a whole command line; expected the rule alone"),
         (("-f", "nope", "-j", "ACCEPT"), "'-j' comes beside a file; expected a rule or -f FILE, not both"),
@@ -766,12 +767,12 @@ def test_a_dump_is_translated_whole(cli: Any, house: Path) -> None:
     said = cli("translate", "-f", "dump")
     assert said.code == 0, said.err
     assert said.out.startswith(
-        "table ip6 meshfw {\n\tchain filter.input.first {\n\t\ttype filter hook input priority -5;"
+        "table ip6 filter {\n\tchain INPUT {\n\t\ttype filter hook input priority 0; policy drop;"
     )
     assert "\t\tip6 saddr fd00::1 counter\n" in said.out
     canonical = cli("translate", "-f", "dump", "--to", "iptables").out
     assert canonical == DUMP.replace("-p 6", "-p tcp").replace("fd00::1", "fd00::1/128")
-    assert cli("translate", "-f", "dump", "--json").data == {"text": said.out}
+    assert cli("translate", "-f", "dump", "--json").data == {"text": said.out, "warnings": []}
 
 
 def test_rules_are_read_from_standard_input(house: Path) -> None:

@@ -30,12 +30,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from typing import Final
 
-import msgspec
-
-from meshfw.languages.nft import Names
+from meshfw.languages.nft import Names, NftHook, nft_hook
 from meshfw.model import ChainKey, DispatcherKey, Family, Hook, Place, Table
 from meshfw.snapshot import ListKey
 
@@ -46,37 +43,12 @@ _SET_PREFIX: Final = "set-"
 MARK: Final = "meshfw"
 """The comment of a table of ours, whoever the owner."""
 
-PRIORITIES: Final[Mapping[Table, int]] = {
-    Table.RAW: -300,
-    Table.MANGLE: -150,
-    Table.FILTER: 0,
-    Table.SECURITY: 50,
-}
-"""Priorities of iptables' tables (linux/netfilter_ipv4.h, enum nf_ip_hook_priorities); nat has two."""
-_NAT: Final = {Hook.PREROUTING: -100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100, Hook.INPUT: 100}
 _OFFSET: Final = {Place.FIRST: -5, Place.LAST: 5}
-
-
-class NftHook(msgspec.Struct, frozen=True):
-    """What makes an nft chain a base chain: type, hook and priority (nft(8), CHAINS)."""
-
-    type: str
-    hook: str
-    priority: int
-
-    def __str__(self) -> str:
-        return f"type {self.type} hook {self.hook} priority {self.priority};"
 
 
 def base_chain(key: DispatcherKey) -> NftHook:
     """The base chain of a dispatcher."""
-    kind = "filter"
-    if key.table is Table.NAT:
-        kind = "nat"
-    elif key.table is Table.MANGLE and key.hook is Hook.OUTPUT:
-        kind = "route"
-    priority = _NAT[key.hook] if key.table is Table.NAT else PRIORITIES[key.table]
-    return NftHook(kind, key.hook.value, priority + _OFFSET[key.place])
+    return nft_hook(key.table, key.hook, offset=_OFFSET[key.place])
 
 
 def is_marked(userdata: bytes) -> bool:

@@ -141,9 +141,9 @@ def _parsers(names: Sequence[str]) -> tuple[_Parser, Mapping[str, _Parser]]:
 
 
 _TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]"}
-_FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6".split())
+_FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6 --jsonl".split())
 _ANYWHERE: Final = frozenset("--config --backend --netns".split())
-_TRANSLATE: Final = _ANYWHERE | frozenset("-f --file --to --table --chain".split())
+_TRANSLATE: Final = _ANYWHERE | frozenset("-f --file --from --to --table --chain".split())
 _VALUED: Final = _TRANSLATE | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
 """The options that take a word, which is no verb whatever it says."""
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
@@ -310,7 +310,16 @@ def _add_translate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-f", "--file", metavar="FILE", type=_name, help="a file with a rule on each line, or with a dump"
     )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=("rules", "script", "dump", "nft"),
+        help="what it is, nft's as text or JSON (default: as it looks)",
+    )
     parser.add_argument("--to", choices=("nft", "iptables"), default="nft", help="the language (default: %(default)s)")
+    parser.add_argument(
+        "--jsonl", action="store_true", help="read one JSON object a line with a rule, and answer each with another"
+    )
     family = parser.add_mutually_exclusive_group()
     family.add_argument("-4", "--ipv4", dest="family", action="store_const", const="ipv4", help="an IPv4 rule")
     family.add_argument("-6", "--ipv6", dest="family", action="store_const", const="ipv6", help="an IPv6 rule")

@@ -1,28 +1,29 @@
-"""The verb ``translate``: rules or dumps of iptables in nft's language, or in iptables' own canonical form."""
+"""The verb ``translate``: rules, scripts and whole dumps of iptables or nft, in nft's language or iptables'."""
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from meshfw.cli.arguments import COMMANDS
-from meshfw.cli.listing import as_snapshot, nft_text
-from meshfw.cli.output import for_tools, print_json
-from meshfw.config import OWNER
-from meshfw.errors import FamilyParseError, InexpressibleError, ParseError
+from meshfw.cli.output import for_tools, print_json, warn
+from meshfw.errors import FamilyParseError, InexpressibleError, ParseError, TranslationError
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
+from meshfw.languages.dump import Dump, format_dump, parse_dump
 from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.languages.lexer import Word, split
-from meshfw.languages.nft import FAMILIES, render_rule
+from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, read_tables, render_rule, render_tables
 from meshfw.model import Family, Rule
 from meshfw.workshop import Workshop
 
 _COMMANDS = dict(zip(COMMANDS, Family, strict=True))
-_STDIN = "standard input"
+_STDIN: Final = "standard input"
+_NFT: Final = re.compile(r"\s*(?:#![^\n]*nft\b|(?:(?:add|create|flush|delete|define|include|table)\b|\{))")
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -35,17 +36,19 @@ class _Line(msgspec.Struct, frozen=True):
     family: Family | None = None
     table: str = ""
     chain: str = ""
+    command: str = "add"
 
 
 def run(arguments: Namespace) -> int:
-    """0 when all of it could be translated."""
+    """0 when all of it could be translated; of a stream, when all of it was answered."""
     language = Workshop(arguments, needed=False, sources=False).language
     family = Family(arguments.family) if arguments.family else None
+    if arguments.jsonl:
+        return _stream(arguments, language, family)
     text, source = _input(arguments)
-    if text is not None and any(line.startswith("*") for line in text.splitlines()):
-        printed = _dump(text, family or _family_of(text), arguments.to, source=source, language=language)
-        print_json({"text": printed}) if arguments.json else print(for_tools(printed), end="")
-        return 0
+    kind = arguments.source or _kind(text)
+    if text is not None and kind != "rules":
+        return _whole(_dumps(text, kind, family, source=source, language=language), arguments, language)
     lines = _lines(text, source) if text is not None else [_line([Word(word) for word in arguments.rule])]
     translated = [_translated(line, family, arguments, language) for line in lines]
     if arguments.json:
@@ -53,6 +56,21 @@ def run(arguments: Namespace) -> int:
     else:
         print(for_tools("".join(f"{rule}\n" for _, rule in translated)), end="")
     return 0
+
+
+def _stream(arguments: Namespace, language: Language, family: Family | None) -> int:
+    from meshfw.cli import jsonl
+
+    if arguments.rule not in ([], ["-"]):
+        raise ParseError(f"{arguments.rule[0]!r} comes beside --jsonl", expected="-f FILE or standard input")
+    nft = arguments.to == "nft"
+    if not arguments.file:
+        return jsonl.run(sys.stdin.buffer, language=language, nft=nft, family=family)
+    with open(arguments.file, "rb") as file:
+        return jsonl.run(file, language=language, nft=nft, family=family)
+
+
+# --- what comes in -----------------------------------------------------------------------------------------
 
 
 def _input(arguments: Namespace) -> tuple[str | None, str]:
@@ -76,16 +94,82 @@ def _decoded(content: bytes, source: str) -> str:
         raise ParseError(reason, source=source, line=line, expected="text: rules or a dump") from None
 
 
+def _kind(text: str | None) -> str:
+    """What a text is: a dump, an nft ruleset, or else rules."""
+    if text is None:
+        return "rules"
+    if any(line.startswith("*") for line in text.splitlines()):
+        return "dump"
+    told = next((line for line in text.splitlines() if line.strip() and not _COMMENT.match(line)), "")
+    return "nft" if _NFT.match(told) else "rules"
+
+
+_COMMENT: Final = re.compile(r"\s*#(?!!)")
+
+
+def _dumps(text: str, kind: str, family: Family | None, *, source: str, language: Language) -> Mapping[Family, Dump]:
+    """The dumps that a text holds, of each family or of the one asked for."""
+    if kind == "dump":
+        found = family or _family_of(text)
+        return {found: parse_dump(text, family=found, language=language, source=source)}
+    from meshfw.backends.nft_foreign import listed, objects_of
+
+    ruleset = read_tables(listed(text) if text.lstrip().startswith("{") else objects_of(text), language=language)
+    if ruleset.unread:
+        raise TranslationError("iptables", ruleset.unread)
+    return {held: dump for held, dump in ruleset.dumps.items() if family in (None, held)}
+
+
 def _family_of(text: str) -> Family:
     """The family of a dump, which its first line tells where a tool wrote it."""
     return Family.IPV6 if text.lstrip().startswith("# Generated by ip6tables") else Family.IPV4
 
 
-def _dump(text: str, family: Family, language_name: str, *, source: str, language: Language) -> str:
-    dump = parse_dump(text, family=family, language=language, source=source)
-    if language_name == "iptables":
-        return format_dump(dump, language=language)
-    return nft_text(as_snapshot(ruleset_of_dump(dump, source=source)), owner=OWNER, language=language)
+# --- whole rulesets ----------------------------------------------------------------------------------------
+
+
+def _whole(dumps: Mapping[Family, Dump], arguments: Namespace, language: Language) -> int:
+    """Print dumps in the language asked for; ``TranslationError`` for what it can't say."""
+    warnings: list[str] = []
+    if arguments.to == "iptables":
+        text = "".join(_restorable(dumps, language))
+    else:
+        rendered = [render_tables(dump, language=language) for dump in dumps.values()]
+        untold = [item for tables in rendered for item in tables.untold]
+        if untold:
+            raise TranslationError("nft", untold)
+        text = "".join(tables.text for tables in rendered)
+        warnings = [warning for tables in rendered for warning in tables.warnings]
+    warnings += _losses(dumps)
+    if arguments.json:
+        print_json({"text": text, "warnings": warnings})
+        return 0
+    warn(warnings)
+    print(for_tools(text), end="")
+    return 0
+
+
+def _restorable(dumps: Mapping[Family, Dump], language: Language) -> Iterator[str]:
+    """The text of each dump, with a comment that names its family where there are two."""
+    for family, dump in dumps.items():
+        if len(dumps) > 1:
+            yield f"# {family}\n"
+        yield format_dump(dump, language=language)
+
+
+def _losses(dumps: Mapping[Family, Dump]) -> list[str]:
+    """What of the dumps iptables itself would store as something else."""
+    return [
+        f"{table.table} {chain.name} rule {number}: {loss.text}"
+        for dump in dumps.values()
+        for table in dump.tables
+        for chain in table.chains
+        for number, entry in enumerate(chain.rules, 1)
+        for loss in entry.rule.losses()
+    ]
+
+
+# --- rules by themselves -----------------------------------------------------------------------------------
 
 
 def _lines(text: str, source: str) -> list[_Line]:
@@ -112,35 +196,40 @@ def _command(text: str, source: str, number: int) -> _Line:
 
 
 def _line(words: Sequence[Word], text: str = "", source: str = "", number: int = 0) -> _Line:
-    family, table, chain = None, "", ""
+    family, table, chain, command = None, "", "", "add"
     while words:
         head = words[0].text
         if head in _COMMANDS:
             family, words = _COMMANDS[head], words[1:]
         elif head in ("-t", "--table") and len(words) > 1:
             table, words = words[1].text, words[2:]
-        elif head in ("-A", "--append") and len(words) > 1:
+        elif head in ("-A", "--append", "-I", "--insert") and len(words) > 1:
             chain, words = words[1].text, words[2:]
+            command = "add" if head in ("-A", "--append") else "insert"
         else:
             break
-    return _Line(words, text, source, number, family, table, chain)
+    return _Line(words, text, source, number, family, table, chain, command)
 
 
 def _translated(line: _Line, family: Family | None, arguments: Namespace, language: Language) -> tuple[Family, str]:
     """The rule's family and its text."""
     found, rule = _parsed(line, family or line.family, language)
+    chain = arguments.chain or line.chain
+    warn([loss.text for loss in rule.losses()])
     if arguments.to == "iptables":
-        text, chain = format_rule(rule, family=found, language=language), arguments.chain or line.chain
-        return found, f"-A {chain} {text}" if chain else text
+        text = format_rule(rule, family=found, language=language)
+        return found, f"-{'A' if line.command == 'add' else 'I'} {chain} {text}".rstrip() if chain else text
     try:
-        text = str(render_rule(rule, family=found, language=language))
+        said = render_rule(rule, family=found, language=language, names=SPOKEN_NAMES)
     except InexpressibleError as error:
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line
         ) from None
-    chain = arguments.chain or line.chain
     table = arguments.table or line.table or "filter"
-    return found, f"add rule {FAMILIES[found]} {table} {chain} {text}" if chain else text
+    objects = "".join(f"{held.command(FAMILIES[found], table)}\n" for held in said.objects)
+    if not chain:
+        return found, f"{objects}{said}"
+    return found, f"{objects}{line.command} rule {FAMILIES[found]} {table} {SPOKEN_NAMES.chain(chain)} {said}"
 
 
 def _parsed(line: _Line, family: Family | None, language: Language) -> tuple[Family, Rule]:

@@ -148,6 +148,13 @@ def join_ranges(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...
     return tuple(joined)
 
 
+def read_port_condition(match: NftMatch) -> Ports | SetRef:
+    """The ports of a condition, whose sign stands beside them; an order is a range from the first port on."""
+    if match.op in ("<=", ">"):
+        return Ports(0, int(match.right))
+    return read_ports(match.right)
+
+
 def read_ports(right: Any) -> Ports | SetRef:
     """One port or range of nft's JSON."""
     if isinstance(right, dict):
@@ -177,7 +184,11 @@ def set_nft(left: str, text: str, negated: bool) -> str:
 
 def ports_nft(left: str, value: Ports | SetRef, negated: bool) -> str:
     """A port condition of nft."""
-    return set_nft(left, str(value) if isinstance(value, SetRef) else value.nft(), negated)
+    if isinstance(value, SetRef):
+        return set_nft(left, str(value), negated)
+    if value.low == 0 < value.high < ALL_PORTS.high:  # as iptables-nft's own rules have it: one comparison
+        return f"{left} {'>' if negated else '<='} {value.high}"
+    return set_nft(left, value.nft(), negated)
 
 
 PORTS: Final = Codec(
@@ -185,7 +196,8 @@ PORTS: Final = Codec(
     format=str,
     expected="a port, FIRST:LAST or a service name",
     nft=ports_nft,
-    read=lambda match: read_ports(match.right),
+    read=read_port_condition,
+    orders=True,
 )
 
 

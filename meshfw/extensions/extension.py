@@ -72,6 +72,8 @@ class Codec(msgspec.Struct, frozen=True):
     expected: str
     nft: Callable[[str, Any, bool], str] | None = None
     read: Callable[[NftMatch], Any] | None = None
+    orders: bool = False
+    """``read`` takes the comparisons ``<=``, and ``>`` for its negation, as well."""
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -188,7 +190,7 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
         readers: dict[str, Callable[[Any, Family], Match | Target | None]] = {}
         for option in self.options:
             if option.nft and option.codec is not None and option.codec.read is not None:
-                readers[option.nft] = _OptionReader(self.value, option.field, option.codec.read)
+                readers[option.nft] = _OptionReader(self.value, option.field, option.codec)
         readers.update(self.from_nft)
         return readers
 
@@ -196,16 +198,16 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
 class _OptionReader:
     """A reader that fills one field of a value from one nft condition."""
 
-    def __init__(self, value: type[Match] | type[Target], field: str, read: Callable[[NftMatch], Any]) -> None:
+    def __init__(self, value: type[Match] | type[Target], field: str, codec: Codec) -> None:
         self._value = value
         self._field = field
-        self._read = read
+        self._codec = codec
 
     def __call__(self, match: NftMatch, family: Family) -> Match | Target | None:
-        if match.op not in ("==", "!="):
+        if match.op not in ("==", "!=") and not (self._codec.orders and match.op in ("<=", ">")):
             return None
-        held = self._read(match)
-        return self._value(**{self._field: Not(held) if match.negated else held})
+        held = self._codec.read(match) if self._codec.read is not None else None
+        return self._value(**{self._field: Not(held) if match.negated or match.op == ">" else held})
 
 
 def _required(value: type[msgspec.Struct], field: str) -> bool:

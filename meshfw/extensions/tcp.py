@@ -200,14 +200,14 @@ _OPTION: Final = Codec(
 
 
 def _to_nft(value: Tcp, family: Family, rule: Rule) -> Iterable[str]:
-    """Ports and flags, which make nft test that the packet is TCP; then the option, which does not."""
+    """Flags and ports, which make nft test that the packet is TCP; then the option, which does not."""
+    if value.flags is not None:
+        negated, held = sign(value.flags)
+        yield _flags_nft("tcp flags", held, negated)
     for left, ports in (("tcp sport", value.sport), ("tcp dport", value.dport)):
         if ports is not None:
             negated, held = sign(ports)
             yield ports_nft(left, held, negated)
-    if value.flags is not None:
-        negated, held = sign(value.flags)
-        yield _flags_nft("tcp flags", held, negated)
     if value.option is not None:
         negated, held = sign(value.option)
         yield _option_nft("tcp option", held, negated)

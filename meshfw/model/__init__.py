@@ -36,6 +36,7 @@ from meshfw.model.kinds import (
     Table,
 )
 from meshfw.model.packet import Packet
+from meshfw.model.placement import hook_problem, interface_problem, table_problem
 from meshfw.model.rule import (
     ACCEPT,
     COMMENT_BYTES,
@@ -111,10 +112,13 @@ __all__ = [
     "Target",
     "byte_length",
     "format_address",
+    "hook_problem",
+    "interface_problem",
     "matches_any",
     "merge_ranges",
     "name_problem",
     "parse_address",
     "set_references",
     "stored_comment",
+    "table_problem",
 ]

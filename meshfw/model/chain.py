@@ -9,6 +9,7 @@ import msgspec
 
 from meshfw.errors import FamilyError, ModelError
 from meshfw.model.kinds import HOOKS, Family, Hook, Place, Policy, Table
+from meshfw.model.placement import table_problem
 from meshfw.model.rule import Jump, Rule
 
 NAME_MAX: Final = 128
@@ -54,7 +55,7 @@ class Chain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             raise ModelError(f"chain {why}")
         for index, rule in enumerate(self.rules, 1):
             stranger = rule.other_family(self.family)
-            why = stranger or rule.problem(self.family) or _table_problem(rule, self.table)
+            why = stranger or rule.problem(self.family) or table_problem(rule, self.table)
             if why:
                 kind = FamilyError if stranger else ModelError
                 raise kind(why, where=f"{self.key}, rule {index}", rule=index)
@@ -63,14 +64,6 @@ class Chain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def key(self) -> ChainKey:
         """Family, table and name."""
         return ChainKey(self.family, self.table, self.name)
-
-
-def _table_problem(rule: Rule, table: Table) -> str | None:
-    target = rule.target
-    if target is None or target.tables is None or table in target.tables:
-        return None
-    allowed = ", ".join(sorted(target.tables))
-    return f"{target.label} is allowed in table {allowed} only, not in {table}"
 
 
 class Attachment(msgspec.Struct, frozen=True, gc=False, kw_only=True):

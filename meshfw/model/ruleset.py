@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from meshfw.errors import ModelError
 from meshfw.model.address import SetRef
 from meshfw.model.chain import Attachment, Chain, ChainKey, Dispatcher, DispatcherKey
 from meshfw.model.kinds import Family, Hook, Not, Policy
+from meshfw.model.placement import hook_problem, interface_problem
 from meshfw.model.rule import Goto, Jump, Rule
 from meshfw.model.sets import ElementType, Set, SetKey
 
@@ -193,25 +194,9 @@ def _reach(
 
 def _check_hooks(chain: Chain, hooks: set[Hook]) -> None:
     for index, rule in enumerate(chain.rules, 1):
-        where = f"{chain.key}, rule {index}"
-        target = rule.target
-        if target is not None and target.hooks is not None:
-            _check_allowed(target.label, target.hooks, hooks, where)
-        for match in rule.matches:
-            allowed = match.allowed_hooks()
-            if allowed is not None:
-                _check_allowed(f"match {type(match).__name__.lower()}", allowed, hooks, where)
-
-
-def _check_allowed(label: str, allowed: frozenset[Hook], hooks: set[Hook], where: str) -> None:
-    if not hooks <= allowed:
-        wrong = ", ".join(sorted(hooks - allowed))
-        names = ", ".join(hook for hook in Hook if hook in allowed)
-        raise ModelError(f"{label} is allowed on {names} only, and packets come here from {wrong}", where=where)
-
-
-_NO_INPUT: Final = frozenset({Hook.OUTPUT, Hook.POSTROUTING})
-_NO_OUTPUT: Final = frozenset({Hook.INPUT, Hook.PREROUTING})
+        why = hook_problem(rule, hooks)
+        if why:
+            raise ModelError(why, where=f"{chain.key}, rule {index}")
 
 
 def _check_interfaces(ruleset: Ruleset, chains: Mapping[ChainKey, Chain]) -> None:
@@ -219,8 +204,6 @@ def _check_interfaces(ruleset: Ruleset, chains: Mapping[ChainKey, Chain]) -> Non
     for attachment in ruleset.attachments:
         chain = chains[ChainKey(attachment.family, attachment.table, attachment.chain)]
         for index, rule in enumerate(chain.rules, 1):
-            where = f"{chain.key}, rule {index}"
-            if rule.in_interface is not None and attachment.hook in _NO_INPUT:
-                raise ModelError(f"a packet on {attachment.hook} has no input interface", where=where)
-            if rule.out_interface is not None and attachment.hook in _NO_OUTPUT:
-                raise ModelError(f"a packet on {attachment.hook} has no output interface", where=where)
+            why = interface_problem(rule, attachment.hook)
+            if why:
+                raise ModelError(why, where=f"{chain.key}, rule {index}")

@@ -12,15 +12,15 @@ from typing import Any, Final
 import pytest
 
 from meshfw.errors import MeshfwError
-from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.dump import parse_dump, ruleset_of_dump
 from meshfw.model import HOOKS, Family, Ruleset, Table
 from meshfw.reconcile import apply
 from meshfw.testing.netns import Netns
+from tests.corpus import language as every_extension
+from tests.corpus import needed, vectors
 from tests.kernel.neighbours import MODES, Ours, Street, both_places, saved, streets
-from tests.test_corpus import host_tables, vectors
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, needed]
 
 LOADED: Final = 231
 """Dumps that iptables 1.8.9 took whole."""
@@ -115,7 +115,7 @@ def beside(street: Street, theirs: Tables, ruleset: Ruleset) -> list[str]:
 
 
 def test_dumps_as_our_own_are_read_back_as_they_were_written(street: Street) -> None:
-    language = Language.of(builtin_extensions(), hosts=host_tables())
+    language = every_extension()
     refused: dict[str, str] = {}
     wrong: dict[str, list[str]] = {}
     held = 0

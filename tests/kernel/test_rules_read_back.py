@@ -15,15 +15,16 @@ import msgspec
 import pytest
 
 from meshfw.errors import MeshfwError
-from meshfw.extensions import Language, builtin_extensions
+from meshfw.extensions import Language
 from meshfw.languages.iptables import parse_rule
 from meshfw.model import Chain, Family, Goto, Jump, Rule, Ruleset, Table
 from meshfw.reconcile import apply
 from meshfw.testing.netns import Netns
+from tests.corpus import language as every_extension
+from tests.corpus import needed, vectors
 from tests.kernel.neighbours import MODES, Ours, Street, streets
-from tests.test_corpus import host_tables, vectors
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, needed]
 
 CHUNK: Final = 100
 # At least so many rules are read back.
@@ -71,7 +72,7 @@ def rulesets(name: str, mode: str, language: Language) -> Iterator[Ruleset]:
 
 @pytest.mark.parametrize(("name", "least"), FILES)
 def test_rules_are_read_back_as_they_were_written(street: Street, name: str, least: int) -> None:
-    language = Language.of(builtin_extensions(), hosts=host_tables())
+    language = every_extension()
     held = 0
     for ruleset in rulesets(name, street.mode, language):
         ours = Ours(street, f"iptables-{street.mode}", ruleset, language=language)

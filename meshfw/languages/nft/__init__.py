@@ -7,8 +7,29 @@ iptables rule does. Numbers stand where names would depend on the host's files (
 
 from __future__ import annotations
 
-from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, Names
+from meshfw.languages.nft.foreign import ForeignRuleset, Unread, read_tables
+from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, SPOKEN_NAMES, Names, spoken_name
 from meshfw.languages.nft.read import UnreadableError, read_rule
 from meshfw.languages.nft.render import NftText, render_rule
+from meshfw.languages.nft.tables import PRIORITIES, NftHook, NftTables, Untold, nft_hook, render_tables
 
-__all__ = ["FAMILIES", "PLAIN_NAMES", "Names", "NftText", "UnreadableError", "read_rule", "render_rule"]
+__all__ = [
+    "FAMILIES",
+    "PLAIN_NAMES",
+    "PRIORITIES",
+    "SPOKEN_NAMES",
+    "ForeignRuleset",
+    "Names",
+    "NftHook",
+    "NftTables",
+    "NftText",
+    "Unread",
+    "UnreadableError",
+    "Untold",
+    "nft_hook",
+    "read_rule",
+    "read_tables",
+    "render_rule",
+    "render_tables",
+    "spoken_name",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -35,3 +36,49 @@ class Names(msgspec.Struct, frozen=True):
 
 
 PLAIN_NAMES: Final = Names(chain=str, set=str, chain_of=str, set_of=str)
+
+
+RESERVED: Final = frozenset(
+    (
+        "accept add ah all and arp auto-merge bridge cgroup chain comment comp constant continue counter cpu "
+        "create ct day dccp define delete describe destroy device devices dnat drop dst dup dynamic ecn "
+        "element elements eq esp ether exists expires export exthdr fib flags flow flowtable flush frag fwd "
+        "gc-interval ge geneve get goto gre gretap gt handle hbh hook hour ibriport ibrname icmp icmpv6 igmp "
+        "iif iifgroup iifname iiftype import include index inet insert interval ip ip6 ipsec jhash jump last "
+        "le limit list log lshift lt map mark masquerade meta meter mh missing monitor ne netdev nftrace not "
+        "notrack numgen obriport obrname offload oif oifgroup oifname oiftype or osf pkttype policy position "
+        "priority queue quota random redefine redirect reject rename replace reset return rshift rt rt0 rt2 "
+        "rtclassid rule ruleset sctp secmark set size skgid skuid snat socket srh symhash synproxy table tcp "
+        "th time timeout tproxy tunnel type typeof udp udplite undefine update vlan vmap vni vxlan xor xt "
+    ).split()
+)
+"""Words of nft's own that can't name a chain in its text; some of them only in newer releases than 1.0.6."""
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_.][A-Za-z0-9/_.-]*\Z")
+_ESCAPED: Final = re.compile(r"\.([0-9a-f]{2})")
+_OWN: Final = "chain."
+
+
+def spoken_name(name: str) -> str:
+    """A name as nft's text can say it: itself, or with odd characters as ``.XX``, or behind ``chain.``."""
+    if name in RESERVED:
+        return _OWN + name
+    if _IDENTIFIER.match(name) and not _ESCAPED.search(name) and not name.startswith(_OWN):
+        return name
+    odd = re.sub(r"[^A-Za-z0-9/_-]", lambda found: "".join(f".{byte:02x}" for byte in found[0].encode()), name)
+    return odd if _IDENTIFIER.match(odd) else f".{ord(odd[0]):02x}{odd[1:]}"
+
+
+def unspoken_name(name: str) -> str:
+    """The name that :func:`spoken_name` has made this of."""
+    if name.startswith(_OWN) and name.removeprefix(_OWN) in RESERVED:
+        return name.removeprefix(_OWN)
+    raw = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
+    try:
+        logical = raw.encode("latin-1").decode()
+    except UnicodeError:
+        return name
+    return logical if logical and spoken_name(logical) == name else name
+
+
+SPOKEN_NAMES: Final = Names(chain=spoken_name, set=spoken_name, chain_of=unspoken_name, set_of=unspoken_name)
+"""Every name as nft's text can say it, as near to itself as can be."""

@@ -56,7 +56,7 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
     Raises:
         InexpressibleError: where nft has no way to say it, with what and why.
     """
-    base = _base_conditions(rule, family, names)
+    base = _interface_conditions(rule)
     objects: list[NftObject] = []
     held, comment = _match_statements(rule, family, language, names, objects)
     if rule.protocol is not None:
@@ -64,6 +64,7 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
             base.append(f"meta l4proto != {rule.protocol.value}")
         elif not _implies_protocol(rule, held):
             base.append(f"meta l4proto {rule.protocol}")
+    base += _address_conditions(rule, family, names)
     if rule.fragment is not None:
         base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
     base.extend(text for _, text in held)
@@ -76,17 +77,23 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
 _HOST_MASKS: Final = {family: (1 << family.bits) - 1 for family in Family}
 
 
-def _base_conditions(rule: Rule, family: Family, names: Names) -> list[str]:
-    words: list[str] = []
+def _interface_conditions(rule: Rule) -> list[str]:
+    """The conditions on interfaces, which iptables-nft's own rules begin with."""
+    words = []
+    if rule.in_interface is not None:
+        words.append(_interface_condition("iifname", rule.in_interface))
+    if rule.out_interface is not None:
+        words.append(_interface_condition("oifname", rule.out_interface))
+    return words
+
+
+def _address_conditions(rule: Rule, family: Family, names: Names) -> list[str]:
+    words = []
     network = FAMILIES[family]
     if rule.source is not None and not matches_any(rule.source):
         words.append(_address_condition(f"{network} saddr", rule.source, names))
     if rule.destination is not None and not matches_any(rule.destination):
         words.append(_address_condition(f"{network} daddr", rule.destination, names))
-    if rule.in_interface is not None:
-        words.append(_interface_condition("iifname", rule.in_interface))
-    if rule.out_interface is not None:
-        words.append(_interface_condition("oifname", rule.out_interface))
     return words
 
 

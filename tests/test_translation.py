@@ -1,0 +1,250 @@
+"""Laws of translation: whole dumps there and back, streams of requests, and what is said of what can't be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from meshfw.backends.nft_foreign import objects_of
+from meshfw.cli.jsonl import answers
+from meshfw.extensions import Language, builtin_extensions
+from meshfw.languages.dump import Dump, format_dump, parse_dump
+from meshfw.languages.nft import read_tables, render_tables
+from meshfw.languages.nft.names import RESERVED, spoken_name, unspoken_name
+from meshfw.model import Family, Policy
+from meshfw.testing.netns import Netns
+from meshfw.translation import Kind, Place, translated
+from tests.test_cli import spawned
+
+LANGUAGE = Language.of(builtin_extensions())
+
+DUMP = """\
+*raw
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A PREROUTING -i eth0 -p udp -m udp --dport 0:1023 -j DROP
+COMMIT
+*mangle
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A OUTPUT -m mark --mark 0x1 -j MARK --set-xmark 0x2/0xff
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:reject - [0:0]
+-A PREROUTING -p tcp -m tcp --dport 80 -j reject
+-A reject -p tcp -j REDIRECT --to-ports 8080
+COMMIT
+*filter
+:INPUT DROP [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:a~b - [0:0]
+:unused - [0:0]
+[3:180] -A INPUT -i lo -j ACCEPT
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p tcp -m multiport --dports 22,80:90 -m comment --comment "a b" -g a~b
+-A a~b -m limit --limit 5/min -j LOG --log-prefix "x "
+-A a~b -j REJECT --reject-with PORT
+-A unused -j RETURN
+COMMIT
+"""
+ANSWERS = {Family.IPV4: "icmp-port-unreachable", Family.IPV6: "icmp6-port-unreachable"}
+
+
+def dump_of(family: Family, text: str = DUMP) -> Dump:
+    return parse_dump(text.replace("PORT\n", f"{ANSWERS[family]}\n"), family=family, language=LANGUAGE)
+
+
+def printed(dump: Dump) -> str:
+    return format_dump(dump, language=LANGUAGE)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("family", Family)
+def test_a_dump_comes_back_from_nft_as_it_was(requires: Callable[..., None], family: Family) -> None:
+    requires("nft")
+    dump = dump_of(family)
+    tables = render_tables(dump, language=LANGUAGE)
+    assert tables.untold == ()
+    assert tables.warnings == (
+        "chain reject is called chain.reject: nft's text can't say that name",
+        "chain a~b is called a.7eb: nft's text can't say that name",
+    )
+    found = read_tables(objects_of(tables.text), language=LANGUAGE)
+    assert found.unread == ()
+    assert list(found.dumps) == [family]
+    wanted, got = _sorted(dump), _sorted(found.dumps[family])
+    assert got == wanted
+
+
+def _sorted(dump: Dump) -> dict[str, Any]:
+    """Each table's chains by name; a built-in chain without rules or policy says nothing."""
+    return {
+        f"{table.table} {chain.name}": (chain.policy, [(entry.rule, entry.packets) for entry in chain.rules])
+        for table in dump.tables
+        for chain in table.chains
+        if chain.rules or chain.policy is not Policy.ACCEPT
+    }
+
+
+@pytest.mark.kernel
+def test_rules_of_an_inet_table_go_to_the_families_that_can_meet_them(requires: Callable[..., None]) -> None:
+    requires("nft")
+    text = """
+    table inet fw {
+        chain in {
+            type filter hook input priority filter; policy drop;
+            ct state established,related accept
+            ip saddr 10.0.0.0/8 tcp dport 22 accept
+            ip6 saddr fe80::/10 accept
+            meta nfproto ipv4 udp dport 53 jump own
+            icmpv6 type nd-neighbor-solicit accept
+        }
+        chain own { counter packets 7 bytes 700 drop
+        }
+    }
+    """
+    found = read_tables(objects_of(text), language=LANGUAGE)
+    assert found.unread == ()
+    assert printed(found.dumps[Family.IPV4]) == (
+        "*filter\n:INPUT DROP [0:0]\n:own - [0:0]\n"
+        "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+        "-A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 22 -j ACCEPT\n"
+        "-A INPUT -p udp -m udp --dport 53 -j own\n"
+        "[7:700] -A own -j DROP\nCOMMIT\n"
+    )
+    assert "-A INPUT -s fe80::/10 -j ACCEPT" in printed(found.dumps[Family.IPV6])
+    assert "-p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT" in printed(found.dumps[Family.IPV6])
+    assert "10.0.0.0" not in printed(found.dumps[Family.IPV6])
+
+
+UNREAD = [
+    ("table ip t { set s { type ipv4_addr; }\n }", "set s of table ip t"),
+    ("table arp t { }", "table arp t"),
+    ("table ip t { chain c { type filter hook prerouting priority 0; }\n }", "no chain on prerouting at priority 0"),
+    ("table ip t { chain c { tcp sequence 5\n }\n }", "rule 1 of chain c of table ip t"),
+    ("table ip t { chain c { BASE 0; }\n chain d { BASE 1; }\n }", "one chain INPUT"),
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("text", "told"), UNREAD)
+def test_what_iptables_has_nothing_for_is_told_by_its_place(
+    requires: Callable[..., None], text: str, told: str
+) -> None:
+    requires("nft")
+    found = read_tables(objects_of(text.replace("BASE", "type filter hook input priority")), language=LANGUAGE)
+    assert any(told in str(item) for item in found.unread), found.unread
+
+
+@pytest.mark.kernel
+def test_nft_takes_every_name_that_is_spoken(requires: Callable[..., None]) -> None:
+    requires("nft")
+    names = [*sorted(RESERVED), "a b", "1x", "a~b", "%%", "a.2eb", "chain.x", "ü", "-x", "_x", "a/b", "INPUT"]
+    lines = ["table ip t {", *(f"chain {spoken_name(name)} {{\n}}" for name in names), "chain meshfw {"]
+    lines += [*(f"counter jump {spoken_name(name)}" for name in names), "}", "}", ""]
+    with Netns() as room, room.entered():
+        done = subprocess.run(["nft", "-f", "-"], input="\n".join(lines), text=True, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert [unspoken_name(spoken_name(name)) for name in names] == names
+    assert len({spoken_name(name) for name in names}) == len(names)
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+
+def answered(*requests: Any, nft: bool = True) -> list[dict[str, Any]]:
+    lines = [request if isinstance(request, bytes) else json.dumps(request).encode() for request in requests]
+    return [json.loads(line) for line in answers(lines, language=LANGUAGE, nft=nft, family=None)]
+
+
+def test_a_request_is_answered_in_both_languages() -> None:
+    (found,) = answered({"id": 7, "family": "ipv4", "rule": "-s 10.1.2.3 -p tcp --dport 22 -j ACCEPT"})
+    assert found == {
+        "id": 7,
+        "canonical": ["-s 10.1.2.3/32 -p tcp -m tcp --dport 22 -j ACCEPT"],
+        "nft": ["ip saddr 10.1.2.3 tcp dport 22 counter accept"],
+        "error": None,
+        "warnings": [],
+    }
+    (same,) = answered({"family": "ipv4", "argv": ["-s", "10.1.2.3", "-p", "tcp", "--dport", "22", "-j", "ACCEPT"]})
+    assert {**same, "id": 7} == found
+    (without,) = answered({"id": "x", "rule": "-j DROP"}, nft=False)
+    assert (without["canonical"], without["nft"]) == (["-j DROP"], [])
+
+
+WRONG: list[tuple[Any, Kind, str]] = [
+    (b"{", Kind.INPUT, "expected an object"),
+    (b"[1]", Kind.INPUT, "expected an object"),
+    (b'{"id": 3, "family": "arp", "rule": ""}', Kind.INPUT, "family"),
+    ({"id": 3}, Kind.INPUT, "neither rule nor argv"),
+    ({"id": 3, "rule": "", "argv": []}, Kind.INPUT, "both rule and argv"),
+    ({"id": 3, "rule": "-p tcp --dprt 1"}, Kind.SYNTAX, "--dprt"),
+    ({"id": 3, "family": "ipv6", "rule": "-s 10.0.0.1"}, Kind.FAMILY, "ipv4 address"),
+    ({"id": 3, "table": "filter", "chain": "INPUT", "rule": "-j MASQUERADE"}, Kind.PLACEMENT, "table nat only"),
+    ({"id": 3, "table": "filter", "chain": "INPUT", "rule": "-o lo"}, Kind.PLACEMENT, "output interface"),
+    ({"id": 3, "table": "filter", "chain": "OUTPUT", "rule": "-m mac --mac-source 0:0:0:0:0:1"}, Kind.PLACEMENT, "mac"),
+    ({"id": 3, "table": "filter", "chain": "a", "rule": "-j INPUT"}, Kind.PLACEMENT, "built-in"),
+    ({"id": 3, "table": "what", "chain": "a", "rule": "-j DROP"}, Kind.PLACEMENT, "no table what"),
+]
+
+
+@pytest.mark.parametrize(("request_", "kind", "told"), WRONG)
+def test_a_wrong_request_is_answered_and_the_next_one_too(request_: Any, kind: Kind, told: str) -> None:
+    found, after = answered(request_, {"rule": "-j DROP"})
+    assert (found["canonical"], found["nft"], found["error"]["kind"]) == ([], [], kind)
+    assert told in found["error"]["message"]
+    assert after["canonical"] == ["-j DROP"]
+    if isinstance(request_, dict) or b"3" in request_:
+        assert found["id"] == 3
+
+
+def test_what_nft_can_not_say_has_its_canonical_text() -> None:
+    inexpressible, opaque = answered({"rule": "-p tcp --tcp-flags SYN ACK"}, {"rule": "-m nosuch --x 1 -j DROP"})
+    assert inexpressible["canonical"] == ["-p tcp -m tcp --tcp-flags SYN ACK"]
+    assert (inexpressible["nft"], inexpressible["error"]["kind"]) == ([], Kind.INEXPRESSIBLE)
+    assert opaque["canonical"] == ["-m nosuch --x 1 -j DROP"]
+    assert (opaque["nft"], opaque["error"]["kind"]) == ([], Kind.OPAQUE)
+
+
+def test_placement_is_not_checked_without_a_table() -> None:
+    assert translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE).error is None
+    wrong = translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE, place=Place("raw", "a"))
+    assert wrong.error is not None
+
+
+def test_a_name_that_nft_can_not_say_is_warned_of() -> None:
+    found = translated("-j reject", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ("counter jump chain.reject",)
+    assert "chain.reject" in found.warnings[0]
+
+
+@pytest.fixture
+def requests_file(tmp_path: Path) -> Path:
+    path = tmp_path / "requests"
+    path.write_bytes(b"".join(msgspec.json.encode({"id": n, "rule": "-j DROP"}) + b"\n" for n in range(2500)))
+    return path
+
+
+def test_a_stream_is_read_from_a_file_or_standard_input(requests_file: Path, tmp_path: Path) -> None:
+    of_file = spawned("translate", "--jsonl", "-f", str(requests_file), cwd=tmp_path)
+    assert of_file.returncode == 0
+    assert [json.loads(line)["id"] for line in of_file.stdout.splitlines()] == list(range(2500))
+    text = requests_file.read_text(encoding="utf-8")
+    assert spawned("translate", "--jsonl", input=text, cwd=tmp_path).stdout == of_file.stdout
+    beside = spawned("translate", "--jsonl", "-j", "DROP", cwd=tmp_path)
+    assert beside.returncode == 1
+    assert "comes beside --jsonl" in beside.stderr
