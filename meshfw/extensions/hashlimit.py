@@ -21,7 +21,7 @@ from meshfw.extensions.hashlimit_rates import (
     read_packet_rate,
 )
 from meshfw.extensions.meter import SIZE, meter, name_of, nft_name, prefix_mask, read_meter
-from meshfw.model import Family, Loss, Match, Not, Rule
+from meshfw.model import Family, Loss, Match, Rule
 
 NAME_BYTES: Final = 254  # linux/netfilter/xt_hashlimit.h, name[NAME_MAX] with the final NUL
 MODES: Final = ("srcip", "srcport", "dstip", "dstport")
@@ -92,25 +92,14 @@ class HashLimit(Match, frozen=True, kw_only=True):
 
     @property
     def idle(self) -> int:
-        """The milliseconds after which an idle bucket is looked at as forgotten: up to the next look, if there are few."""
+        """The milliseconds after which it is forgotten: the kernel looks for idle buckets now and then, not at once."""
         return self.expire if self.collection < COLLECTION else -(-self.expire // 1000) * 1000
 
     def atoms(self) -> Iterable[Any]:
         """All that decides which packets meet it: not how often the kernel cleans up, where that can't be seen."""
         collection = COLLECTION if self.refills else self.collection
-        rate = self.rate.stored
-        yield (
-            "hashlimit",
-            self.name,
-            self.above,
-            rate,
-            self.burst,
-            self.key(),
-            self.table,
-            self.idle,
-            self.interval,
-            collection,
-        )
+        times = (self.idle, collection, self.interval)
+        yield ("hashlimit", self.name, self.above, self.rate.stored, self.burst, self.key(), self.table, times)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """A mask longer than the family's addresses."""
@@ -122,7 +111,7 @@ class HashLimit(Match, frozen=True, kw_only=True):
     def losses(self) -> Iterable[Loss]:
         """A burst of bytes that iptables-save rounds to another one."""
         if isinstance(self.rate, ByteRate) and self.burst and byte_burst(self.rate, self.burst)[1]:
-            text = f"hashlimit burst of {self.rate.octets * self.burst} bytes: iptables-save rounds it down and then reads another"
+            text = "--hashlimit-burst: iptables-save rounds these bytes down, and then reads another burst"
             yield Loss(frozenset({"legacy", "nft"}), text)
 
 
@@ -200,8 +189,8 @@ def _inexpressible(value: HashLimit, rule: Rule) -> str | None:
         return "--hashlimit-rate-match: nft's limit takes from a bucket, and compares no rate of an interval"
     if isinstance(value.rate, ByteRate):
         return (
-            f"--hashlimit {value.rate}: iptables counts steps of 16 bytes, one more than a packet fills, and fills a bucket "
-            "at once as often as the burst allows; nft's bucket is another one"
+            f"--hashlimit {value.rate}: iptables counts steps of 16 bytes, one more than a packet fills, and fills a "
+            "bucket at once as often as the burst allows; nft's bucket is another one"
         )
     if value.collection != COLLECTION and not value.refills:
         return "--hashlimit-htable-gcinterval: nft forgets an idle bucket without waiting for it"
@@ -209,8 +198,8 @@ def _inexpressible(value: HashLimit, rule: Rule) -> str | None:
         return f"--hashlimit-name {value.name} twice: nft's meters can't share their buckets"
     if any(part.endswith("port") for part in value.mode) and rule.protocol not in _HEADERS:
         return (
-            "--hashlimit-mode with ports in a rule that states no protocol with ports: iptables counts a packet without "
-            "ports as port 0, and nft has no key that is both"
+            "--hashlimit-mode with ports in a rule that states no protocol with ports: iptables counts a packet "
+            "without ports as port 0, and nft has no key that is both"
         )
     return None
 
@@ -260,15 +249,8 @@ def _from_nft(body: Any, family: Family) -> HashLimit | None:
     if not seconds:
         return None
     size = 0 if body["size"] == SIZE else int(body["size"])
-    return HashLimit(
-        name=name,
-        rate=rate,
-        above=bool(limit.get("inv")),
-        burst=int(limit["burst"]),
-        entries=size,
-        expire=seconds * 1000,
-        **fields,
-    )
+    fields.update(burst=int(limit["burst"]), entries=size, expire=seconds * 1000)
+    return HashLimit(name=name, rate=rate, above=bool(limit.get("inv")), **fields)
 
 
 EXTENSIONS: Final = (

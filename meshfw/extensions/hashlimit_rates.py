@@ -118,7 +118,7 @@ class ByteRate(msgspec.Struct, frozen=True, gc=False, order=True):
 
 
 def _octets(octets: int) -> str:
-    name, size = next((name, size) for name, size in _SIZES if octets >= size and not octets % size or size == 1)
+    name, size = next((name, size) for name, size in _SIZES if (octets >= size and not octets % size) or size == 1)
     return f"{octets // size}{name}"
 
 

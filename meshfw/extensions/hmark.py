@@ -12,7 +12,7 @@ from meshfw.model import Family, Rule, Target
 
 
 class Hmark(Target, frozen=True, kw_only=True):
-    """HMARK: the mark becomes a hash under ``modulus`` and ``offset``, of what is not None, or of the connection (``ct``).
+    """HMARK: the mark becomes a hash, under ``modulus`` and ``offset``, of what is not None or of the connection.
 
     ``source`` and ``destination`` are prefix lengths; the others are masks, and the bits that are set before hashing.
     """
@@ -52,17 +52,7 @@ class Hmark(Target, frozen=True, kw_only=True):
         return f"HMARK: /{longest} is longer than an {family} address" if longest > family.bits else None
 
 
-_PARTS: Final = (
-    "source",
-    "destination",
-    "sport_mask",
-    "dport_mask",
-    "spi_mask",
-    "sport",
-    "dport",
-    "spi",
-    "protocol_mask",
-)
+_PARTS: Final = tuple("source destination sport_mask dport_mask spi_mask sport dport spi protocol_mask".split())
 _TUPLE: Final = {
     "ct": ("ct", 1),
     "src": ("source", -1),
@@ -108,6 +98,7 @@ _PORT: Final = _hexadecimal(4)
 _SPI: Final = _hexadecimal(8)
 _PROTOCOL: Final = Codec(parse=_PORT.parse, format=lambda value: f"{value:#04x}", expected=_PORT.expected)
 _NUMBER: Final = integer("a number of 32 bits")
+_WORDS: Final = Codec(parse=_parse_tuple, format=",".join, expected=f"a list of {', '.join(_TUPLE)}")
 
 _OPTIONS: Final = (
     Option("--hmark-src-prefix", "source", PREFIX),
@@ -144,11 +135,7 @@ EXTENSIONS: Final = (
         value=Hmark,
         options=(
             *_OPTIONS,
-            Option(
-                "--hmark-tuple",
-                "tuple",
-                Codec(parse=_parse_tuple, format=",".join, expected=f"a list of {', '.join(_TUPLE)}"),
-            ),
+            Option("--hmark-tuple", "tuple", _WORDS),
         ),
         build=_build,
         save=_save,

@@ -22,7 +22,7 @@ Part = tuple[str, int | None]
 
 def nft_name(prefix: str, name: str) -> str:
     """A name of ours for nft: never a word of its own language, odd bytes as ``/`` and two hex digits."""
-    coded = _ODD.sub(lambda found: b"/%02x" % found[0], name.encode()).decode()
+    coded = _ODD.sub(lambda found: b"/" + bytes(found[0]).hex().encode(), name.encode()).decode()
     if len(prefix) + len(coded) > _NAME_MAX:
         raise InexpressibleError(f"{name}: with {prefix} before it, it is longer than nft's {_NAME_MAX} bytes")
     return prefix + coded
@@ -66,7 +66,7 @@ def read_meter(body: Mapping[str, Any]) -> tuple[dict[str, int | None], int]:
         if set(key["elem"]) - {"val", "timeout"}:
             raise ValueError(f"{key}: no key of ours")
         key, seconds = key["elem"]["val"], int(key["elem"].get("timeout", 0))
-    parts: Iterable[Any] = key["concat"] if "concat" in key else [key]
+    parts: Iterable[Any] = key.get("concat", [key])
     return dict(_read_part(part) for part in parts), seconds
 
 

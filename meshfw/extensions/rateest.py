@@ -12,6 +12,7 @@ from meshfw.extensions.codecs import integer, sign, word
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.model import Family, Loss, Match, Rule, Target
 
+MODES: Final = ("lt", "gt", "eq")
 NAME_BYTES: Final = 15  # IFNAMSIZ with the final NUL
 _QUARTER: Final = 250_000
 """Microseconds of the kernel's shortest interval; the others are twice the one before."""
@@ -108,7 +109,7 @@ class RateEstimate(Match, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.octets is None and self.packets is None:
             raise ModelError("rateest needs --rateest-bps or --rateest-pps, or those of its two sides")
-        if self.mode not in ("lt", "gt", "eq"):
+        if self.mode not in MODES:
             raise ModelError(f"{self.mode!r} is none of lt, gt and eq")
 
     def losses(self) -> Iterator[Loss]:
@@ -117,9 +118,7 @@ class RateEstimate(Match, frozen=True, kw_only=True):
         if (self.delta or self.other is None) and any(_printed(rate)[1] for rate in shown):
             yield Loss(_BOTH, "rateest: iptables-save rounds this rate, and then reads another")
         if self.octets is not None and self.packets is not None:
-            yield Loss(
-                _BOTH, "rateest of bytes and packets: iptables-save prints the comparison twice, and can't read it"
-            )
+            yield Loss(_BOTH, "rateest of bytes and packets: what iptables-save prints it can't read again")
 
 
 _SCALES: Final = {
@@ -226,10 +225,7 @@ EXTENSIONS: Final = (
             Option("--rateest-bps2", "bps2", _BPS, aliases=("--rateest-bps",), optional=True, preset=0),
             Option("--rateest-pps2", "pps2", _PPS, aliases=("--rateest-pps",), optional=True, preset=0),
             Option("--rateest-delta", "delta", words=0),
-            *(
-                Option(f"--rateest-{mode}", "mode", words=0, preset=mode, invertible=True)
-                for mode in ("lt", "gt", "eq")
-            ),
+            *(Option(f"--rateest-{mode}", "mode", words=0, preset=mode, invertible=True) for mode in MODES),
         ),
         build=_build_match,
         save=_save_match,

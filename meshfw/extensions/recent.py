@@ -19,8 +19,9 @@ ACTIONS: Final = ("set", "rcheck", "update", "remove")
 class Recent(Match, frozen=True, kw_only=True):
     """An address that stands in a list: looked up, and put in, renewed or taken out, by ``action``.
 
-    ``seconds`` and ``hits`` (0: any) are how long ago and how often it was seen, ``reap`` forgets what is older, ``ttl``
-    asks for the same time to live. The address is the source, or the ``destination``, under ``mask`` (None: as it is).
+    ``seconds`` and ``hits`` (0: any) are how long ago and how often it was seen, ``reap`` forgets what is older,
+    ``ttl`` asks for the same time to live. The address is the source, or the ``destination``, under ``mask`` (None: as
+    it is).
     """
 
     stateful: ClassVar[bool] = True
@@ -93,8 +94,8 @@ def _save(value: Recent, family: Family) -> Iterator[str]:
 
 def _to_nft(value: Recent, family: Family, rule: Rule) -> NoReturn:
     raise InexpressibleError(
-        f"recent --name {value.name}: nft keeps no times or hits of an address, and no list that several rules look up and "
-        "change; a dynamic set with a timeout is an approximation"
+        f"recent --name {value.name}: nft keeps no times or hits of an address; a dynamic set with a timeout is an "
+        "approximation"
     )
 
 
