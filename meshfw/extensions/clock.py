@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -208,8 +207,14 @@ def _to_nft(value: Time, family: Family, rule: Rule) -> Iterator[str]:
 
 
 def _second(text: str) -> int:
-    """The second of the day, in UTC, that nft lists in the time zone of this process."""
-    return (_parse_clock(text, ParseContext(Family.IPV4)) - time.localtime().tm_gmtoff) % DAY
+    """The second of the day, in UTC, that nft lists in the time zone of this process, as that is just now.
+
+    What is before midnight there it lists as hours of 32 bits.
+    """
+    hour, minute, second = (int(part) for part in f"{text}:0".split(":")[:3])
+    seconds = hour * 3600 + minute * 60 + second
+    ahead = datetime.now().astimezone().utcoffset() or timedelta()
+    return (seconds - (1 << 32) * (seconds >= DAY) - int(ahead.total_seconds())) % DAY
 
 
 def _from_hour(match: NftMatch, family: Family) -> Time | None:
@@ -225,7 +230,7 @@ def _from_hour(match: NftMatch, family: Family) -> Time | None:
 def _from_date(match: NftMatch, family: Family) -> Time | None:
     if match.op not in (">=", "<") or match.mask is not None:
         return None
-    moment = int(time.mktime(time.strptime(match.right, "%Y-%m-%d %H:%M:%S")))
+    moment = int(datetime.fromisoformat(match.right).timestamp())  # in the time zone of this process as well
     return Time(first=moment) if match.op == ">=" else Time(last=moment - 1)
 
 

@@ -29,8 +29,9 @@ MODES: Final = ("srcip", "srcport", "dstip", "dstport")
 ENTRIES_MAX: Final = 1 << 20  # net/netfilter/xt_hashlimit.c, HASHLIMIT_MAX_SIZE
 COLLECTION: Final = 1000
 """Milliseconds between two looks for idle buckets, where nothing else is said."""
-_CREDITS: Final = 0xFFFFFFFFFFFFFFFF // (1000 * 86_400)
-"""How often a bucket's time in microseconds fits the kernel's 64 bits (xt_hashlimit.c, MAX_CPJ; HZ 1000 at most)."""
+_CREDITS: Final = 137_438_953
+"""Credits of a microsecond (net/netfilter/xt_hashlimit.c, CREDITS_PER_JIFFY at HZ 250 and 1000, to 64 bits)."""
+_FULL: Final = 0xFFFFFFFFFFFFFFFF
 
 
 class HashLimit(Match, frozen=True, kw_only=True):
@@ -70,9 +71,11 @@ class HashLimit(Match, frozen=True, kw_only=True):
             raise ModelError("hashlimit's times are from 1 to 4294967295 milliseconds")
         if isinstance(self.rate, ByteRate):
             return
+        if self.interval and self.rate.unit != 1:
+            raise ModelError("the rate of an interval is one of a second")
         if self.burst < 1:
             raise ModelError("a bucket holds at least one packet")
-        if not self.interval and self.rate.period * self.burst > _CREDITS:
+        if not self.interval and self.rate.period * self.burst * _CREDITS & _FULL < self.rate.period * _CREDITS:
             raise ModelError(f"{self.rate} with burst {self.burst} is more than iptables can count: lower the burst")
 
     @property
@@ -109,10 +112,15 @@ class HashLimit(Match, frozen=True, kw_only=True):
         return None
 
     def losses(self) -> Iterable[Loss]:
-        """A burst of bytes that iptables-save rounds to another one."""
-        if isinstance(self.rate, ByteRate) and self.burst and byte_burst(self.rate, self.burst)[1]:
-            text = "--hashlimit-burst: iptables-save rounds these bytes down, and then reads another burst"
-            yield Loss(frozenset({"legacy", "nft"}), text)
+        """A burst that iptables-save rounds to another one, or that the kernel can't count."""
+        both = frozenset({"legacy", "nft"})
+        if isinstance(self.rate, ByteRate):
+            if self.burst and byte_burst(self.rate, self.burst)[1]:
+                text = "--hashlimit-burst: iptables-save rounds these bytes down, and then reads another burst"
+                yield Loss(both, text)
+        elif not self.interval and self.rate.period * self.burst * _CREDITS > _FULL:
+            text = f"--hashlimit {self.rate} with burst {self.burst}: the kernel's number overflows to a smaller burst"
+            yield Loss(both, text)
 
 
 def _parse_mode(text: str, context: ParseContext) -> tuple[str, ...]:

@@ -81,6 +81,8 @@ def _build(fields: dict[str, Any], context: ParseContext) -> Hmark:
     made: dict[str, Any] = {}
     for name, value in fields.items():  # in the order written: the last word counts
         if name != "tuple":
+            if name in made:
+                raise ModelError("--hmark-tuple states this part already")
             made[name] = value
             continue
         for word in value:

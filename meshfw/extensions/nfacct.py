@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import plain
+from meshfw.extensions.codecs import plain, quoted
 from meshfw.extensions.extension import Extension, NftObject, Option
 from meshfw.extensions.meter import name_of, nft_name
 from meshfw.model import Family, Match, Rule, byte_length
@@ -43,6 +43,7 @@ EXTENSIONS: Final = (
         name="nfacct",
         value=NfAcct,
         options=(Option("--nfacct-name", "name", plain("the name of an accounting object")),),
+        save=lambda value, family: ("--nfacct-name", "", quoted(value.name)),  # iptables-save prints two spaces
         to_nft=_to_nft,
         from_nft={"counter": _from_nft},
     ),

@@ -7,6 +7,7 @@ A file may hold any of these; the laws beside this package run over all files:
 * ``EQUAL`` and ``DIFFERENT``: pairs of texts that behave the same, and that don't.
 * ``UNSAYABLE``: (text, a pattern of the reason) of ipv4 rules that nft can't express.
 * ``PACKETS``: rules for both families, each met equally often on iptables and on nft by what test_packets sends.
+* ``prepare()``: makes in a network namespace what the rules of ``CASES`` need to be loaded by iptables.
 * ``matches(family, protocol)`` and ``targets(family, protocol)``: lists of hypothesis strategies of values that can
   stand in a rule of the family and protocol.
 """
@@ -36,6 +37,7 @@ EQUAL: tuple[tuple[str, str], ...] = _gathered("EQUAL")
 DIFFERENT: tuple[tuple[str, str], ...] = _gathered("DIFFERENT")
 UNSAYABLE: tuple[tuple[str, str], ...] = _gathered("UNSAYABLE")
 PACKETS: tuple[str, ...] = _gathered("PACKETS")
+PREPARATIONS: tuple[Callable[[], None], ...] = tuple(file.prepare for file in _FILES if hasattr(file, "prepare"))
 
 
 def _strategies(name: str, family: Family, protocol: int | None) -> list[Any]:
