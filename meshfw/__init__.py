@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         CommandError,
         ConcurrentChangeError,
         ConfigError,
+        FailedCommandError,
         FamilyError,
         FamilyParseError,
         InexpressibleError,
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
     from meshfw.extensions.language import Language
     from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
-    from meshfw.languages.iptables import format_rule, parse_rule
+    from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
+    from meshfw.languages.script import parse_script
     from meshfw.model import (
         ACCEPT,
         DROP,
@@ -93,7 +95,7 @@ if TYPE_CHECKING:
     from meshfw.plugins import Plugins
     from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
     from meshfw.source import Changes, Declaration, RuleSource, Settings, merge
-    from meshfw.sources.hosts import host_tables
+    from meshfw.sources.hosts import host_tables, resolve_host
     from meshfw.wanted import load_rules
 
 __version__: Final = "0.1.0"
@@ -107,7 +109,7 @@ _ROOMS: Final = {
     "meshfw.backends.memory_kernel": "MemoryKernel",
     "meshfw.config": "Config load_config parse_config",
     "meshfw.errors": (
-        "BackendError CommandError ConcurrentChangeError ConfigError FamilyError FamilyParseError "
+        "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
         "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PendingError PluginError "
         "RolledBackError UnsupportedError VerifyError"
     ),
@@ -116,7 +118,8 @@ _ROOMS: Final = {
     "meshfw.extensions.language": "Language",
     "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
-    "meshfw.languages.iptables": "format_rule parse_rule",
+    "meshfw.languages.iptables": "format_rule parse_rule parse_rules",
+    "meshfw.languages.script": "parse_script",
     "meshfw.model": (
         "ACCEPT DROP RETURN Attachment Chain ChainKey Comment Dispatcher DispatcherKey ElementType Family "
         "Goto Hook Interface Jump Match Network Not OpaqueMatch OpaqueTarget Policy Rule Ruleset Set SetRef "
@@ -126,7 +129,7 @@ _ROOMS: Final = {
     "meshfw.plugins": "Plugins",
     "meshfw.snapshot": "ListKey ObservedList ObservedRule Snapshot",
     "meshfw.source": "Changes Declaration RuleSource Settings merge",
-    "meshfw.sources.hosts": "host_tables",
+    "meshfw.sources.hosts": "host_tables resolve_host",
     "meshfw.wanted": "load_rules",
 }
 _HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
@@ -178,6 +181,7 @@ __all__ = [
     "ElementType",
     "Event",
     "Extension",
+    "FailedCommandError",
     "Family",
     "FamilyError",
     "FamilyParseError",
@@ -252,6 +256,9 @@ __all__ = [
     "parse_config",
     "parse_dump",
     "parse_rule",
+    "parse_rules",
+    "parse_script",
     "reconcile",
+    "resolve_host",
     "ruleset_of_dump",
 ]

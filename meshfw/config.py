@@ -245,5 +245,5 @@ def _table(settings: Settings, name: str) -> Settings:
 
 
 def _source(table: Settings) -> SourceTable:
-    kind = table.required("type", expected='"rules", "iptables-save" or a plugin\'s')
+    kind = table.required("type", expected='"rules", "iptables-save", "iptables-script" or a plugin\'s')
     return SourceTable(kind, table.path, dict(table.rest()))

@@ -69,6 +69,10 @@ class FamilyParseError(ParseError):
     """A word of one address family in a rule of the other: a dual-stack source leaves the rule out there."""
 
 
+class FailedCommandError(ParseError):
+    """A command that iptables would fail at where it stands, such as ``-D`` of a rule that isn't there."""
+
+
 class InexpressibleError(MeshfwError):
     """Something that one rule language can't say; ``reason`` names it and, where there is one, the way round."""
 

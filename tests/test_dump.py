@@ -63,13 +63,16 @@ REFUSED = [
     ("*nosuch\nCOMMIT\n", 1, "unknown table"),
     ("*filter\n*nat\n", 2, "still open"),
     ("*filter\nCOMMIT\n*filter\nCOMMIT\n", 3, "twice"),
-    ("*filter\n-A mesh -j ACCEPT\nCOMMIT\n", 2, "not declared"),
+    ("*filter\n-A mesh -j ACCEPT\nCOMMIT\n", 2, "has no chain mesh; expected :mesh - before it"),
     ("*filter\n:mesh ACCEPT [0:0]\nCOMMIT\n", 2, "only built-in chains have a policy"),
-    ("*filter\n:INPUT - [0:0]\nCOMMIT\n", 2, "built-in chain"),
     ("*filter\n:mesh\nCOMMIT\n", 2, "no policy"),
     ("*filter\n:mesh - [x]\nCOMMIT\n", 2, "no counters"),
     ("*filter\n:mesh - [0:0]\n:mesh - [0:0]\nCOMMIT\n", 3, "declared twice"),
-    ("*filter\n:mesh - [0:0]\n-D mesh -j ACCEPT\nCOMMIT\n", 3, "no line of a dump"),
+    ("*filter\n:mesh - [0:0]\nmesh -j ACCEPT\nCOMMIT\n", 3, "no line of a dump"),
+    ("*filter\n:mesh - [0:0]\n-D mesh -j ACCEPT\nCOMMIT\n", 3, "has no rule -j ACCEPT"),
+    ("*filter\n:mesh - [0:0]\n-t nat -A mesh\nCOMMIT\n", 3, "-t in a dump; expected *TABLE before"),
+    ("*filter\n:mesh - [0:0]\n-w -A mesh\nCOMMIT\n", 3, "-w in a dump"),
+    ("*filter\n-A INPUT -s example.org\nCOMMIT\n", 2, "host names are not looked up: 'example.org'"),
     ("*filter\n:mesh - [0:0]\n-A mesh -s 1.2.3.4.5 -j ACCEPT\nCOMMIT\n", 3, "not an IPv4"),
     ("*filter\n:mesh - [0:0]\n-A mesh -j INPUT\nCOMMIT\n", 3, "can't be jumped to"),
 ]
@@ -95,3 +98,28 @@ def test_chains_can_be_left_out() -> None:
     assert [chain.name for chain in kept.chains] == ["mesh"]
     alone = ruleset_of_dump(dump, keep=lambda table, chain: chain == "INPUT")
     assert [len(chain.rules) for chain in alone.chains] == [1], "the jump goes with the chain it leads to"
+
+
+def test_commands_of_a_dump_change_what_stands_before_them() -> None:
+    lines = (
+        ":INPUT ACCEPT",
+        "-N mesh",
+        "-A INPUT -s 10.0.0.1,10.0.0.2",
+        "-I INPUT -j mesh",
+        "-D INPUT 3",
+        "-P INPUT DROP",
+    )
+    text = "\n".join(("*filter", *lines, "COMMIT"))
+    dump = parse_dump(text, family=Family.IPV4, language=LANGUAGE)
+    assert format_dump(dump, language=LANGUAGE) == (
+        "*filter\n:INPUT DROP [0:0]\n:mesh - [0:0]\n-A INPUT -j mesh\n-A INPUT -s 10.0.0.1/32\nCOMMIT\n"
+    )
+    assert [entry.line for entry in dump.tables[0].chains[0].rules] == [5, 4]
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_line_of_the_other_family_is_passed_over_with_a_note(family: Family) -> None:
+    text = "*filter\n-4 -A INPUT -s 10.0.0.1\n-A INPUT --ipv6 -s ::1\nCOMMIT\n"
+    dump = parse_dump(text, family=family, language=LANGUAGE)
+    (rule,) = dump.tables[0].chains[0].rules
+    assert (rule.line, dump.notes[0].line) == ((2, 3) if family is Family.IPV4 else (3, 2))

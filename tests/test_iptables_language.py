@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from meshfw.errors import FamilyParseError, ParseError
+from meshfw.errors import FamilyParseError, ModelError, ParseError
 from meshfw.extensions import HostTables, Language, builtin_extensions
-from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
+from meshfw.languages.nft import render_rule
 from meshfw.model import Family, Goto, Jump, OpaqueMatch, OpaqueTarget, Rule
 
 HOSTS = HostTables(services={("ssh", "tcp"): 22, ("domain", "udp"): 53}, protocols={"l2tp": 115})
@@ -31,6 +32,11 @@ CANONICAL = [
     ("-p TCP -j DROP", "-p tcp -j DROP"),
     ("-p all -j DROP", "-j DROP"),
     ("-s 0.0.0.0/0 -i + -j DROP", "-j DROP"),
+    ("! -s 0/0 ! -i + ! -o + -j DROP", "! -s 0.0.0.0/0 ! -i + ! -o + -j DROP"),
+    ("-s 10.1 -d 10/8 -j DROP", "-s 10.1.0.0/32 -d 10.0.0.0/8 -j DROP"),
+    ("-s any/0 -c 1,2 --in-i lo -j DROP", "-i lo -j DROP"),
+    ('"!" -s 10.0.0.1 "-j" DROP', "! -s 10.0.0.1/32 -j DROP"),
+    ("-p mh -j DROP", "-p mobility-header -j DROP"),
     ("-s 10.11.12.13/255.255.0.0 -j DROP", "-s 10.11.0.0/16 -j DROP"),
     ("-s 10.0.1.0/255.0.255.0 -j DROP", "-s 10.0.1.0/255.0.255.0 -j DROP"),
     ("--source 10.0.0.1 --jump DROP --in-interface eth+", "-s 10.0.0.1/32 -i eth+ -j DROP"),
@@ -63,8 +69,13 @@ REFUSED = [
     ("-s 10.0.0.300", 4, "not an IPv4 or IPv6 address"),
     ("-s 10.0.0.0/33", 4, "more than 32"),
     ("-s 10.0.0.0/x", 4, "neither a prefix length nor a mask"),
-    ("-s example.org", 4, "not an IPv4 or IPv6 address"),
-    ("-s 10.0.0.1,10.0.0.2", 4, "several addresses"),
+    ("-s example.org", 4, "host names are not looked up: 'example.org'"),
+    ("-s 10.0.0.1,", 4, "not an IPv4 or IPv6 address"),
+    ("-s 10.0.0.1,10.0.0.2", 0, "the addresses make 2 rules of one"),
+    ("! -s 10.0.0.1,10.0.0.2", 6, "would be several rules"),
+    ("! -s 10.0.0.1 -d 10.0.0.2,10.0.0.3", 0, "! 10.0.0.1/32 beside several addresses"),
+    ("-s 10.0.0.0/08", 4, "neither a prefix length nor a mask"),
+    ("-c 1 -j ACCEPT", 4, "no counters"),
     ("-s", 1, "has no value"),
     ("-s 10.0.0.1 -s 10.0.0.2", 13, "given twice"),
     ("-s ! 10.0.0.1", 4, "negation stands behind"),
@@ -77,8 +88,8 @@ REFUSED = [
     ("-p tcp --dport nosuch", 16, "nor a known service"),
     ("-p nosuch", 4, "not a protocol"),
     ("-i averyveryverylongname", 4, "1 to 15 bytes"),
-    ("! -i +", 6, "matches nothing"),
-    ("! -s 0.0.0.0/0", 6, "matches nothing"),
+    ('-i ""', 4, "1 to 15 bytes"),
+    ("! -p all", 6, "matches nothing"),
     ("stray -j ACCEPT", 1, "not an option"),
     ('-m comment --comment "x', 22, "never closed"),
     ("-m tcp --dport 22 -j ACCEPT", 0, "needs the rule to state its protocol"),
@@ -117,6 +128,46 @@ def test_a_target_of_the_manual_is_never_taken_for_a_chain() -> None:
     assert parse("-j TRACE").target == OpaqueTarget("TRACE")
     assert parse("-j trace").target == Jump("trace")
     assert parse("-g trace").target == Goto("trace")
+
+
+def test_a_list_of_addresses_is_a_rule_for_each_pair() -> None:
+    rules = parse_rules("-d 10.1,10/8 -s 1.1.1.1,2.2.2.2 -j DROP", family=Family.IPV4, language=LANGUAGE)
+    assert [format_rule(rule, family=Family.IPV4, language=LANGUAGE) for rule in rules] == [
+        "-s 1.1.1.1/32 -d 10.1.0.0/32 -j DROP",
+        "-s 1.1.1.1/32 -d 10.0.0.0/8 -j DROP",
+        "-s 2.2.2.2/32 -d 10.1.0.0/32 -j DROP",
+        "-s 2.2.2.2/32 -d 10.0.0.0/8 -j DROP",
+    ]
+
+
+def test_host_names_are_resolved_by_what_the_language_is_given() -> None:
+    def resolve(name: str, family: Family) -> tuple[int, ...]:
+        if name == "gone":
+            raise ModelError("gone can't be looked up: no answer")
+        return {("peer", Family.IPV4): (0x0A000001, 0x0A000002)}.get((name, family), ())
+
+    language = Language.of(builtin_extensions(), hosts=HostTables(resolve=resolve))
+    found = parse_rules("-s peer/24,10.2.0.0", family=Family.IPV4, language=language)
+    assert [str(rule.source) for rule in found] == ["10.0.0.0/24", "10.0.0.0/24", "10.2.0.0/32"]
+    for text, family, reason in (
+        ("-s peer", Family.IPV6, "host peer has no ipv6 address"),
+        ("! -s peer", Family.IPV4, "would be several rules"),
+        ("-s gone", Family.IPV4, "no answer"),
+    ):
+        with pytest.raises(ParseError, match=reason):
+            parse_rules(text, family=family, language=language)
+
+
+@pytest.mark.parametrize("text", ["! -s 0/0 -j DROP", "! -i + -j DROP", "! -o + -j DROP"])
+@pytest.mark.parametrize("family", Family)
+def test_a_rule_that_no_packet_meets_is_kept_and_says_who_loses_it(text: str, family: Family) -> None:
+    rule = parse(text, family)
+    assert rule != parse("-j DROP", family)
+    assert parse(canonical(text, family), family) == rule
+    assert [sorted(loss.variants) for loss in rule.losses()] == [["nft"] if "-s" in text else ["legacy"]]
+    assert "saddr != " in str(render_rule(rule, family=family, language=LANGUAGE)) or "INVAL/D" in str(
+        render_rule(rule, family=family, language=LANGUAGE)
+    )
 
 
 EQUAL = [

@@ -112,7 +112,7 @@ def test_no_hook_stops_at_the_first_result() -> None:
 def test_the_built_ins_come_through_the_hooks_that_plugins_have() -> None:
     built_in = BuiltIn()
     assert [offer.name for offer in built_in.meshfw_backends()] == list(BUILT_IN_BACKENDS)
-    assert [offer.name for offer in built_in.meshfw_sources()] == ["rules", "iptables-save"]
+    assert [offer.name for offer in built_in.meshfw_sources()] == ["rules", "iptables-save", "iptables-script"]
     assert tuple(built_in.meshfw_extensions()) == builtin_extensions()
     assert not hasattr(built_in, "meshfw_reconciled")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import select
+import socket
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import assume, given
@@ -35,7 +36,9 @@ from meshfw.files import inotify
 from meshfw.model import Jump, Place
 from meshfw.source import Settings
 from meshfw.sources.dump import DumpSource
+from meshfw.sources.hosts import resolve_host
 from meshfw.sources.rules import RulesSource
+from meshfw.sources.script import ScriptSource
 from meshfw.sources.typed import TypedRule
 from meshfw.testing.strategies import rulesets
 
@@ -429,6 +432,93 @@ def test_a_bad_dump_is_refused_whole(tmp_path: Path, content: bytes, reason: str
 def test_a_wrong_dump_declaration_is_named_with_its_key(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         dump_source(tmp_path, **options).load()
+
+
+# --- scripts ---
+
+SCRIPT = """\
+iptables -P INPUT DROP
+iptables -N mine && iptables -A INPUT -j mine
+iptables -A mine -s 10.0.0.1,10.0.0.2 -j ACCEPT
+ip6tables -t nat -A POSTROUTING -o wan -j MASQUERADE
+"""
+
+
+def script_source(folder: Path, **options: Any) -> ScriptSource:
+    return ScriptSource(
+        Declaration(options=options, language=LANGUAGE, file=str(folder / "meshfw.toml"), path="source[1]")
+    )
+
+
+def test_a_script_is_taken_as_what_it_leaves(tmp_path: Path) -> None:
+    (tmp_path / "fw.sh").write_text(SCRIPT, encoding="utf-8")
+    source = script_source(tmp_path, file="fw.sh", rank=3)
+    assert source.name == f"{tmp_path}/fw.sh"
+    ruleset = source.load()
+    assert texts(ruleset, V4, "mine") == ["-s 10.0.0.1/32 -j ACCEPT", "-s 10.0.0.2/32 -j ACCEPT"]
+    held = {(item.family, item.hook): (item.policy, item.rank) for item in ruleset.attachments}
+    assert held == {(V4, Hook.INPUT): (Policy.DROP, 3), (V6, Hook.POSTROUTING): (Policy.RETURN, 3)}
+    less = script_source(tmp_path, file="fw.sh", include=["mine", "INPUT"]).load()
+    assert {chain.name for chain in less.chains} == {"mine", "INPUT"}
+
+
+def test_a_change_of_a_script_is_told(tmp_path: Path) -> None:
+    (tmp_path / "fw.sh").write_text(SCRIPT, encoding="utf-8")
+    source = script_source(tmp_path, file="fw.sh")
+    changes = source.changes()
+    assert changes is not None
+    (tmp_path / "fw.sh").write_text("iptables -A INPUT -j DROP\n", encoding="utf-8")
+    assert select.select([changes], [], [], 10)[0]
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "reason"),
+    [
+        ("# nothing\n", {}, r"source\[1\]\.file: .*fw.sh holds no command"),
+        ("iptables -A INPUT -s $X\n", {}, r"fw.sh, line 1, column 22: \$ is a variable"),
+        ("true\niptables -D INPUT -j DROP\n", {}, r"fw.sh, line 2: .*has no rule"),
+        ("iptables -A INPUT -j DROP\n", {"include": "x"}, r"include: 'x' meets no chain"),
+        ("iptables -A INPUT -j DROP\n", {"file": "nope"}, r"source\[1\]\.file: .*nope: No such file"),
+        ("iptables -A INPUT -j DROP\n", {"file": ""}, "file is missing or empty"),
+        ("iptables -A INPUT -j DROP\n", {"ipv4": "x"}, "unknown key"),
+        ("iptables -A INPUT -s peer.invalid\n", {}, "host names are not looked up: 'peer.invalid'"),
+    ],
+)
+def test_a_bad_script_is_refused_whole(tmp_path: Path, content: str, options: dict[str, Any], reason: str) -> None:
+    (tmp_path / "fw.sh").write_text(content, encoding="utf-8")
+    with pytest.raises(MeshfwError, match=reason):
+        script_source(tmp_path, **{"file": "fw.sh", **options}).load()
+
+
+def test_a_source_may_look_up_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "networks").write_text("lan 10.4.0.0\n", encoding="utf-8")
+    monkeypatch.setattr("meshfw.sources.hosts.NETWORKS", str(tmp_path / "networks"))
+    (tmp_path / "fw.sh").write_text("iptables -A INPUT -s localhost,lan/16 -j DROP\n", encoding="utf-8")
+    ruleset = script_source(tmp_path, file="fw.sh", resolve=True).load()
+    assert texts(ruleset, V4, "INPUT") == ["-s 127.0.0.1/32 -j DROP", "-s 10.4.0.0/16 -j DROP"]
+
+
+def test_a_name_without_an_address_is_told_from_one_that_nobody_answers_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(code: int) -> None:
+        def asked(*_: object) -> NoReturn:
+            raise socket.gaierror(code, "told so")
+
+        monkeypatch.setattr(socket, "getaddrinfo", asked)
+
+    fails(socket.EAI_NONAME)
+    assert resolve_host("gone.invalid", V4) == ()
+    fails(socket.EAI_AGAIN)
+    with pytest.raises(MeshfwError, match=r"gone.invalid can't be looked up: told so"):
+        resolve_host("gone.invalid", V6)
+
+
+def test_a_list_of_addresses_makes_rules_in_tables_too() -> None:
+    text = ["-s 10.0.0.1/32 -j DROP", "-s 10.0.0.2/32 -j DROP"]
+    assert texts(chain_of('"-s 10.0.0.1,10.0.0.2 -j DROP"'), V4) == text
+    assert texts(chain_of('{ source = ["10.0.0.1", "10.0.0.2"], jump = "DROP" }'), V4) == text
+    with pytest.raises(ConfigError, match=r"when: several addresses"):
+        chain_of("", '[[chain.attach]]\nhook = "input"\nwhen = "-s 10.0.0.1,10.0.0.2"\n')
 
 
 # --- merging ---

@@ -131,8 +131,54 @@ def test_rules_of_an_inet_table_go_to_the_families_that_can_meet_them(requires: 
     assert "10.0.0.0" not in printed(found.dumps[Family.IPV6])
 
 
+FOLDED = """
+table ip fw {
+    set near { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.168.1.5-192.168.1.9 } }
+    chain in {
+        type filter hook input priority filter;
+        iif "lo" accept
+        iifname { "a", "b" } ip saddr @near tcp dport { 22, 80-90 } counter packets 3 bytes 180 jump there
+        ct state vmap { established : accept, invalid : drop }
+        meta l4proto { tcp, udp } th dport 53 goto there
+        meta mark { 1, 2 } accept
+    }
+    chain there { }
+}
+"""
+UNFOLDED = """\
+*filter
+:INPUT ACCEPT [0:0]
+:there - [0:0]
+-A INPUT -i lo -j ACCEPT
+[3:180] -A INPUT -s 10.0.0.0/8 -i a -p tcp -m multiport --dports 22,80:90 -j there
+-A INPUT -i a -p tcp -m iprange --src-range 192.168.1.5-192.168.1.9 -m multiport --dports 22,80:90 -j there
+-A INPUT -s 10.0.0.0/8 -i b -p tcp -m multiport --dports 22,80:90 -j there
+-A INPUT -i b -p tcp -m iprange --src-range 192.168.1.5-192.168.1.9 -m multiport --dports 22,80:90 -j there
+-A INPUT -m conntrack --ctstate INVALID -j DROP
+-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 53 -g there
+-A INPUT -p udp -m udp --dport 53 -g there
+-A INPUT -m mark --mark 0x1 -j ACCEPT
+-A INPUT -m mark --mark 0x2 -j ACCEPT
+COMMIT
+"""
+
+
+@pytest.mark.kernel
+def test_a_rule_over_sets_and_maps_becomes_as_few_as_can_be(requires: Callable[..., None]) -> None:
+    requires("nft")
+    found = read_tables(objects_of(FOLDED), language=LANGUAGE)
+    assert found.unread == ()
+    assert len(found.warnings) == 1
+    assert printed(found.dumps[Family.IPV4]) == UNFOLDED
+
+
+# What an element or the number of a packet decides can't be repeated: each copy would count by itself.
 UNREAD = [
-    ("table ip t { set s { type ipv4_addr; }\n }", "set s of table ip t"),
+    ("table ip t { set s { type ipv4_addr; timeout 5m; }\n }", "set s of table ip t"),
+    ("table ip t { chain c { ip saddr { 1.1.1.1, 2.2.2.2 } limit rate 5/second\n }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { meta mark { 1, 2 } meta mark set 2\n }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { ip saddr != { 1.1.1.1, 2.2.2.2 } drop\n }\n }", "rule 1 of chain c"),
     ("table arp t { }", "table arp t"),
     ("table ip t { chain c { type filter hook prerouting priority 0; }\n }", "no chain on prerouting at priority 0"),
     ("table ip t { chain c { tcp sequence 5\n }\n }", "rule 1 of chain c of table ip t"),
@@ -161,6 +207,49 @@ def test_nft_takes_every_name_that_is_spoken(requires: Callable[..., None]) -> N
     assert done.returncode == 0, done.stderr
     assert [unspoken_name(spoken_name(name)) for name in names] == names
     assert len({spoken_name(name) for name in names}) == len(names)
+
+
+# --- rules and scripts ---------------------------------------------------------------------------------------
+
+SCRIPT = """\
+#!/bin/sh
+iptables -P INPUT DROP
+iptables -N web
+iptables -A INPUT -p tcp --dport 80 -j web
+ip6tables -I INPUT -s fd00::1,fd00::2 -j ACCEPT
+"""
+
+
+def test_a_script_is_folded_into_what_it_leaves(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(SCRIPT, encoding="utf-8")
+    done = spawned("translate", "--to", "iptables", "-f", "script", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "# ipv4\n*filter\n:INPUT DROP [0:0]" in done.stdout
+    assert "-A INPUT -p tcp -m tcp --dport 80 -j web" in done.stdout
+    assert "-A INPUT -s fd00::1/128 -j ACCEPT\n" in done.stdout
+    text = spawned("translate", "-f", "script", cwd=tmp_path).stdout
+    assert "table ip filter {" in text
+    assert "ip6 saddr fd00::2 counter accept" in text
+    assert "table ip6" not in spawned("translate", "-4", "-f", "script", cwd=tmp_path).stdout
+
+
+def test_a_rule_of_several_addresses_is_several_rules(tmp_path: Path) -> None:
+    done = spawned("translate", "iptables", "-A", "a", "-s", "10.0.0.1,10.0.0.2", "-j", "DROP", cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "add rule ip filter a ip saddr 10.0.0.1 counter drop",
+        "add rule ip filter a ip saddr 10.0.0.2 counter drop",
+    ]
+    (found,) = answered({"rule": "-s 10.0.0.1,10.0.0.2 -j DROP"})
+    assert found["canonical"] == ["-s 10.0.0.1/32 -j DROP", "-s 10.0.0.2/32 -j DROP"]
+    assert found["nft"] == ["ip saddr 10.0.0.1 counter drop", "ip saddr 10.0.0.2 counter drop"]
+
+
+def test_host_names_are_looked_up_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    refused = spawned("translate", "-4", "-s", "localhost", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "localhost" in refused.stderr
+    found = spawned("translate", "-4", "--resolve", "-s", "localhost", cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (0, "ip saddr 127.0.0.1 counter\n")
 
 
 # --- streams ------------------------------------------------------------------------------------------------
@@ -212,6 +301,20 @@ def test_a_wrong_request_is_answered_and_the_next_one_too(request_: Any, kind: K
         assert found["id"] == 3
 
 
+def test_a_list_of_addresses_is_answered_by_a_rule_for_each() -> None:
+    found = translated("-s 10.0.0.1,10.1/16 -j DROP", family=Family.IPV4, language=LANGUAGE)
+    assert found.canonical == ("-s 10.0.0.1/32 -j DROP", "-s 10.1.0.0/16 -j DROP")
+    assert found.nft == ("ip saddr 10.0.0.1 counter drop", "ip saddr 10.1.0.0/16 counter drop")
+
+
+def test_a_script_is_translated_as_what_it_leaves(tmp_path: Path) -> None:
+    script = "iptables -N a; iptables -A a -s 10.0.0.1,10.0.0.2 -j DROP\nip6tables -t raw -P OUTPUT DROP\n"
+    done = spawned("translate", "--from", "script", "--to", "iptables", "-4", input=script, cwd=tmp_path)
+    assert done.stdout.endswith(":a - [0:0]\n-A a -s 10.0.0.1/32 -j DROP\n-A a -s 10.0.0.2/32 -j DROP\nCOMMIT\n")
+    wrong = spawned("translate", "--from", "script", input="iptables -D a 1\n", cwd=tmp_path)
+    assert "line 1: table filter has no chain a" in wrong.stderr
+
+
 def test_what_nft_can_not_say_has_its_canonical_text() -> None:
     inexpressible, opaque = answered({"rule": "-p tcp --tcp-flags SYN ACK"}, {"rule": "-m nosuch --x 1 -j DROP"})
     assert inexpressible["canonical"] == ["-p tcp -m tcp --tcp-flags SYN ACK"]
@@ -224,6 +327,13 @@ def test_placement_is_not_checked_without_a_table() -> None:
     assert translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE).error is None
     wrong = translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE, place=Place("raw", "a"))
     assert wrong.error is not None
+
+
+def test_a_comment_that_nft_can_not_hold_is_warned_of() -> None:
+    found = translated(["-m", "comment", "--comment", "x" * 200], family=Family.IPV4, language=LANGUAGE)
+    assert found.error is None
+    assert len(found.nft[0]) < 200
+    assert "128 bytes" in found.warnings[0]
 
 
 def test_a_name_that_nft_can_not_say_is_warned_of() -> None:

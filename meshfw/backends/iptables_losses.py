@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from meshfw.backend import Unsupported
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule
-from meshfw.model import Chain, ChainKey, Ruleset
+from meshfw.model import Chain, ChainKey, Rule, Ruleset
+
+_MADE_ONE = ("tcp", "udp")
 
 
 class Losses:
@@ -31,5 +33,21 @@ class Losses:
         for index, rule in enumerate(chain.rules, 1):
             for loss in rule.losses():
                 if self._variant in loss.variants:
-                    text = format_rule(rule, family=chain.family, language=self._language)
-                    yield Unsupported(f"{chain.key}, rule {index}", loss.text, text)
+                    yield self._finding(chain, index, loss.text)
+            again = self._said_again(rule) if self._variant == "nft" else None
+            if again:
+                yield self._finding(chain, index, again)
+
+    def _finding(self, chain: Chain, index: int, reason: str) -> Unsupported:
+        text = format_rule(chain.rules[index - 1], family=chain.family, language=self._language)
+        return Unsupported(f"{chain.key}, rule {index}", reason, text)
+
+    def _said_again(self, rule: Rule) -> str | None:
+        """What of a rule iptables-nft-save wouldn't print: it makes one tcp or udp match of all that it finds."""
+        for name in _MADE_ONE:
+            value = self._language.matches[name].value if name in self._language.matches else None
+            held = [match for match in rule.matches if type(match) is value]
+            for field in held[0].__struct_fields__ if len(held) > 1 else ():
+                if sum(getattr(match, field) is not None for match in held) > 1:
+                    return f"two {name} matches state the {field}, and iptables-nft-save prints the last one only"
+        return None

@@ -14,6 +14,10 @@ PENDING = 2
 """The exit code when there is something to do."""
 HALF_DONE = 3
 """The exit code when a change is neither made nor put back, or when the kernel doesn't hold what was committed."""
+NOT_ACCEPTED = 2
+"""The exit code of ``explain`` when the packet is dropped or rejected."""
+UNCERTAIN = 4
+"""The exit code of ``explain`` when it can't be told what becomes of the packet."""
 _SIGNALLED = 128  # as shells count
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells count."""

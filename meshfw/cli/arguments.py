@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from meshfw import __version__
+from meshfw.cli.explain_options import VALUED as EXPLAIN
+from meshfw.cli.explain_options import add_explain
 from meshfw.errors import MeshfwError
 
 VERBS: Final = {
@@ -21,6 +23,8 @@ VERBS: Final = {
     "show": "print the rules of ours that the kernel holds, or with --wanted the declared ones",
     "clean": "take all rules of ours away",
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
+    "explain": "show which rules a packet would meet, and what would become of it",
+    "diff": "compare two rulesets by meaning: dumps, rulesets of nft's, or what a host holds",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
     "agent": "keep the declared rules in place, woken by events, until it is told to stop",
     "status": "ask the agent how it is: whether the rules stand, what it repaired, and who had changed them",
@@ -36,7 +40,9 @@ COMMANDS: Final = ("iptables", "ip6tables")
 CODES: Final = """\
 exit codes:
   plan, check     0 nothing to do, 2 changes pending, 1 error
+  diff            0 both mean the same, 2 they differ, 1 error
   status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
+  explain         0 the packet is accepted, 2 dropped or rejected, 4 it can't be told, 1 error
   confirm         0 kept, or undone with --undo, 1 nothing is on trial, or its time is over, or error
   apply --confirm 0 done, or on trial, or confirmed, 1 undone: not confirmed in time, or n; or error
   everything else 0 done, 1 error
@@ -140,11 +146,11 @@ def _parsers(names: Sequence[str]) -> tuple[_Parser, Mapping[str, _Parser]]:
     return parser, made
 
 
-_TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]"}
-_FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6 --jsonl".split())
+_TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]", "diff": " OLD NEW"}
+_FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6 --jsonl --resolve".split())
 _ANYWHERE: Final = frozenset("--config --backend --netns".split())
 _TRANSLATE: Final = _ANYWHERE | frozenset("-f --file --from --to --table --chain".split())
-_VALUED: Final = _TRANSLATE | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
+_VALUED: Final = _TRANSLATE | EXPLAIN | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
 """The options that take a word, which is no verb whatever it says."""
 _OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
@@ -317,6 +323,7 @@ def _add_translate(parser: ArgumentParser) -> None:
         help="what it is, nft's as text or JSON (default: as it looks)",
     )
     parser.add_argument("--to", choices=("nft", "iptables"), default="nft", help="the language (default: %(default)s)")
+    parser.add_argument("--resolve", action="store_true", help="look host names up, which are refused otherwise")
     parser.add_argument(
         "--jsonl", action="store_true", help="read one JSON object a line with a rule, and answer each with another"
     )
@@ -325,6 +332,15 @@ def _add_translate(parser: ArgumentParser) -> None:
     family.add_argument("-6", "--ipv6", dest="family", action="store_const", const="ipv6", help="an IPv6 rule")
     parser.add_argument("--table", help="iptables' table of the rule, for the whole nft command")
     parser.add_argument("--chain", help="the rule's chain, for the whole nft command")
+
+
+def _add_diff(parser: ArgumentParser) -> None:
+    what = "a file with a dump or a ruleset of nft's, - for standard input, live:nft, live:iptables-nft, or "
+    parser.add_argument("old", metavar="OLD", type=_name, help=f"{what}live:iptables-legacy for everybody's rules here")
+    parser.add_argument("new", metavar="NEW", type=_name, help="the same")
+    family = parser.add_mutually_exclusive_group()
+    family.add_argument("-4", "--ipv4", dest="family", action="store_const", const="ipv4", help="IPv4 alone")
+    family.add_argument("-6", "--ipv6", dest="family", action="store_const", const="ipv6", help="IPv6 alone")
 
 
 def _add_status(parser: ArgumentParser) -> None:
@@ -365,6 +381,8 @@ _OWN: Final = {
     "service": _add_service,
     "show": _add_show,
     "translate": _add_translate,
+    "explain": lambda parser: add_explain(parser, name=_name),
+    "diff": _add_diff,
     "status": _add_status,
     "top": _add_top,
     "graph": _add_graph,

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
 
 import msgspec
 
 from meshfw.cli.arguments import COMMANDS
 from meshfw.cli.output import for_tools, print_json, warn
+from meshfw.cli.rulesets import STDIN, dumps_of, kind_of, notes_of, read_text, resolving
 from meshfw.errors import FamilyParseError, InexpressibleError, ParseError, TranslationError
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import Dump, format_dump, parse_dump
-from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.languages.dump import Dump, format_dump
+from meshfw.languages.iptables import format_rule, parse_rules
 from meshfw.languages.lexer import Word, split
-from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, read_tables, render_rule, render_tables
+from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule, render_tables
 from meshfw.model import Family, Rule
 from meshfw.workshop import Workshop
 
 _COMMANDS = dict(zip(COMMANDS, Family, strict=True))
-_STDIN: Final = "standard input"
-_NFT: Final = re.compile(r"\s*(?:#![^\n]*nft\b|(?:(?:add|create|flush|delete|define|include|table)\b|\{))")
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -42,13 +39,16 @@ class _Line(msgspec.Struct, frozen=True):
 def run(arguments: Namespace) -> int:
     """0 when all of it could be translated; of a stream, when all of it was answered."""
     language = Workshop(arguments, needed=False, sources=False).language
+    if arguments.resolve:
+        language = resolving(language)
     family = Family(arguments.family) if arguments.family else None
     if arguments.jsonl:
         return _stream(arguments, language, family)
     text, source = _input(arguments)
-    kind = arguments.source or _kind(text)
+    kind = arguments.source or ("rules" if text is None else kind_of(text))
     if text is not None and kind != "rules":
-        return _whole(_dumps(text, kind, family, source=source, language=language), arguments, language)
+        dumps = dumps_of(text, kind=kind, language=language, family=family, source=source)
+        return _whole(dumps, arguments, language)
     lines = _lines(text, source) if text is not None else [_line([Word(word) for word in arguments.rule])]
     translated = [_translated(line, family, arguments, language) for line in lines]
     if arguments.json:
@@ -70,59 +70,15 @@ def _stream(arguments: Namespace, language: Language, family: Family | None) -> 
         return jsonl.run(file, language=language, nft=nft, family=family)
 
 
-# --- what comes in -----------------------------------------------------------------------------------------
-
-
 def _input(arguments: Namespace) -> tuple[str | None, str]:
     """The text to translate and its name; no text where the rule came as separate words."""
     if arguments.file:
         if arguments.rule:
             raise ParseError(f"{arguments.rule[0]!r} comes beside a file", expected="a rule or -f FILE, not both")
-        with open(arguments.file, "rb") as file:
-            return _decoded(file.read(), arguments.file), arguments.file
+        return read_text(arguments.file), arguments.file
     if arguments.rule in ([], ["-"]):
-        return _decoded(sys.stdin.buffer.read(), _STDIN), _STDIN
+        return read_text(STDIN), STDIN
     return (arguments.rule[0].strip(), "") if len(arguments.rule) == 1 else (None, "")
-
-
-def _decoded(content: bytes, source: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        reason = f"byte {content[error.start]:#04x} is not UTF-8"
-        raise ParseError(reason, source=source, line=line, expected="text: rules or a dump") from None
-
-
-def _kind(text: str | None) -> str:
-    """What a text is: a dump, an nft ruleset, or else rules."""
-    if text is None:
-        return "rules"
-    if any(line.startswith("*") for line in text.splitlines()):
-        return "dump"
-    told = next((line for line in text.splitlines() if line.strip() and not _COMMENT.match(line)), "")
-    return "nft" if _NFT.match(told) else "rules"
-
-
-_COMMENT: Final = re.compile(r"\s*#(?!!)")
-
-
-def _dumps(text: str, kind: str, family: Family | None, *, source: str, language: Language) -> Mapping[Family, Dump]:
-    """The dumps that a text holds, of each family or of the one asked for."""
-    if kind == "dump":
-        found = family or _family_of(text)
-        return {found: parse_dump(text, family=found, language=language, source=source)}
-    from meshfw.backends.nft_foreign import listed, objects_of
-
-    ruleset = read_tables(listed(text) if text.lstrip().startswith("{") else objects_of(text), language=language)
-    if ruleset.unread:
-        raise TranslationError("iptables", ruleset.unread)
-    return {held: dump for held, dump in ruleset.dumps.items() if family in (None, held)}
-
-
-def _family_of(text: str) -> Family:
-    """The family of a dump, which its first line tells where a tool wrote it."""
-    return Family.IPV6 if text.lstrip().startswith("# Generated by ip6tables") else Family.IPV4
 
 
 # --- whole rulesets ----------------------------------------------------------------------------------------
@@ -140,7 +96,7 @@ def _whole(dumps: Mapping[Family, Dump], arguments: Namespace, language: Languag
             raise TranslationError("nft", untold)
         text = "".join(tables.text for tables in rendered)
         warnings = [warning for tables in rendered for warning in tables.warnings]
-    warnings += _losses(dumps)
+    warnings += [*_losses(dumps), *notes_of(dumps)]
     if arguments.json:
         print_json({"text": text, "warnings": warnings})
         return 0
@@ -212,32 +168,35 @@ def _line(words: Sequence[Word], text: str = "", source: str = "", number: int =
 
 
 def _translated(line: _Line, family: Family | None, arguments: Namespace, language: Language) -> tuple[Family, str]:
-    """The rule's family and its text."""
-    found, rule = _parsed(line, family or line.family, language)
+    """The rules' family and their text, one on a line for each rule that the line stands for."""
+    found, rules = _parsed(line, family or line.family, language)
     chain = arguments.chain or line.chain
-    warn([loss.text for loss in rule.losses()])
+    losses = [loss.text for rule in rules for loss in rule.losses()]
     if arguments.to == "iptables":
-        text = format_rule(rule, family=found, language=language)
-        return found, f"-{'A' if line.command == 'add' else 'I'} {chain} {text}".rstrip() if chain else text
+        head = f"-{'A' if line.command == 'add' else 'I'} {chain} " if chain else ""
+        warn(losses)
+        return found, "\n".join(
+            f"{head}{format_rule(rule, family=found, language=language)}".rstrip() for rule in rules
+        )
     try:
-        said = render_rule(rule, family=found, language=language, names=SPOKEN_NAMES)
+        said = [render_rule(rule, family=found, language=language, names=SPOKEN_NAMES) for rule in rules]
     except InexpressibleError as error:
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line
         ) from None
+    warn([*losses, *(told for text in said for told in text.warnings)])
     table = arguments.table or line.table or "filter"
-    objects = "".join(f"{held.command(FAMILIES[found], table)}\n" for held in said.objects)
-    if not chain:
-        return found, f"{objects}{said}"
-    return found, f"{objects}{line.command} rule {FAMILIES[found]} {table} {SPOKEN_NAMES.chain(chain)} {said}"
+    objects = dict.fromkeys(held.command(FAMILIES[found], table) for text in said for held in text.objects)
+    head = f"{line.command} rule {FAMILIES[found]} {table} {SPOKEN_NAMES.chain(chain)} " if chain else ""
+    return found, "\n".join((*objects, *(f"{head}{text}" for text in said)))
 
 
-def _parsed(line: _Line, family: Family | None, language: Language) -> tuple[Family, Rule]:
-    """The rule in the family asked for, or else in the first that it fits."""
+def _parsed(line: _Line, family: Family | None, language: Language) -> tuple[Family, tuple[Rule, ...]]:
+    """The rules in the family asked for, or else in the first that they fit."""
     refusals: list[ParseError] = []
     for candidate in [family] if family else Family:
         try:
-            return candidate, parse_rule(line.words, family=candidate, language=language)
+            return candidate, parse_rules(line.words, family=candidate, language=language)
         except ParseError as error:
             refusals.append(error)
     # A rule of the other family isn't worth a word where the other family refuses it for a reason of its own.

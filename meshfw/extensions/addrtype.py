@@ -9,7 +9,7 @@ from typing import Any, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import listed, mapped, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Extension, NftMatch, Option
-from meshfw.model import Family, Hook, Match, Not, Rule
+from meshfw.model import Family, Hook, Match, Not, Packet, Rule, every
 
 
 class AddressType(IntFlag):
@@ -70,12 +70,29 @@ class AddrType(Match, frozen=True):
                 negated, mask = sign(held)
                 yield (f"{field} type", self.interface, negated, int(mask))
 
+    def meets(self, packet: Packet) -> bool | None:
+        """The types, of which one interface has its own; on IPv6 they are asked in different ways."""
+        known = (
+            _met(self.source, packet.source_type, packet.family),
+            _met(self.destination, packet.destination_type, packet.family),
+        )
+        return every(known) if self.interface is None else None
+
     def problem(self, rule: Rule, family: Family) -> str | None:
         """A type that IPv6 doesn't know (xt_addrtype.c, addrtype_mt_checkentry_v1)."""
         mask = (sign(self.source)[1] or 0) | (sign(self.destination)[1] or 0)
         if family is Family.IPV6 and mask & ~_IPV6:
             return f"addrtype: {_TYPES.format(mask & ~_IPV6)} does not exist for ipv6"
         return None
+
+
+def _met(held: int | Not[int] | None, kind: str | None, family: Family) -> bool | None:
+    if held is None:
+        return True
+    negated, mask = sign(held)
+    if kind is None or (family is Family.IPV6 and mask & ~AddressType.LOCAL):
+        return None
+    return bool(mask & AddressType[kind]) is not negated
 
 
 _TYPES: Final = mapped({kind.name or "": int(kind) for kind in AddressType}, "address type")

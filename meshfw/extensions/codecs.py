@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.extension import Codec, NftMatch, ParseContext
-from meshfw.model import Not, SetRef, byte_length, merge_ranges, parse_address
+from meshfw.model import Elements, Not, Packet, SetRef, byte_length, merge_ranges, parse_address, within
 
 PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {
     "ip": 0,
@@ -33,9 +33,9 @@ PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {
     "ipcomp": 108,
     "vrrp": 112,
     "sctp": 132,
+    "mobility-header": 135,
     "ipv6-mh": 135,
     "mh": 135,
-    "mobility-header": 135,
     "udplite": 136,
     "dccp": 33,
 }
@@ -115,6 +115,22 @@ def parse_ports(text: str, context: ParseContext) -> Ports | SetRef:
     low = port(first, context) if first or not colon else 0
     high = low if not colon else port(last, context) if last else 0xFFFF
     return Ports(low, high)
+
+
+def header_met(packet: Packet, protocols: Collection[int]) -> bool | None:
+    """Whether the packet shows the header of one of these protocols; a later fragment shows none."""
+    if packet.fragment:
+        return False
+    return None if packet.protocol is None else packet.protocol in protocols
+
+
+def port_met(held: Any, value: int | None, sets: Mapping[str, Elements]) -> bool | None:
+    """Whether a port meets a condition, which may name one of the sets."""
+    if held is None:
+        return True
+    negated, ports = sign(held)
+    elements = sets.get(ports.name) if type(ports) is SetRef else ((ports.low, ports.high),)
+    return None if value is None or elements is None else within(value, elements) is not negated
 
 
 def port_atoms(field: str, negated: bool, ranges: Iterable[Ports]) -> Iterable[tuple[Any, ...]]:
@@ -213,6 +229,12 @@ class MarkValue(msgspec.Struct, frozen=True, gc=False, order=True):
     def __post_init__(self) -> None:
         if not (0 <= self.value <= 0xFFFFFFFF and 0 <= self.mask <= 0xFFFFFFFF):
             raise ModelError(f"mark {self.value}/{self.mask}: two numbers of 32 bits")
+
+    def met_by(self, mark: int | None) -> bool | None:
+        """Whether a mark has these bits; None where it isn't known and matters."""
+        if self.value & ~self.mask or not self.mask:
+            return self.value == 0
+        return None if mark is None else mark & self.mask == self.value
 
     def __str__(self) -> str:
         return f"{self.value:#x}" if self.mask == 0xFFFFFFFF else f"{self.value:#x}/{self.mask:#x}"

@@ -10,6 +10,9 @@ import msgspec
 from meshfw.errors import ModelError
 from meshfw.model import Family, Match, Not, Rule, Target
 
+Resolve = Callable[[str, Family], tuple[int, ...]]
+"""The addresses of a host or network by its name, none where it has none; ``ModelError`` where it can't be asked."""
+
 
 class HostTables(msgspec.Struct, frozen=True):
     """Names that a host gives to numbers (services(5), protocols(5)); passed in, never looked up."""
@@ -22,6 +25,8 @@ class HostTables(msgspec.Struct, frozen=True):
     """User name to number (passwd(5))."""
     groups: Mapping[str, int] = {}
     """Group name to number (group(5))."""
+    resolve: Resolve | None = None
+    """What gives the addresses of host names in rules; None: such names are refused."""
 
 
 class ParseContext(msgspec.Struct, frozen=True):
@@ -35,7 +40,8 @@ class ParseContext(msgspec.Struct, frozen=True):
 class NftMatch(msgspec.Struct, frozen=True):
     """One ``match`` statement of nft's JSON (libnftables-json(5)), taken apart.
 
-    ``key`` is the left side as nft writes it (``tcp dport``, ``ct state``), ``mask`` what it is and-ed with.
+    ``key`` is the left side as nft writes it (``tcp dport``, ``ct state``, ``@nh,64,32``), ``mask`` what it is and-ed
+    with, and ``bits`` what it is or-ed with then.
     """
 
     key: str
@@ -44,6 +50,7 @@ class NftMatch(msgspec.Struct, frozen=True):
     negated: bool = False
     op: str = "=="
     mask: Any = None
+    bits: int = 0
     detail: Mapping[str, Any] = {}
     """What more the left side states, such as the modulus of ``numgen inc``."""
 
@@ -129,12 +136,20 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
 
     printed: tuple[Option, ...] = ()
     """The options that canonical text uses, one for each field; worked out from ``options``."""
+    named: Mapping[str, Option] = {}
+    """The options by every spelling; worked out from ``options``."""
+    required: tuple[Option, ...] = ()
+    """The options whose fields the value can't do without; worked out from ``options``."""
 
     def __post_init__(self) -> None:
         fields: dict[str, Option] = {}
         for option in self.options:
             fields.setdefault(option.field, option)
+        named = {name: option for option in reversed(self.options) for name in option.names}
+        required = tuple(option for option in self.options if _required(self.value, option.field))
         msgspec.structs.force_setattr(self, "printed", tuple(fields.values()))
+        msgspec.structs.force_setattr(self, "named", named)
+        msgspec.structs.force_setattr(self, "required", required)
 
     @property
     def is_target(self) -> bool:
@@ -145,11 +160,9 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
         """The value of the fields; ``ModelError`` where they make none."""
         if self.build is not None:
             return self.build(fields, context)
-        required = [
-            option.name for option in self.options if option.field not in fields and _required(self.value, option.field)
-        ]
-        if required:
-            raise ModelError(f"{self.name} needs {' or '.join(required)}")
+        missing = [option.name for option in self.required if option.field not in fields]
+        if missing:
+            raise ModelError(f"{self.name} needs {' or '.join(missing)}")
         return self.value(**fields)
 
     def words(self, value: Match | Target, family: Family) -> list[str]:

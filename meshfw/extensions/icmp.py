@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import number, plain_condition, set_nft, sign
+from meshfw.extensions.codecs import header_met, number, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule
+from meshfw.model import Family, Match, Not, Packet, Rule, every, turned
 
 ICMP: Final = 1
 ICMPV6: Final = 58
@@ -109,7 +109,8 @@ ANY: Final = IcmpType(0xFF)
 """What the icmp match of iptables takes for any type and code (linux/netfilter/xt_tcpudp.c)."""
 
 
-def _parse_type(text: str, names: Mapping[str, tuple[int, int | None]]) -> IcmpType:
+def parse_type(text: str, names: Mapping[str, tuple[int, int | None]]) -> IcmpType:
+    """A type by one of the names or by number, or ``TYPE/CODE``."""
     known = names.get(text.lower())
     if known is not None:
         return IcmpType(*known)
@@ -124,12 +125,19 @@ def _parse_type(text: str, names: Mapping[str, tuple[int, int | None]]) -> IcmpT
 def _parse(text: str, context: ParseContext) -> IcmpType:
     if text.lower() == "any":
         return ANY
-    found = _parse_type(text, TYPES)
+    found = parse_type(text, TYPES)
     return ANY if found.type == ANY.type else found
 
 
 def _format(value: IcmpType) -> str:
     return "any" if value.type == ANY.type else str(value)
+
+
+def _met(held: IcmpType, message: tuple[int, int] | None) -> bool | None:
+    if message is None:
+        return None
+    kind, code = message
+    return kind == held.type and held.code in (None, code)
 
 
 class Icmp(Match, frozen=True):
@@ -144,6 +152,12 @@ class Icmp(Match, frozen=True):
         if self.type != ANY:
             yield ("icmp type", *sign(self.type))
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Type and code."""
+        negated, held = sign(self.type)
+        kind = True if held.type == ANY.type else _met(held, packet.icmp)
+        return every((header_met(packet, self.protocols or ()), turned(kind, negated)))
+
 
 class Icmp6(Match, frozen=True):
     """The type and code of an ICMPv6 message."""
@@ -156,10 +170,15 @@ class Icmp6(Match, frozen=True):
         """Type and code with their sign."""
         yield ("icmpv6 type", *sign(self.type))
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Type and code."""
+        negated, held = sign(self.type)
+        return every((header_met(packet, self.protocols or ()), turned(_met(held, packet.icmp), negated)))
+
 
 _TYPE: Final = Codec(parse=_parse, format=_format, expected="an ICMP type by name or number, or TYPE/CODE")
 _TYPE6: Final = Codec(
-    parse=lambda text, context: _parse_type(text, TYPES6),
+    parse=lambda text, context: parse_type(text, TYPES6),
     format=str,
     expected="an ICMPv6 type by name or number, or TYPE/CODE",
 )

@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.codecs import plain_condition, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule, format_address, parse_address
+from meshfw.model import Family, Match, Not, Packet, Rule, every, format_address, parse_address
 
 
 class AddressRange(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -65,6 +65,10 @@ class IpRange(Match, frozen=True):
             if negated or value.high - value.low + 1 < 1 << value.family.bits:
                 yield (field, negated, value.atom())
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Whether the addresses are in the ranges."""
+        return every((_met(self.source, packet.source), _met(self.destination, packet.destination)))
+
     def problem(self, rule: Rule, family: Family) -> str | None:
         """An address of the other family."""
         for held in (self.source, self.destination):
@@ -72,6 +76,13 @@ class IpRange(Match, frozen=True):
             if value is not None and value.family is not family:
                 return f"iprange: {value} is an {value.family} address range in an {family} chain"
         return None
+
+
+def _met(held: AddressRange | Not[AddressRange] | None, address: int | None) -> bool | None:
+    if held is None:
+        return True
+    negated, value = sign(held)
+    return None if address is None else (value.low <= address <= value.high) is not negated
 
 
 def _parse(text: str, context: ParseContext) -> AddressRange:

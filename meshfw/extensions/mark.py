@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import MARK, MarkValue, integer, number, parse_mark, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule, Target
+from meshfw.model import Family, Match, Not, Packet, Rule, Target, every, turned
 
 FULL: Final = 0xFFFFFFFF
 
@@ -30,6 +30,11 @@ class Mark(Match, frozen=True):
         """Value, mask and sign; nothing for a mask of no bits, which every packet meets."""
         return _mark_atoms("mark", self.mark, always=True)
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Value under mask."""
+        negated, value = sign(self.mark)
+        return turned(value.met_by(packet.mark), negated)
+
 
 class ConnMark(Match, frozen=True):
     """The mark of a packet's connection; a packet without one never matches (iptables-extensions(8), connmark)."""
@@ -39,6 +44,11 @@ class ConnMark(Match, frozen=True):
     def atoms(self) -> Iterable[Any]:
         """Value, mask and sign."""
         return _mark_atoms("ct mark", self.mark, always=False)
+
+    def meets(self, packet: Packet) -> bool | None:
+        """Value under mask, of a packet that has a connection."""
+        negated, value = sign(self.mark)
+        return every((packet.tracked, turned(value.met_by(packet.ct_mark), negated)))
 
 
 class MarkChange(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -50,6 +60,12 @@ class MarkChange(msgspec.Struct, frozen=True, gc=False, order=True):
     def __post_init__(self) -> None:
         if not 0 <= self.value <= FULL or not 0 <= self.mask <= FULL:
             raise ModelError("value and mask of a mark are numbers of 32 bits")
+
+    def applied(self, mark: int | None) -> int | None:
+        """The mark after the change; None where it isn't known."""
+        if self.mask == FULL:
+            return self.value
+        return None if mark is None else mark & ~self.mask & FULL ^ self.value
 
     def __str__(self) -> str:
         return f"{self.value:#x}/{self.mask:#x}"
@@ -65,6 +81,10 @@ class SetMark(Target, frozen=True):
     def label(self) -> str:
         """The target's own name."""
         return "MARK"
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new mark."""
+        return msgspec.structs.replace(packet, mark=self.change.applied(packet.mark))
 
 
 class SetConnMark(Target, frozen=True):
@@ -93,6 +113,33 @@ class SetConnMark(Target, frozen=True):
     def label(self) -> str:
         """The target's own name."""
         return "CONNMARK"
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet, or its connection, with the new mark; without a connection nothing changes (xt_connmark.c)."""
+        if packet.tracked is False:
+            return packet
+        if self.copy == "restore":
+            mark = self._copied(packet.ct_mark, self.ctmask, packet.mark, self.nfmask)
+            return msgspec.structs.replace(packet, mark=mark if packet.tracked else None)
+        if self.change is not None:
+            mark = self._shifted(self.change.applied(packet.ct_mark))
+        else:
+            mark = self._copied(packet.mark, self.nfmask, packet.ct_mark, self.ctmask)
+        return msgspec.structs.replace(packet, ct_mark=mark)
+
+    def _copied(self, source: int | None, taken: int, target: int | None, cleared: int) -> int | None:
+        """The target's mark with the source's bits turned over in it; None where it isn't known."""
+        bits = self._shifted(0 if not taken else None if source is None else source & taken)
+        kept = 0 if cleared == FULL else None if target is None else target & ~cleared
+        return None if bits is None or kept is None else kept ^ bits
+
+    def _shifted(self, mark: int | None) -> int | None:
+        """The mark shifted; what a kernel makes of a shift by all 32 bits depends on the processor."""
+        if not self.shift or mark is None:
+            return mark
+        if abs(self.shift) == 32:
+            return None
+        return mark << self.shift & FULL if self.shift > 0 else mark >> -self.shift
 
 
 def _change(text: str, context: ParseContext) -> MarkChange:

@@ -10,6 +10,7 @@ from meshfw.extensions.codecs import (
     ALL_PORTS,
     Ports,
     complement,
+    header_met,
     join_ranges,
     listed,
     plain_condition,
@@ -20,7 +21,7 @@ from meshfw.extensions.codecs import (
     sign,
 )
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule, SetRef, merge_ranges
+from meshfw.model import Family, Match, Not, Packet, Rule, SetRef, every, merge_ranges, some, turned
 
 PORTS_MAX: Final = 15
 """Ports of one match; a range takes two (linux/netfilter/xt_multiport.h, XT_MULTI_PORTS)."""
@@ -60,6 +61,13 @@ class Multiport(Match, frozen=True):
         field, negated, ports = self.parts
         for name in ("sport", "dport") if field == "port" and negated else (field,):
             yield from port_atoms(name, negated, ports)
+
+    def meets(self, packet: Packet) -> bool | None:
+        """Whether a port of these ends is in the list; negated, whether none is."""
+        field, negated, ports = self.parts
+        ends = {"sport": (packet.sport,), "dport": (packet.dport,)}.get(field, (packet.sport, packet.dport))
+        listed_one = some(None if end is None else any(item.low <= end <= item.high for item in ports) for end in ends)
+        return every((header_met(packet, PROTOCOLS), turned(listed_one, negated)))
 
 
 def _parse(text: str, context: ParseContext) -> tuple[Ports, ...]:
@@ -161,7 +169,7 @@ def _readers() -> dict[str, Callable[[Any, Family], Match | None]]:
     for header in PROTOCOLS.values():
         for field in ("sport", "dport"):
             readers[f"{header} {field} set"] = _Reader(f"{field}s")
-            if header in ("dccp", "udplite"):  # the others' own matches read a single port
+            if header == "udplite":  # the others' own matches read a single port
                 readers[f"{header} {field}"] = _Reader(f"{field}s")
         readers[f"{header} sport . {header} dport"] = _read_pairs
     return readers

@@ -11,7 +11,18 @@ from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.codecs import Ports, listed, port, read_ports
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.iprange import AddressRange
-from meshfw.model import Family, Hook, Network, Rule, SetRef, Table, Target, format_address
+from meshfw.model import (
+    Family,
+    Hook,
+    Network,
+    Packet,
+    Rule,
+    SetRef,
+    Table,
+    Target,
+    Translation,
+    format_address,
+)
 
 PORT_PROTOCOLS: Final = frozenset({1, 6, 17, 33, 132})
 """Protocols one of which a rule that translates ports must state (libxt_NAT.c: ICMP's identifier counts as a port)."""
@@ -30,7 +41,9 @@ class To(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         if self.addresses is None and self.ports is None:
             raise ModelError("address translation needs an address or a port")
-        if self.base is not None and (self.ports is None or not 1 <= self.base <= 0xFFFF):
+        if self.base is not None and (
+            self.ports is None or self.ports.low >= self.ports.high or not 1 <= self.base <= 0xFFFF
+        ):
             raise ModelError("a base port is from 1 to 65535 and needs a range of ports")
 
     def __str__(self) -> str:
@@ -42,11 +55,20 @@ class To(msgspec.Struct, frozen=True, gc=False):
         text = self.addresses.short()
         return f"[{text}]{ports}" if ports and self.addresses.family is Family.IPV6 else f"{text}{ports}"
 
+    def translation(self, *, source: bool) -> Translation:
+        """What becomes of that end."""
+        addresses = None if self.addresses is None else (self.addresses.low, self.addresses.high)
+        return Translation(source=source, addresses=addresses, ports=_pair(self.ports), base=self.base)
+
     def problem(self, label: str, rule: Rule, family: Family) -> str | None:
         """An address of the other family, or ports without a protocol that has them."""
         if self.addresses is not None and self.addresses.family is not family:
             return f"{label}: {self.addresses.short()} is an {self.addresses.family} address in an {family} chain"
         return _ports_problem(self.ports, label, rule)
+
+
+def _pair(ports: Ports | None) -> tuple[int, int] | None:
+    return None if ports is None else (ports.low, ports.high)
 
 
 def _ports_problem(ports: Ports | None, label: str, rule: Rule) -> str | None:
@@ -60,6 +82,7 @@ class Snat(Target, frozen=True, kw_only=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.POSTROUTING, Hook.INPUT})
+    accepts: ClassVar[bool] = True
     to: To
     random: bool = False
     fully_random: bool = False
@@ -68,6 +91,10 @@ class Snat(Target, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.to.base is not None:
             raise ModelError("SNAT can't shift ports")
+
+    def translation(self, packet: Packet) -> Translation | None:
+        """The new source."""
+        return self.to.translation(source=True)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """An address of the other family, or ports without a protocol that has them."""
@@ -79,9 +106,14 @@ class Dnat(Target, frozen=True, kw_only=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.PREROUTING, Hook.OUTPUT})
+    accepts: ClassVar[bool] = True
     to: To
     random: bool = False
     persistent: bool = False
+
+    def translation(self, packet: Packet) -> Translation | None:
+        """The new destination."""
+        return self.to.translation(source=False)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """An address of the other family, or ports without a protocol that has them."""
@@ -93,9 +125,14 @@ class Masquerade(Target, frozen=True, kw_only=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.POSTROUTING})
+    accepts: ClassVar[bool] = True
     ports: Ports | None = None
     random: bool = False
     fully_random: bool = False
+
+    def translation(self, packet: Packet) -> Translation | None:
+        """The new source."""
+        return Translation(source=True, ports=_pair(self.ports), local=True)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Ports without a protocol that has them."""
@@ -107,8 +144,13 @@ class Redirect(Target, frozen=True, kw_only=True):
 
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.NAT})
     hooks: ClassVar[frozenset[Hook] | None] = frozenset({Hook.PREROUTING, Hook.OUTPUT})
+    accepts: ClassVar[bool] = True
     ports: Ports | None = None
     random: bool = False
+
+    def translation(self, packet: Packet) -> Translation | None:
+        """The new destination."""
+        return Translation(source=False, ports=_pair(self.ports), local=True)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Ports without a protocol that has them."""

@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import FamilyError, ModelError
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.tcp import TCP
-from meshfw.model import Family, Hook, Rule, Table, Target
+from meshfw.model import Family, Fate, Hook, Packet, Rule, Table, Target, Verdict
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -58,6 +58,10 @@ class Reject(Target, frozen=True):
     def __post_init__(self) -> None:
         if not any(self.answer in answers for answers in ANSWERS.values()):
             raise ModelError(f"{self.answer!r} is no answer that REJECT can give")
+
+    def verdicts(self, packet: Packet) -> tuple[Verdict | None, ...]:
+        """Gone, with an answer."""
+        return (Verdict(Fate.REJECT, self.answer),)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """An answer of the other family, or a TCP reset for what may not be TCP."""

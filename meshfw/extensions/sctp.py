@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -10,8 +10,8 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import Ports, sign
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.extensions.tcp import end_atoms, port_options
-from meshfw.model import Match, Not, SetRef
+from meshfw.extensions.tcp import end_atoms, ends_met, port_options
+from meshfw.model import Elements, Match, Not, Packet, SetRef, every
 
 SCTP: Final = 132
 CHUNKS: Final = {
@@ -122,6 +122,14 @@ class Sctp(Match, frozen=True):
         yield from end_atoms(self.sport, self.dport)
         if self.chunks is not None:
             yield ("sctp chunks", *sign(self.chunks))
+
+    def meets(self, packet: Packet) -> bool | None:
+        """The ports; chunks aren't known."""
+        return self.meets_among(packet, {})
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same with known sets."""
+        return every((ends_met(self, packet, sets), True if self.chunks is None else None))
 
 
 _CHUNKS: Final = Codec(parse=_parse, format=str, expected="all, any or only, and a list of chunk types", nft=_nft)

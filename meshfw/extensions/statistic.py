@@ -107,7 +107,7 @@ def _from_random(match: NftMatch, family: Family) -> Statistic | None:
 
 
 def _from_numgen(match: NftMatch, family: Family) -> Statistic | None:
-    if match.op not in ("==", "!=") or match.mask is not None or match.detail.get("offset"):
+    if match.op not in ("==", "!=") or match.mask is not None or match.detail.get("offset") != 0:
         return None
     return Statistic(Nth(int(match.detail["mod"]) & 0xFFFFFFFF, int(match.right) & 0xFFFFFFFF), match.negated)
 

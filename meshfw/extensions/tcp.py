@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -11,22 +11,26 @@ from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import (
     PORTS,
     Ports,
+    header_met,
     number,
     plain_condition,
     port_atoms,
+    port_met,
     ports_nft,
     set_nft,
     sign,
     useful_ports,
 )
+from meshfw.extensions.ecn import flags_match
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule, SetRef
+from meshfw.model import Elements, Family, Match, Not, Packet, Rule, SetRef, every, turned
 
 TCP: Final = 6
 FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
 """Flag bits in the order iptables prints them (RFC 9293, section 3.1)."""
+ALL_FLAGS: Final = 0x3F
 _NFT_FLAGS: Final = {**{name.lower(): bit for name, bit in FLAGS.items()}, "ecn": 0x40, "cwr": 0x80}
-_NFT_OPTIONS: Final = {
+NFT_OPTIONS: Final = {
     1: "nop",
     2: "maxseg",
     3: "window",
@@ -58,12 +62,13 @@ def _names(bits: int) -> str:
     return ",".join(name for name, bit in FLAGS.items() if bits & bit) or "NONE"
 
 
-def _bits(text: str) -> int:
+def flag_bits(text: str) -> int:
+    """The bits of flags by name, joined by commas; ALL and NONE are names too."""
     bits = 0
     for name in text.split(","):
         upper = name.upper()
         if upper == "ALL":
-            bits |= 0x3F
+            bits |= ALL_FLAGS
         elif upper in FLAGS:
             bits |= FLAGS[upper]
         elif upper != "NONE":
@@ -73,7 +78,7 @@ def _bits(text: str) -> int:
 
 def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
     mask, _, on = text.partition(" ")
-    return TcpFlags(_bits(mask), _bits(on))
+    return TcpFlags(flag_bits(mask), flag_bits(on))
 
 
 def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
@@ -102,20 +107,27 @@ def _flag_bits(right: Any) -> int:
     return bits
 
 
-def _read_masked(match: NftMatch, family: Family) -> Tcp | None:
+def _flag_condition(mask: int, on: int, *, negated: bool) -> Match | None:
+    """The match of a condition on flags, of which iptables leaves the two of congestion to ecn."""
+    if (mask | on) & ~ALL_FLAGS:
+        return flags_match(mask, on, negated=negated)
+    flags = TcpFlags(mask, on)
+    return Tcp(flags=Not(flags) if negated else flags)
+
+
+def _read_masked(match: NftMatch, family: Family) -> Match | None:
     if match.op not in ("==", "!="):
         return None
-    flags = TcpFlags(_flag_bits(match.mask), _flag_bits(match.right))
-    return Tcp(flags=Not(flags) if match.negated else flags)
+    return _flag_condition(_flag_bits(match.mask), _flag_bits(match.right), negated=match.negated)
 
 
-def _read_any(match: NftMatch, family: Family) -> Tcp | None:
+def _read_any(match: NftMatch, family: Family) -> Match | None:
     """Any of the flags."""
-    return Tcp(flags=Not(TcpFlags(_flag_bits(match.right), 0))) if match.op == "in" else None
+    return _flag_condition(_flag_bits(match.right), 0, negated=True) if match.op == "in" else None
 
 
 def _option_nft(left: str, value: int, negated: bool) -> str:
-    name = _NFT_OPTIONS.get(value)
+    name = NFT_OPTIONS.get(value)
     if name is None:
         raise InexpressibleError(f"--tcp-option {value}: nft has no name for it")
     return f"{left} {name} {'missing' if negated else 'exists'}"
@@ -162,6 +174,20 @@ class Tcp(Match, frozen=True):
         if self.option is not None:
             yield ("tcp option", self.option)
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Ports and flags; options aren't known."""
+        return self.meets_among(packet, {})
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same with known sets."""
+        return every(
+            (
+                ends_met(self, packet, sets),
+                True if self.flags is None else _flags_met(self.flags, packet.tcp_flags),
+                True if self.option is None else None,
+            )
+        )
+
 
 def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
     """The meaning of a source and a destination port condition."""
@@ -173,6 +199,24 @@ def end_atoms(sport: Any, dport: Any) -> Iterable[Any]:
             yield (field, negated, value.atom())
         else:
             yield from port_atoms(field, negated, (value,))
+
+
+def _flags_met(held: TcpFlags | Not[TcpFlags], bits: int | None) -> bool | None:
+    negated, flags = sign(held)
+    if flags.set & ~flags.mask:
+        return bool(negated)
+    return turned(None if bits is None else bits & flags.mask == flags.set, negated)
+
+
+def ends_met(match: Any, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+    """Whether the ports of a packet of the match's protocols meet its ``sport`` and ``dport``."""
+    return every(
+        (
+            header_met(packet, match.protocols),
+            port_met(match.sport, packet.sport, sets),
+            port_met(match.dport, packet.dport, sets),
+        )
+    )
 
 
 def drop_idle_ports(match: Any) -> None:
@@ -228,7 +272,7 @@ EXTENSIONS: Final = (
         from_nft={
             "tcp flags &": _read_masked,
             "tcp flags": _read_any,
-            **{f"tcp option {name}": _OptionReader(number) for number, name in _NFT_OPTIONS.items()},
+            **{f"tcp option {name}": _OptionReader(number) for number, name in NFT_OPTIONS.items()},
         },
     ),
 )

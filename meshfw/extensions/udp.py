@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from meshfw.extensions.codecs import Ports
 from meshfw.extensions.extension import Extension
-from meshfw.extensions.tcp import drop_idle_ports, end_atoms, port_options
-from meshfw.model import Match, Not, SetRef
+from meshfw.extensions.tcp import drop_idle_ports, end_atoms, ends_met, port_options
+from meshfw.model import Elements, Match, Not, Packet, SetRef
 
 UDP: Final = 17
 
@@ -26,6 +26,14 @@ class Udp(Match, frozen=True):
     def atoms(self) -> Iterable[Any]:
         """One part for each field that is set."""
         return end_atoms(self.sport, self.dport)
+
+    def meets(self, packet: Packet) -> bool | None:
+        """The ports."""
+        return self.meets_among(packet, {})
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same with known sets."""
+        return ends_met(self, packet, sets)
 
 
 EXTENSIONS: Final = (Extension(name="udp", value=Udp, implied_by=UDP, options=port_options("udp")),)

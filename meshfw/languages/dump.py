@@ -10,53 +10,23 @@ import msgspec
 
 from meshfw.errors import ModelError, ParseError
 from meshfw.extensions.language import Language
-from meshfw.languages.iptables import format_rule, parse_rule
+from meshfw.languages.fold import FoldedChain, FoldedTable
+from meshfw.languages.iptables import format_rule, parse_command
 from meshfw.languages.lexer import Word, split
-from meshfw.model import (
-    HOOKS,
-    Attachment,
-    Chain,
-    Family,
-    Goto,
-    Hook,
-    Jump,
-    Place,
-    Policy,
-    Rule,
-    Ruleset,
-    Table,
-)
+from meshfw.languages.tables import Dump, DumpChain, DumpNote, DumpRule, DumpTable, hook_of
+from meshfw.model import Attachment, Chain, Family, Goto, Jump, Place, Policy, Ruleset, Table
 
-
-class DumpRule(msgspec.Struct, frozen=True, gc=False):
-    """One ``-A`` line: the rule, its counters (packets, bytes), and the line it stood on (0: none)."""
-
-    rule: Rule
-    packets: int = 0
-    bytes: int = 0
-    line: int = 0
-
-
-class DumpChain(msgspec.Struct, frozen=True, gc=False):
-    """One chain of a dump; built-in chains have a policy, others None."""
-
-    name: str
-    policy: Policy | None = None
-    rules: tuple[DumpRule, ...] = ()
-
-
-class DumpTable(msgspec.Struct, frozen=True, gc=False):
-    """One ``*table ... COMMIT`` block."""
-
-    table: Table
-    chains: tuple[DumpChain, ...] = ()
-
-
-class Dump(msgspec.Struct, frozen=True, gc=False):
-    """What one iptables-save or ip6tables-save printed."""
-
-    family: Family
-    tables: tuple[DumpTable, ...] = ()
+__all__ = [
+    "Dump",
+    "DumpChain",
+    "DumpNote",
+    "DumpRule",
+    "DumpTable",
+    "format_dump",
+    "hook_of",
+    "parse_dump",
+    "ruleset_of_dump",
+]
 
 
 _COUNTERS: Final = re.compile(r"\[(\d+):(\d+)\]\Z")
@@ -71,9 +41,9 @@ class _DumpParser:
         self._language = language
         self._source = source
         self._tables: list[DumpTable] = []
-        self._table: Table | None = None
+        self._notes: list[DumpNote] = []
+        self._folded: FoldedTable | None = None
         self._opened = 0
-        self._chains: dict[str, tuple[Policy | None, list[DumpRule]]] = {}
 
     def parse(self, text: str) -> Dump:
         number = 0
@@ -90,14 +60,14 @@ class _DumpParser:
                     column=error.column,
                     expected=error.expected,
                 ) from None
-        if self._table is not None:
+        if self._folded is not None:
             raise ParseError(
-                f"table {self._table} of line {self._opened} has no COMMIT: the dump is cut off",
+                f"table {self._folded.table} of line {self._opened} has no COMMIT: the dump is cut off",
                 source=self._source,
                 line=number,
                 expected="COMMIT",
             )
-        return Dump(self._family, tuple(self._tables))
+        return Dump(self._family, tuple(self._tables), tuple(self._notes))
 
     def _line(self, line: str, number: int) -> None:
         stripped = line.strip()
@@ -105,70 +75,63 @@ class _DumpParser:
             return
         if stripped.startswith("*"):
             self._open(stripped[1:], number)
-        elif (table := self._table) is None:
+        elif (folded := self._folded) is None:
             raise ParseError(f"{stripped.split()[0]!r} outside a table", column=1, expected="*TABLE before it")
         elif stripped == "COMMIT":
-            self._commit(table)
+            self._tables.append(folded.done())
+            self._folded = None
         elif stripped.startswith(":"):
-            self._chain(split(line), table)
+            self._chain(split(line), folded)
         else:
-            self._rule(split(line), number)
+            self._command(line, number, folded)
 
     def _open(self, name: str, number: int) -> None:
-        if self._table is not None:
-            raise ParseError(f"table {self._table} is still open", column=1, expected="COMMIT before the next table")
+        if self._folded is not None:
+            raise ParseError(
+                f"table {self._folded.table} is still open", column=1, expected="COMMIT before the next table"
+            )
         if name not in set(Table):
             raise ParseError(f"unknown table {name!r}", column=2, expected=", ".join(sorted(Table)))
         if any(name == table.table for table in self._tables):
             raise ParseError(f"table {name} stands here twice", column=1)
-        self._table, self._opened, self._chains = Table(name), number, {}
+        self._folded = FoldedTable(Table(name), family=self._family, language=self._language, whole=False)
+        self._opened = number
 
-    def _commit(self, table: Table) -> None:
-        chains = tuple(DumpChain(name, policy, tuple(rules)) for name, (policy, rules) in self._chains.items())
-        self._tables.append(DumpTable(table, chains))
-        self._table = None
-
-    def _chain(self, words: list[Word], table: Table) -> None:
+    def _chain(self, words: list[Word], folded: FoldedTable) -> None:
         name = words[0].text[1:]
         if len(words) < 2 or words[1].text not in _POLICIES:
             raise ParseError(
                 f"chain {name} has no policy", column=1, expected=":CHAIN ACCEPT, DROP or -, [PACKETS:BYTES]"
             )
         policy = _POLICIES[words[1].text]
-        builtin = hook_of(name, table) is not None
-        if builtin != (policy is not None):
-            wanted = "ACCEPT or DROP: it is a built-in chain" if builtin else "-: only built-in chains have a policy"
-            raise ParseError(f"chain {name} has policy {words[1].text}", column=words[1].column, expected=wanted)
+        builtin = hook_of(name, folded.table) is not None
+        if policy is not None and not builtin:
+            expected = "-: only built-in chains have a policy"
+            raise ParseError(f"chain {name} has policy {words[1].text}", column=words[1].column, expected=expected)
         if len(words) > 2 and not _COUNTERS.match(words[2].text):
             raise ParseError(f"{words[2].text!r} are no counters", column=words[2].column, expected="[PACKETS:BYTES]")
-        if name in self._chains:
+        if name in folded.chains:
             raise ParseError(f"chain {name} is declared twice", column=1)
-        self._chains[name] = (policy, [])
+        # iptables-restore leaves the policy of a built-in chain with - as it is, which is what ACCEPT means here.
+        folded.chains[name] = FoldedChain(policy or Policy.ACCEPT if builtin else None)
 
-    def _rule(self, words: list[Word], number: int) -> None:
-        packets = octets = 0
+    def _command(self, line: str, number: int, folded: FoldedTable) -> None:
+        words = split(line)
         counters = _COUNTERS.match(words[0].text)
         if counters:
-            packets, octets = int(counters[1]), int(counters[2])
             words = words[1:]
-        if len(words) < 2 or words[0].text not in ("-A", "--append"):
-            column = words[0].column if words else 1
-            found = words[0].text if words else "nothing"
+        if not words or not words[0].text.startswith("-"):
+            found = words[0] if words else Word("nothing", 1)
             raise ParseError(
-                f"{found!r} is no line of a dump", column=column, expected=":CHAIN, -A CHAIN RULE or COMMIT"
+                f"{found.text!r} is no line of a dump", column=found.column, expected=":CHAIN, -A CHAIN RULE or COMMIT"
             )
-        name = words[1].text
-        if name not in self._chains:
-            raise ParseError(f"chain {name} is not declared", column=words[1].column, expected=f":{name} before it")
-        rule = parse_rule(words[2:], family=self._family, language=self._language)
-        self._chains[name][1].append(DumpRule(rule, packets, octets, number))
-
-
-def hook_of(chain: str, table: Table) -> Hook | None:
-    """The hook of a built-in chain's name in the table; None for any other chain."""
-    lower = chain.lower()
-    hook = Hook(lower) if chain.isupper() and lower in set(Hook) else None
-    return hook if hook in HOOKS[table] else None
+        command = parse_command(words, family=self._family, language=self._language, table=folded.table)
+        if not command.name:
+            self._notes.append(DumpNote(number, f"a line for the other family than {self._family} is passed over"))
+            return
+        if counters and command.counters is None:
+            command = msgspec.structs.replace(command, counters=(int(counters[1]), int(counters[2])))
+        folded.apply(command, number)
 
 
 def parse_dump(text: str, *, family: Family, language: Language, source: str = "") -> Dump:

@@ -20,13 +20,14 @@ class Word(NamedTuple):
     quoted: bool = False
 
 
+_new: Final = tuple.__new__  # half the time of the class itself; there are a dozen words in every rule
 _PLAIN: Final = re.compile(r"[^ \t\"]+")
 
 
 def split(line: str) -> list[Word]:
     """The words of one line; ``ParseError`` for a quote that isn't closed."""
     if '"' not in line:
-        return [Word(found.group(), found.start() + 1) for found in _PLAIN.finditer(line)]
+        return [_new(Word, (found.group(), found.start() + 1, False)) for found in _PLAIN.finditer(line)]
     words: list[Word] = []
     at = 0
     while at < len(line):

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from meshfw.model.address import (
     Addresses,
+    Elements,
     Interface,
     Interfaces,
     Network,
     SetRef,
     byte_length,
     format_address,
+    matches_any,
+    matches_none,
     parse_address,
+    within,
 )
 from meshfw.model.chain import (
     NAME_MAX,
@@ -26,6 +30,14 @@ from meshfw.model.chain import (
     DispatcherKey,
     name_problem,
 )
+from meshfw.model.comment import COMMENT_BYTES, stored_comment
+from meshfw.model.effect import (
+    ACCEPTED,
+    DROPPED,
+    Fate,
+    Translation,
+    Verdict,
+)
 from meshfw.model.kinds import (
     HOOKS,
     Family,
@@ -35,11 +47,11 @@ from meshfw.model.kinds import (
     Policy,
     Table,
 )
-from meshfw.model.packet import Packet
+from meshfw.model.loss import Loss
+from meshfw.model.packet import Ends, Packet, every, some, turned
 from meshfw.model.placement import hook_problem, interface_problem, table_problem
 from meshfw.model.rule import (
     ACCEPT,
-    COMMENT_BYTES,
     DROP,
     RETURN,
     Accept,
@@ -47,15 +59,12 @@ from meshfw.model.rule import (
     Drop,
     Goto,
     Jump,
-    Loss,
     Match,
     OpaqueMatch,
     OpaqueTarget,
     Return,
     Rule,
     Target,
-    matches_any,
-    stored_comment,
 )
 from meshfw.model.ruleset import (
     Ruleset,
@@ -71,8 +80,10 @@ from meshfw.model.sets import (
 
 __all__ = [
     "ACCEPT",
+    "ACCEPTED",
     "COMMENT_BYTES",
     "DROP",
+    "DROPPED",
     "HOOKS",
     "NAME_MAX",
     "RETURN",
@@ -87,7 +98,10 @@ __all__ = [
     "DispatcherKey",
     "Drop",
     "ElementType",
+    "Elements",
+    "Ends",
     "Family",
+    "Fate",
     "Goto",
     "Hook",
     "Interface",
@@ -110,15 +124,22 @@ __all__ = [
     "SetRef",
     "Table",
     "Target",
+    "Translation",
+    "Verdict",
     "byte_length",
+    "every",
     "format_address",
     "hook_problem",
     "interface_problem",
     "matches_any",
+    "matches_none",
     "merge_ranges",
     "name_problem",
     "parse_address",
     "set_references",
+    "some",
     "stored_comment",
     "table_problem",
+    "turned",
+    "within",
 ]

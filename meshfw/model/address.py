@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_right
 from typing import Any, Final
 
 import msgspec
@@ -108,6 +109,10 @@ class Network(msgspec.Struct, frozen=True, gc=False, order=True):
         """The highest address (of a prefix)."""
         return self.address | (~self.mask & ((1 << self.family.bits) - 1))
 
+    def holds(self, address: int) -> bool:
+        """Whether an address of the family is one of these."""
+        return address & self.mask == self.address
+
     def __str__(self) -> str:
         prefix = self.prefix
         tail = format_address(self.mask, self.family) if prefix is None else prefix
@@ -118,6 +123,16 @@ class Network(msgspec.Struct, frozen=True, gc=False, order=True):
         if self.prefix is None:
             return (self.family.bits, "mask", self.address, self.mask)
         return (self.family.bits, self.address, self.last)
+
+
+Elements = tuple[tuple[int, int], ...]
+"""The first and last values of ranges, sorted and without overlap."""
+
+
+def within(value: int, elements: Elements) -> bool:
+    """Whether a value lies in one of the ranges."""
+    at = bisect_right(elements, value, key=lambda element: element[0])
+    return at > 0 and value <= elements[at - 1][1]
 
 
 class SetRef(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -139,7 +154,7 @@ _IFNAMSIZ: Final = 16  # linux/if.h, with the final NUL
 
 
 class Interface(msgspec.Struct, frozen=True, gc=False, order=True):
-    """A network interface by name; a final ``+`` stands for any ending (iptables(8), --in-interface)."""
+    """A network interface by name; a final ``+`` stands for any ending, alone for all (iptables(8), --in-interface)."""
 
     name: str
 
@@ -148,11 +163,25 @@ class Interface(msgspec.Struct, frozen=True, gc=False, order=True):
             raise ModelError(f"interface name {self.name!r} must have 1 to {_IFNAMSIZ - 1} bytes")
         if not self.name.isprintable() or set(self.name) & set('/ "'):
             raise ModelError(f"interface name {self.name!r} holds a character that no interface can have")
-        if self.name == "+":
-            raise ModelError("interface '+' stands for every interface: leave it out")
+
+    def holds(self, name: str) -> bool:
+        """Whether it stands for the interface of that name; empty is the name of none."""
+        return name.startswith(self.name[:-1]) if self.name[-1] == "+" else name == self.name
 
     def __str__(self) -> str:
         return self.name
 
 
 Interfaces = Interface | Not[Interface]
+
+
+def matches_any(held: Addresses | Interfaces) -> bool:
+    """Whether it is the network of all addresses, or every interface, which states nothing; its negation isn't."""
+    if type(held) is Network:
+        return held.mask == 0
+    return type(held) is Interface and held.name == "+"
+
+
+def matches_none(held: Addresses | Interfaces) -> bool:
+    """Whether it excludes all addresses, or every interface, so that no packet meets it."""
+    return type(held) is Not and matches_any(held.value)

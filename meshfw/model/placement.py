@@ -23,9 +23,10 @@ def table_problem(rule: Rule, table: Table) -> str | None:
 
 def hook_problem(rule: Rule, hooks: Collection[Hook]) -> str | None:
     """Why a rule can't meet packets of these hooks; None where it can."""
-    target = rule.target
-    if target is not None and target.hooks is not None and not target.hooks.issuperset(hooks):
-        return _not_allowed(target.label, target.hooks, hooks)
+    if rule.target is not None:
+        allowed = rule.target.allowed_hooks()
+        if allowed is not None and not allowed.issuperset(hooks):
+            return _not_allowed(rule.target.label, allowed, hooks)
     for match in rule.matches:
         allowed = match.allowed_hooks()
         if allowed is not None and not allowed.issuperset(hooks):

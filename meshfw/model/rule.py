@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.model.address import Addresses, Interfaces, Network, byte_length
+from meshfw.model.address import (
+    Addresses,
+    Elements,
+    Interfaces,
+    Network,
+    SetRef,
+    byte_length,
+    matches_any,
+    within,
+)
+from meshfw.model.comment import stored_comment
+from meshfw.model.effect import ACCEPTED, DROPPED, Translation, Verdict
 from meshfw.model.kinds import Family, Hook, Not, Table
-from meshfw.model.packet import Packet
-
-
-class Loss(msgspec.Struct, frozen=True):
-    """A meaning that a kernel tool loses without a word: which of iptables' variants do, and what comes of it."""
-
-    variants: frozenset[str]
-    """``legacy`` and ``nft``: where the rule would be stored as another one."""
-    text: str
+from meshfw.model.loss import Loss, condition_losses
+from meshfw.model.packet import Packet, every, turned
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
@@ -50,8 +52,30 @@ class Match(msgspec.Struct, frozen=True, gc=False):
         return ()
 
     def meets(self, packet: Packet) -> bool | None:
-        """Whether the packet meets it; None where that can't be told from the packet alone."""
+        """Whether the packet meets it, as the kernel would find; None where that can't be told from the packet alone.
+
+        The rules, by which all extensions agree:
+
+        * It is told of packets that meet the rule's base conditions. But what names its protocols doesn't meet a packet
+          of any other, so that it can be asked alone.
+        * A field of the packet that is None isn't known: the answer is None where it depends on that field. One thing
+          that isn't met settles it (:func:`~meshfw.model.packet.every`), whatever else isn't known.
+        * What the packet is known not to have is no unknown. Kernels answer False then, and for a negated condition
+          False as well, not True: the ports, flags and types of a later fragment (``packet.fragment``), the mark of a
+          connection where there is none (``packet.tracked`` is False), the hardware address of a packet that didn't
+          come by Ethernet (``""``). There are two exceptions: ``! --ctstate`` is met without a connection, and an
+          interface that isn't there is one with an empty name, so that ``! -i eth0`` is met.
+        * What counts, remembers, looks at the clock, the payload, a socket, the routes or anything else outside the
+          packet answers None, unless it can't be met at all.
+        """
         return None
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same, where the elements of the ruleset's sets of the packet's family are known by name.
+
+        Only what may name a set needs its own.
+        """
+        return self.meets(packet)
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -64,15 +88,43 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     """No later rule of the chain sees the packet."""
     drops: ClassVar[bool] = False
     """The packet is gone."""
+    accepts: ClassVar[bool] = False
+    """The packet passes this table of the hook."""
 
     @property
     def label(self) -> str:
         """The name a person knows it by."""
         return type(self).__name__.upper()
 
+    def verdicts(self, packet: Packet) -> tuple[Verdict | None, ...]:
+        """How the table may end for a packet that meets the rule; None where the packet goes on to the next rule.
+
+        More than one where something outside decides, such as a program that reads a queue: so of a final target that
+        says neither that it drops nor that it accepts.
+        """
+        if self.drops or self.accepts:
+            return (DROPPED if self.drops else ACCEPTED,)
+        return (ACCEPTED, DROPPED) if self.final else (None,)
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet as later rules see it; a field is None where it isn't known any more."""
+        return packet
+
+    def translation(self, packet: Packet) -> Translation | None:
+        """What becomes of an end of the connection that the packet opens; None where it stays."""
+        return None
+
     def atom(self, family: Family | None = None) -> Any:
         """Its part of the rule's meaning."""
         return self
+
+    def allowed_hooks(self) -> frozenset[Hook] | None:
+        """The hooks on which a kernel takes it; None for all."""
+        return self.hooks
+
+    def then(self, following: Target) -> Target | None:
+        """One target that does what this does and then what the following does; None where there is none."""
+        return None
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """Why it can't stand in this rule of this family; None where it can."""
@@ -85,6 +137,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
 class Accept(Target, frozen=True):
     """ACCEPT: the packet passes this hook."""
+
+    accepts: ClassVar[bool] = True
 
 
 class Drop(Target, frozen=True):
@@ -146,28 +200,13 @@ class OpaqueTarget(Target, frozen=True):
         """The target's own name."""
         return self.name
 
+    def verdicts(self, packet: Packet) -> tuple[Verdict | None, ...]:
+        """Nobody knows."""
+        return (None, ACCEPTED, DROPPED)
 
-COMMENT_BYTES: Final = 128  # libnftnl/udata.h, NFTNL_UDATA_COMMENT_MAXLEN
-_COMMENT_HASH: Final = 12
-
-
-_SIMPLE: Final = re.compile(r"[ !#-\[\]-~]*\Z")  # printable ASCII but quote and backslash
-
-
-def stored_comment(text: str) -> str:
-    """The comment as every backend can hold it: at most 128 bytes, no double quote; idempotent.
-
-    Longer ones, and those with a quote, a backslash or a control character, become a prefix and a hash.
-    """
-    if len(text) <= COMMENT_BYTES and _SIMPLE.match(text):
-        return text
-    raw = text.encode()
-    if len(raw) <= COMMENT_BYTES and text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    digest = hashlib.sha256(raw).hexdigest()[:_COMMENT_HASH]
-    clean = "".join(c if c.isprintable() and c not in '"\\' else "'" for c in text)
-    head = clean.encode()[: COMMENT_BYTES - _COMMENT_HASH - 1].decode(errors="ignore")
-    return f"{head}#{digest}"
+    def applied(self, packet: Packet) -> Packet:
+        """Whatever a target may change isn't known."""
+        return msgspec.structs.replace(packet, mark=None, ct_mark=None, tos=None, ttl=None)
 
 
 class Comment(Match, frozen=True):
@@ -185,6 +224,10 @@ class Comment(Match, frozen=True):
         """The comment as any backend stores it."""
         return (("comment", stored_comment(self.text)),) if self.text else ()
 
+    def meets(self, packet: Packet) -> bool | None:
+        """Always."""
+        return True
+
 
 def _signed(field: str, value: Any) -> tuple[Any, ...]:
     """An atom of a base condition, with its sign first."""
@@ -194,9 +237,23 @@ def _signed(field: str, value: Any) -> tuple[Any, ...]:
     return (field, False, value.atom() if hasattr(value, "atom") else value)
 
 
-def matches_any(addresses: Addresses) -> bool:
-    """Whether it is the network of all addresses, which states nothing."""
-    return type(addresses) is Network and addresses.mask == 0
+def _sign(held: Any) -> tuple[bool, Any]:
+    return (True, held.value) if type(held) is Not else (False, held)
+
+
+def _address_met(condition: Addresses, address: int | None, sets: Mapping[str, Elements]) -> bool | None:
+    negated, held = _sign(condition)
+    if isinstance(held, SetRef):
+        elements = sets.get(held.name)
+        return turned(None if address is None or elements is None else within(address, elements), negated)
+    return turned((True if not held.mask else None) if address is None else held.holds(address), negated)
+
+
+def _interface_met(condition: Interfaces, name: str | None) -> bool | None:
+    negated, held = _sign(condition)
+    if name is None:
+        return turned(True if matches_any(held) else None, negated)
+    return turned(held.holds(name), negated)
 
 
 class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
@@ -222,9 +279,9 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
             plain.add(_signed("saddr", self.source))
         if self.destination is not None and not matches_any(self.destination):
             plain.add(_signed("daddr", self.destination))
-        if self.in_interface is not None:
+        if self.in_interface is not None and not matches_any(self.in_interface):
             plain.add(_signed("iif", self.in_interface))
-        if self.out_interface is not None:
+        if self.out_interface is not None and not matches_any(self.out_interface):
             plain.add(_signed("oif", self.out_interface))
         if self.protocol is not None:
             plain.add(_signed("protocol", self.protocol))
@@ -267,10 +324,37 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         """The text of its comment matches, joined by a space; empty without one."""
         return " ".join(match.text for match in self.matches if isinstance(match, Comment))
 
+    def answers(self, packet: Packet, sets: Mapping[str, Elements]) -> Iterator[tuple[str | Match, bool | None]]:
+        """Each condition, a base condition by its name, and whether the packet meets it (ip_tables.c)."""
+        if self.source is not None:
+            yield "source address", _address_met(self.source, packet.source, sets)
+        if self.destination is not None:
+            yield "destination address", _address_met(self.destination, packet.destination, sets)
+        if self.in_interface is not None:
+            yield "incoming interface", _interface_met(self.in_interface, packet.in_interface)
+        if self.out_interface is not None:
+            yield "outgoing interface", _interface_met(self.out_interface, packet.out_interface)
+        if self.protocol is not None:
+            negated, protocol = _sign(self.protocol)
+            known = None if packet.protocol is None else packet.protocol == protocol
+            yield "protocol", turned(known, negated)
+        if self.fragment is not None:
+            yield "fragment", packet.fragment is self.fragment
+        for match in self.matches:
+            yield match, match.meets_among(packet, sets)
+
+    def meets(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """Whether the packet, of the rule's family, meets all conditions; None where that can't be told.
+
+        ``sets`` are the elements of the ruleset's sets of that family by name.
+        """
+        return every(answer for _, answer in self.answers(packet, sets))
+
     def losses(self) -> tuple[Loss, ...]:
         """What of it the kernel's tools would lose."""
+        conditions = condition_losses(self.source, self.destination, self.in_interface, self.out_interface)
         of_matches = (loss for match in self.matches for loss in match.losses())
-        return (*of_matches, *(() if self.target is None else self.target.losses()))
+        return (*conditions, *of_matches, *(() if self.target is None else self.target.losses()))
 
     def other_family(self, family: Family) -> str | None:
         """Which address is of another family than this; None where none is."""
@@ -285,9 +369,6 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         stranger = self.other_family(family)
         if stranger:
             return stranger
-        for name, addresses in (("source", self.source), ("destination", self.destination)):
-            if isinstance(addresses, Not) and isinstance(addresses.value, Network) and addresses.value.mask == 0:
-                return f"{name} ! {addresses.value} matches nothing"
         protocol = self.protocol.value if isinstance(self.protocol, Not) else self.protocol
         if protocol is not None and not 1 <= protocol <= 255:
             return f"protocol {protocol} is not a number from 1 to 255"

@@ -51,10 +51,13 @@ class BuiltIn:
 
     @hookimpl
     def meshfw_sources(self) -> Iterable[SourcePlugin]:
-        """The configuration's own tables, and dumps."""
+        """The configuration's own tables, dumps, and scripts."""
         return (
             SourcePlugin(name="rules", factory=_rules, summary="the configuration's own [[chain]] and [[set]] tables"),
             SourcePlugin(name="iptables-save", factory=_dump, summary="dumps of iptables-save, one for each family"),
+            SourcePlugin(
+                name="iptables-script", factory=_script, summary="iptables and ip6tables commands of a script"
+            ),
         )
 
     @hookimpl
@@ -133,3 +136,9 @@ def _dump(declaration: Declaration) -> RuleSource:
     from meshfw.sources.dump import DumpSource
 
     return DumpSource(declaration)
+
+
+def _script(declaration: Declaration) -> RuleSource:
+    from meshfw.sources.script import ScriptSource
+
+    return ScriptSource(declaration)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.errors import ConfigError, FamilyParseError, ModelError, ParseError
-from meshfw.languages.iptables import OPAQUE_TARGETS, parse_protocol, parse_rule
+from meshfw.languages.iptables import OPAQUE_TARGETS, parse_protocol, parse_rules
 from meshfw.languages.lexer import Word, split
 from meshfw.model import (
     Attachment,
@@ -34,7 +34,7 @@ from meshfw.sources.typed import TypedRule
 
 _OF_ONE_FAMILY: Final[Mapping[int, Family]] = {1: Family.IPV4, 58: Family.IPV6}
 """Protocols that only one family carries: ICMP (RFC 792) and ICMPv6 (RFC 4443)."""
-_FRAGMENT: Final = frozenset({"-f", "--fragment"})
+_FRAGMENT: Final = frozenset({"-f", "--fragment", "--fragments"})
 _PROTOCOL: Final = frozenset({"-p", "--protocol", "--proto"})
 _PLACE: Final = re.compile(r"(ipv[46]) (\S+) (.+), rule (\d+)\Z")
 
@@ -132,9 +132,9 @@ class _Reader:
         rules: dict[Family, list[Rule]] = {family: [] for family in families}
         paths: dict[Family, list[str]] = {family: [] for family in families}
         for path, item in _listed(table, "rules"):
-            for family, rule in self._rule(item, path, families).items():
-                rules[family].append(rule)
-                paths[family].append(path)
+            for family, made in self._rules(item, path, families).items():
+                rules[family].extend(made)
+                paths[family].extend(path for _ in made)
         attachments = table.tables("attach")
         table.finish()
         for family in families:
@@ -163,7 +163,11 @@ class _Reader:
         table.finish()
         when = dict.fromkeys(families, Rule())
         if condition is not None:
-            when = self._rule(condition, table.key("when"), families)
+            found = self._rules(condition, table.key("when"), families)
+            if any(len(made) > 1 for made in found.values()):
+                expected = "one address, or a set: the jump to the chain is one rule"
+                raise table.error("several addresses", key="when", expected=expected)
+            when = {family: made[0] for family, made in found.items()}
         for family, rule in when.items():
             try:
                 attachment = Attachment(
@@ -176,8 +180,8 @@ class _Reader:
 
     # --- rules ---
 
-    def _rule(self, item: Any, path: str, families: Collection[Family]) -> dict[Family, Rule]:
-        """The rule in each of the families that it fits."""
+    def _rules(self, item: Any, path: str, families: Collection[Family]) -> dict[Family, tuple[Rule, ...]]:
+        """The rules of one item in each of the families that it fits: more than one where it lists addresses."""
         if isinstance(item, str):
             return self._fitting(_TextRule(item, f"{self._file}: {path}" if self._file else path), path, families)
         if not isinstance(item, dict):
@@ -190,16 +194,18 @@ class _Reader:
             raise table.error("the chain has no such family", key="family", expected=" or ".join(families))
         return self._fitting(TypedRule(table, self._language), path, left)
 
-    def _fitting(self, rule: _TextRule | TypedRule, path: str, families: Collection[Family]) -> dict[Family, Rule]:
+    def _fitting(
+        self, rule: _TextRule | TypedRule, path: str, families: Collection[Family]
+    ) -> dict[Family, tuple[Rule, ...]]:
         pinned = self._pinned(rule.words)
-        found: dict[Family, Rule] = {}
+        found: dict[Family, tuple[Rule, ...]] = {}
         reasons: list[str] = []
         for family in families:
             if pinned not in (None, family):
                 reasons.append(f"{family} carries no such protocol")
                 continue
             try:
-                found[family] = parse_rule(rule.words, family=family, language=self._language)
+                found[family] = parse_rules(rule.words, family=family, language=self._language)
             except FamilyParseError as error:
                 reasons.append(error.reason)
             except ParseError as error:

@@ -67,6 +67,7 @@ _SYSCTLS6: Final = {
     "ipv6/conf/default/router_solicitations": "0",
     "ipv6/icmp/ratelimit": "0",
 }
+_SILENT6: Final = {"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1"}
 _OPTIONAL: Final = {"ipv4/icmp_msgs_per_sec": "1000000", "ipv4/icmp_msgs_burst": "100000"}
 """Limits on the answers of both families together; older kernels have them for the host alone and may lose some."""
 _FORWARDING: Final = {Family.IPV4: "ipv4/ip_forward", Family.IPV6: "ipv6/conf/all/forwarding"}
@@ -75,11 +76,13 @@ _FORWARDING: Final = {Family.IPV4: "ipv4/ip_forward", Family.IPV6: "ipv6/conf/al
 class Topology:
     """The three namespaces, up and routed inside the ``with`` block.
 
-    ``families`` are those that work here: a kernel without IPv6 leaves one. Raises BackendError where ``ip`` is
-    missing and KernelError or CommandError where the system refuses.
+    ``families`` are those that work here: a kernel without IPv6 leaves one. With ``answering`` False client and server
+    own no address and say nothing, whatever they get. Raises BackendError where ``ip`` is missing and KernelError or
+    CommandError where the system refuses.
     """
 
-    def __init__(self, prefix: str = "meshfw") -> None:
+    def __init__(self, prefix: str = "meshfw", *, answering: bool = True) -> None:
+        self._answering = answering
         self.client = Netns(f"{prefix}-client")
         self.gateway = Netns(f"{prefix}-gateway")
         self.server = Netns(f"{prefix}-server")
@@ -114,7 +117,8 @@ class Topology:
         return self.client, self.gateway, self.server
 
     def _set_kernel(self, room: Netns) -> None:
-        values = _SYSCTLS | _SYSCTLS6 if Family.IPV6 in self.families else dict(_SYSCTLS)
+        speaking = room is self.gateway or self._answering
+        values = _SYSCTLS | (_SYSCTLS6 if speaking else _SILENT6) if Family.IPV6 in self.families else dict(_SYSCTLS)
         if room is self.gateway:
             values |= {_FORWARDING[family]: "1" for family in self.families}
         with room.entered():  # the directory shows the namespace of the thread that looks
@@ -149,7 +153,7 @@ class Topology:
         own, networks = (_CLIENT_ADDRESS, CLIENT_NETWORKS) if client else (_SERVER_ADDRESS, SERVER_NETWORKS)
         gateway, far = (MESH_ADDRESS, MESH) if client else (WAN_ADDRESS, WAN)
         lines = [f"link set {link} up"]
-        for family in self.families:
+        for family in self.families if self._answering else ():
             lines += [
                 _address(own, family, link),
                 _neighbour(gateway, family, link, far),

@@ -28,7 +28,7 @@ from tests.extensions.cases import more_matches, more_targets
 
 T = TypeVar("T")
 
-PROTOCOLS = (None, 1, 6, 17, 33, 47, 58, 132, 136)
+PROTOCOLS = (None, 1, 6, 17, 33, 47, 50, 51, 58, 108, 132, 136)
 # Small numbers meet and overlap; the ends of the range are where mistakes are.
 PORT = st.integers(0, 9) | st.integers(0, 0xFFFF) | st.sampled_from((0xFFFE, 0xFFFF))
 MARK = st.integers(0, 0xFF) | st.integers(0, 0xFFFFFFFF) | st.sampled_from((0xFF000000, 0xFFFF0000, 0x80000000))

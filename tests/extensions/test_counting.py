@@ -108,7 +108,7 @@ def test_chance_meets_its_share(room: Netns) -> None:
 
 @pytest.mark.kernel
 def test_an_idle_bucket_is_forgotten(room: Netns) -> None:
-    """In 1.3 s a bucket of five gets one packet back; iptables has forgotten it by then, and five more meet the rule."""
+    """In 1.3 s a bucket gets one packet back; as iptables has forgotten it by then, five more meet the rule."""
     with room.entered():
         load(
             "-m hashlimit --hashlimit-upto 1/s --hashlimit-name gone",

@@ -17,10 +17,11 @@ from meshfw.languages.nft import FAMILIES, NftText, UnreadableError, read_rule, 
 from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE, Case
-from tests.extensions.cases import CASES, UNSAYABLE
+from tests.extensions.cases import CASES, UNHELD, UNSAYABLE
 from tests.extensions.rules import rules
 
-BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
+WRITTEN = (*CASES, *UNHELD)
+BY_RULE = pytest.mark.parametrize("case", WRITTEN, ids=[f"{case.families}: {case.written}" for case in WRITTEN])
 
 
 def text(rule: Rule, family: Family) -> str:
@@ -199,7 +200,30 @@ FOREIGN = [
     "tcp dport < 1024",
     "tcp flags == syn",
     "tcp sequence 5",
-    "tcp option maxseg size 1200",
+    "tcp option maxseg size != 1200",
+    "tcp option maxseg size { 1200, 1300 }",
+    "tcp flags & (ecn | cwr) != (ecn | cwr)",
+    "tcp flags & (ecn | syn) == ecn",
+    "tcp flags ecn,syn",
+    "ip dscp { cs1, cs2 }",
+    "ip dscp > 5",
+    "ip ecn { ce, ect0 }",
+    "@nh,8,8 0x5-0x7",
+    "@nh,16,8 & 0x1c == 0x4",
+    "@nh,0,16 & 0x1c0 == 0x40",
+    "ip ttl >= 5",
+    "ip ttl 5-9",
+    "ip ttl { 5, 9 }",
+    "meta length > 5",
+    "meta pkttype { host, other }",
+    "meta cpu 1-3",
+    "meta iifgroup 5-9",
+    "iifgroup { 5, 9 }",
+    "meta rtclassid > 3",
+    "esp spi { 5, 9 }",
+    "esp sequence 5",
+    "ah hdrlength 4",
+    "comp flags 0x5",
     "tcp option 253 exists",
     "tcp sport . tcp dport { 1 . 2, 3 . 4 }",
     "icmp type { echo-request, echo-reply }",
@@ -228,6 +252,12 @@ FOREIGN = [
     "meta mark set jhash ip saddr mod 2",
     "meta mark set meta mark << 1",
     "ct mark set meta mark | 1",
+    "ip dscp set cs1 ip ttl set 5",
+    "ip ttl set 5 ip ttl set 6",
+    "tcp option maxseg size set 5 tcp option maxseg size set 4",
+    "reset tcp option nop",
+    "ip ecn set ce meta mark set 5",
+    "@nh,8,8 set 0x5",
     "ct label set 1",
 ]
 FOREIGN_NAT = [
@@ -269,6 +299,16 @@ OTHER_WORDS = [
     ("log level warn", "-j LOG"),
     ("meta mark set meta mark and 0xff", "-j MARK --and-mark 0xff"),
     ("ip saddr 10.0.0.5-10.0.0.9", "-m iprange --src-range 10.0.0.5-10.0.0.9"),
+    ("tcp flags & (ecn | cwr) == ecn", "-p tcp -m ecn --ecn-tcp-ece ! --ecn-tcp-cwr"),
+    ("tcp flags ! ecn", "-p tcp -m ecn ! --ecn-tcp-ece"),
+    ("tcp flags ecn", "-p tcp -m ecn --ecn-tcp-ece"),
+    ("@nh,8,8 0x10", "-m tos --tos 0x10"),
+    ("ip ecn set ce ip dscp set ef", "-j TOS --set-tos 0xbb"),
+    ("ip ttl <= 5", "-m ttl --ttl-lt 6"),
+    ("iifgroup default", "-m devgroup --src-group 0"),
+    ("oifgroup 0-255", "-m devgroup --dst-group 0/0xffffff00"),
+    ("meta l4proto 6 reset tcp option 5 reset tcp option 3", "-p tcp -j TCPOPTSTRIP --strip-options 3,5"),
+    ("meta pkttype host", "-m pkttype --pkt-type unicast"),
 ]
 
 
@@ -296,6 +336,12 @@ STRANGE_JSON = [
     {"mangle": {"key": {"meta": {"key": "mark"}}, "value": "one"}},
     {"mangle": {"key": {"ct": {"key": "mark"}}, "value": {"meta": {"key": "cpu"}}}},
     {"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": {"set": ["original", "reply"]}}},
+    {"mangle": {"key": {"payload": {"protocol": "ip", "field": "ttl"}}, "value": {"+": [1, 2]}}},
+    {"mangle": {"key": {"payload": {"protocol": "ip", "field": "dscp"}}, "value": "gold"}},
+    {"mangle": {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": {"rt": {"key": "nexthop"}}}},
+    {"reset": {"tcp option": {"name": "eol"}}},
+    {"match": {"op": "==", "left": {"meta": {"key": "iifgroup"}}, "right": "office"}},
+    {"match": {"op": "==", "left": {"meta": {"key": "pkttype"}}, "right": "loopback"}},
     {"match": {"op": "==", "left": {"payload": {"protocol": "ether", "field": "saddr"}}, "right": {"set": []}}},
 ]
 

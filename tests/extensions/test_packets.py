@@ -8,7 +8,8 @@ import re
 import socket
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from meshfw.model import Family, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
 from tests.extensions.cases import PACKETS
+from tests.extensions.headers import checksum, datagram, packet, segment, sender
 
 TCP_FLAGS = (
     "ALL NONE",
@@ -160,32 +162,12 @@ OWN = {
 
 
 def rules(family: Family) -> list[Rule]:
-    return [parse_rule(text, family=family, language=LANGUAGE) for text in (*CHANGES, *BOTH, *OWN[family], *PACKETS)]
+    return [
+        parse_rule(text, family=family, language=LANGUAGE) for text in (*CHANGES, *BOTH, *OWN[family], *PACKETS[family])
+    ]
 
 
 # --- packets -----------------------------------------------------------------------------------------------
-
-
-def checksum(octets: bytes) -> int:
-    """The internet checksum (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{(len(octets) + 1) // 2}H", octets + b"\0" * (len(octets) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def segment(address: str, sport: int, dport: int, flags: int, options: bytes = b"") -> bytes:
-    """A TCP segment from and to one address (RFC 9293, section 3.1)."""
-    kind = socket.AF_INET6 if ":" in address else socket.AF_INET
-    packed = socket.inet_pton(kind, address)
-    length = 20 + len(options)
-    header = struct.pack("!HHIIBBHHH", sport, dport, 1, 1, length // 4 << 4, flags, 1000, 0, 0) + options
-    pseudo = (
-        packed
-        + packed
-        + struct.pack("!II" if ":" in address else "!HH", *((length, 6) if ":" in address else (6, length)))
-    )
-    return header[:16] + struct.pack("!H", checksum(pseudo + header)) + header[18:]
 
 
 def send_datagrams(address: str, kind: int) -> None:
@@ -228,6 +210,31 @@ def send_icmp(address: str, kind: int) -> None:
             raw.sendto(head[:2] + struct.pack("!H", checksum(head)) + head[4:], (address, 0))
 
 
+def send_headers(address: str, kind: int) -> None:
+    """Classes of service, hops, lengths and IPsec's indexes at the limits that rules look at."""
+    held = [
+        packet(address, 17, datagram(address, 204, 101, b"x" * size), tos=tos, hops=hops)
+        for size, (tos, hops) in enumerate(
+            [(0, 4), (1, 5), (2, 6), (3, 255), (0x10, 254), (0x11, 64), (0x13, 64), (0xB8, 64), (0xBF, 64), (0xFF, 64)]
+        )
+    ]
+    held += [packet(address, 17, datagram(address, 204, 101, b"x" * size)) for size in range(20, 80, 2)]
+    for index in (0, 4, 5, 6, 9, 10, 0xFFFFFFFF):
+        word = struct.pack("!I", index)
+        # Of ESP as much as a look at it needs; an AH of 12 octets before nothing, and one of 16 (RFC 4302): what
+        # follows it in IPv6 is the packet's protocol to ip6tables, but not to nft.
+        held += [packet(address, 50, word + bytes(12)), packet(address, 108, b"\x3b\0" + word[2:] + bytes(8))]
+        held.append(packet(address, 51, b"\x3b\x01\0\0" + word + bytes(4)))
+    for reserved in (b"\0\0", b"\0\1"):
+        held.append(packet(address, 51, b"\x3b\x02" + reserved + bytes(12)))
+    for size in (0, 1459, 1460, 1461, 0xFFFF):
+        held.append(packet(address, 6, segment(address, 4000, 92, 2, struct.pack("!BBH", 2, 4, size))))
+    held += [packet(address, 6, segment(address, 4001, 92, flags)) for flags in (0x40, 0x80, 0xC0, 0xD0)]
+    with sender(address) as raw:
+        for octets in held:
+            raw.sendto(octets, (address, 0))
+
+
 def send_to_groups() -> None:
     """Broadcast and multicast over loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -241,13 +248,24 @@ def send_to_groups() -> None:
 def send(family: Family) -> None:
     """The same packets every time; everything is delivered before the call that sends it returns."""
     if family is Family.IPV6:
-        for step in (send_datagrams, send_segments, send_icmp):
+        for step in (send_datagrams, send_segments, send_icmp, send_headers):
             step("::1", socket.AF_INET6)
         return
     for address in ("127.0.0.1", "127.0.0.2"):
-        for step in (send_datagrams, send_segments, send_icmp):
+        for step in (send_datagrams, send_segments, send_icmp, send_headers):
             step(address, socket.AF_INET)
     send_to_groups()
+
+
+@contextmanager
+def place(family: Family) -> Iterator[None]:
+    """A namespace whose loopback is in a group, and the route to one of its addresses in a realm."""
+    with Netns() as room, room.entered():
+        subprocess.run(["ip", "link", "set", "lo", "group", "17"], check=True)
+        if family is Family.IPV4:
+            route = "ip route replace local 127.0.0.2 dev lo table local proto kernel scope host src 127.0.0.2 realm 5"
+            subprocess.run(route.split(), check=True)
+        yield
 
 
 # --- counters ----------------------------------------------------------------------------------------------
@@ -258,7 +276,7 @@ def counted_by_iptables(family: Family, environment: dict[str, str]) -> list[int
     nat = parse_rule(NAT, family=family, language=LANGUAGE)
     lines = ["*nat", f"-A OUTPUT {format_rule(nat, family=family, language=LANGUAGE)}", "COMMIT", "*filter"]
     lines += [f"-A INPUT {format_rule(rule, family=family, language=LANGUAGE)}" for rule in rules(family)]
-    with Netns() as room, room.entered():
+    with place(family):
         script = "\n".join([*lines, "COMMIT", ""])
         subprocess.run([f"{tool}-restore"], input=script, text=True, env=environment, check=True)
         send(family)
@@ -280,7 +298,7 @@ def counted_by_nft(family: Family) -> list[int]:
     lines += [
         f"add rule {network} t input {render_rule(rule, family=family, language=LANGUAGE)}" for rule in rules(family)
     ]
-    with Netns() as room, room.entered():
+    with place(family):
         subprocess.run(["nft", "-f", "-"], input="\n".join([*lines, ""]), text=True, check=True)
         send(family)
         listed = subprocess.run(

@@ -31,11 +31,12 @@ from meshfw.model import (
 from meshfw.testing.netns import Netns
 from tests.extensions import cases
 from tests.extensions.case import LANGUAGE, Case
-from tests.extensions.cases import CASES
+from tests.extensions.cases import CASES, UNHELD
 
 TOOLS = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 SERVICE = re.compile(r"--\S*(?:ports?|destination) \S*(?:ssh|domain)")
-BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{case.families}: {case.written}" for case in CASES])
+WRITTEN = (*CASES, *UNHELD)
+BY_RULE = pytest.mark.parametrize("case", WRITTEN, ids=[f"{case.families}: {case.written}" for case in WRITTEN])
 
 
 def canonical(text: str, family: Family = Family.IPV4) -> str:
@@ -57,7 +58,7 @@ def test_saved_text_means_what_was_written(case: Case) -> None:
 
 
 def test_every_extension_and_option_has_a_case() -> None:
-    text = " ".join(f"{case.written} {case.canonical}".replace("'", "") for case in CASES)
+    text = " ".join(f"{case.written} {case.canonical}".replace("'", "") for case in WRITTEN)
     words = set(text.split())
     missing = [
         f"{extension.name} {option.name}"
@@ -228,6 +229,12 @@ OTHER_FAMILY = [
     (Family.IPV4, "-j REJECT --reject-with icmp6-no-route"),
     (Family.IPV6, "-p icmp -m icmp --icmp-type 8"),
     (Family.IPV4, "-p icmpv6 -m icmp6 --icmpv6-type 128"),
+    (Family.IPV4, "-m hl --hl-eq 5"),
+    (Family.IPV6, "-m ttl --ttl-eq 5"),
+    (Family.IPV6, "-m realm --realm 5"),
+    (Family.IPV4, "-j HL --hl-set 5"),
+    (Family.IPV6, "-j TTL --ttl-set 5"),
+    (Family.IPV6, "-j ECN --ecn-ip-ect 1"),
 ]
 
 

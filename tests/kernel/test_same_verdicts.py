@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from meshfw.extensions.tcp import FLAGS
+from meshfw.languages.dump import parse_dump, ruleset_of_dump
 from meshfw.model import Family
+from meshfw.packet import Evaluator
 from meshfw.testing.frames import Packet
 from meshfw.testing.probes import Result
-from tests.kernel.worlds import BACKENDS, ICMP_REPLY, WITNESSES, WORDS, Maker, World, worlds
+from tests.kernel.forecast import forecast
+from tests.kernel.worlds import BACKENDS, ICMP_REPLY, LANGUAGE, WITNESSES, WORDS, Maker, World, worlds
 
 pytestmark = pytest.mark.kernel
 
@@ -139,15 +142,29 @@ def test_random_rules_mean_what_iptables_makes_of_them(make_world: Maker, family
     chance = random.Random(f"{seed} {family}")  # noqa: S311 - the same examples in every run, no secrets
     text = RandomDump(chance, family).text()
     packets: list[Packet] = []
-    accounts = {}
+    accounts, sent = {}, []
     for engine in (*WITNESSES, *BACKENDS):
         world = make_world(family, engine)
         packets = packets or probes(world, chance)
         world.load(text)
-        accounts[engine] = [account(result) for result in world.send_all(packets)]
+        results = world.send_all(packets)
+        sent = [result.packet for result in results]
+        accounts[engine] = [account(result) for result in results]
     expected = accounts[WITNESSES[0]]
     assert len(packets) > 200
     assert len({verdict for verdict, *_ in expected}) >= 3, "the rules tell the packets apart"
     for engine, found in accounts.items():
         wrong = [(p, a, b) for p, a, b in zip(packets, expected, found, strict=True) if a != b]
         assert not wrong, f"{engine}: {len(wrong)} of {len(packets)} differ, the first {wrong[0]}\n{text}"
+    check_forecasts(text.format(**WORDS[family]), family, sent, [str(verdict) for verdict, *_ in expected])
+
+
+def check_forecasts(text: str, family: Family, packets: list[Packet], verdicts: list[str]) -> None:
+    """What the evaluation says of each packet is what the kernel did; where it names more than one, one of them is."""
+    tables = text.replace("\n*", "\nCOMMIT\n*") + "\nCOMMIT\n"
+    evaluator = Evaluator(ruleset_of_dump(parse_dump(tables, family=family, language=LANGUAGE)))
+    forecasts = [forecast(evaluator, packet) for packet in packets]
+    wrong = [(p, sorted(f), v) for p, f, v in zip(packets, forecasts, verdicts, strict=True) if v not in f]
+    assert not wrong, f"{len(wrong)} of {len(packets)} come otherwise than said, the first {wrong[0]}\n{text}"
+    sure = sum(1 for found in forecasts if len(found) == 1)
+    assert sure > len(packets) * 9 // 10, "what is all uncertain is no forecast"

@@ -132,9 +132,13 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
 
 
 def _header_follows(value: Conntrack, rule: Rule) -> bool:
-    """Whether a match whose header tells nft the protocol stands behind the value."""
+    """Whether a match whose header tells nft the protocol stands behind the value; of all ports, it does so as well."""
     place = next((index for index, match in enumerate(rule.matches) if match is value), -1)
-    return any(match.protocols is not None and any(True for _ in match.atoms()) for match in rule.matches[place + 1 :])
+    return any(match.protocols is not None and _states_something(match) for match in rule.matches[place + 1 :])
+
+
+def _states_something(match: Match) -> bool:
+    return any(getattr(match, field) is not None for field in match.__struct_fields__)
 
 
 def to_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:

@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import Ports, sign
-from meshfw.model import Family, Match, Network, Not, Rule, format_address
+from meshfw.extensions.codecs import Ports, port_met, sign
+from meshfw.model import Ends, Family, Match, Network, Not, Packet, Rule, every, format_address, some, turned
 
 
 class CtState(IntFlag):
@@ -100,6 +100,21 @@ def _expire_atoms(negated: bool, seconds: Seconds) -> Iterable[Any]:
         yield ("ct expire to", high)
 
 
+def states_met(states: Any, packet: Packet) -> bool | None:
+    """Whether the packet is in one of the states, or its connection translated as they say (xt_conntrack.c)."""
+    negated, mask = sign(states)
+    real = mask & REAL
+    hits = [None if packet.state is None and real not in (0, REAL) else bool(real & _bits(packet.state))]
+    for bit, translated in ((CtState.SNAT, packet.snat), (CtState.DNAT, packet.dnat)):
+        if mask & bit:
+            hits.append(packet.tracked and translated if packet.tracked is not None else None)
+    return turned(some(hits), negated)
+
+
+def _bits(state: str | None) -> int:
+    return REAL if state is None else CtState[state]
+
+
 class State(Match, frozen=True):
     """The state of a packet, as ``-m state`` says it."""
 
@@ -114,6 +129,19 @@ class State(Match, frozen=True):
         """The same as conntrack's."""
         atom = _state_atom(self.states)
         return () if atom is None else (atom,)
+
+    def meets(self, packet: Packet) -> bool | None:
+        """The state."""
+        return states_met(self.states, packet)
+
+
+def _status_met(status: Any, state: str | None) -> bool | None:
+    """Whether a bit is on: of a connection's first packet none is, and what is established was seen to be answered."""
+    negated, mask = sign(status)
+    if not mask or state == "NEW":
+        return bool(negated)
+    answered = CtStatus.SEEN_REPLY | CtStatus.CONFIRMED
+    return turned(True if state == "ESTABLISHED" and mask & answered else None, negated)
 
 
 class Conntrack(Match, frozen=True, kw_only=True):
@@ -172,6 +200,49 @@ class Conntrack(Match, frozen=True, kw_only=True):
         if parts and meets_no_connection(self.states):
             return [("ct state or", state, frozenset(parts))]
         return parts if state is None else [state, *parts]
+
+    def meets(self, packet: Packet) -> bool | None:
+        """All of it; but of a packet without a connection the states alone, which it must name."""
+        state = True if self.states is None else states_met(self.states, packet)
+        unconnected = self.states is not None and meets_no_connection(self.states)
+        if packet.tracked is False:
+            return state if self.states is not None else False
+        rest = every(self._connection_met(packet))
+        if packet.tracked is None and unconnected:
+            return state if rest else None
+        return every((state, rest, True if packet.tracked or self.states is not None else None))
+
+    def _connection_met(self, packet: Packet) -> Iterable[bool | None]:
+        """Whether the packet's connection meets each condition; a NEW packet is taken for its first."""
+        first = packet.state == "NEW"
+        ends = packet.origin or Ends()
+        back = packet if first else Ends()
+        own = packet.protocol if packet.state != "RELATED" else None  # an ICMP error tells of another's connection
+        if self.protocol is not None:
+            negated, protocol = sign(self.protocol)
+            yield turned(None if own is None else own == protocol, negated)
+        for network, address in (
+            (self.orig_source, ends.source),
+            (self.orig_destination, ends.destination),
+            (self.reply_source, back.destination),
+            (self.reply_destination, back.source),
+        ):
+            if network is not None:
+                negated, held = sign(network)
+                yield turned(None if address is None else held.holds(address), negated)
+        for ports, number in (
+            (self.orig_sport, ends.sport),
+            (self.orig_dport, ends.dport),
+            (self.reply_sport, back.dport),
+            (self.reply_dport, back.sport),
+        ):
+            yield port_met(ports, number, {})
+        if self.status is not None:
+            yield _status_met(self.status, packet.state)
+        if self.expire is not None:
+            yield None
+        if self.direction is not None:
+            yield None if packet.direction is None else packet.direction == self.direction
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """An address of the other family."""

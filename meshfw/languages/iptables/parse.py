@@ -1,13 +1,16 @@
-"""Parsing of one rule's words."""
+"""Parsing of one rule's words, option by option."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
+
+import msgspec
 
 from meshfw.errors import FamilyError, FamilyParseError, ModelError, ParseError
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.language import Language
+from meshfw.languages.iptables.addresses import parse_networks
 from meshfw.languages.iptables.vocabulary import (
     BASE_OPTIONS,
     COMMANDS,
@@ -16,8 +19,9 @@ from meshfw.languages.iptables.vocabulary import (
     OPAQUE_TARGETS,
     VERDICTS,
     parse_protocol,
+    unabbreviated,
 )
-from meshfw.languages.lexer import Word, split
+from meshfw.languages.lexer import Word
 from meshfw.model import (
     Family,
     Goto,
@@ -51,7 +55,7 @@ class _Opaque:
         self.words: list[str] = []
 
 
-class _RuleParser:
+class RuleParser:
     """The state of parsing one rule's words."""
 
     def __init__(self, words: Sequence[Word], *, family: Family, language: Language) -> None:
@@ -60,6 +64,8 @@ class _RuleParser:
         self._family = family
         self._language = language
         self._fields: dict[str, Any] = {}
+        self._several: dict[str, tuple[Network, ...]] = {}
+        self.counters: tuple[int, int] | None = None
         self._matches: list[_Loaded | _Opaque] = []
         self._target: _Loaded | _Opaque | Target | None = None
         self._matches_at_target = 0
@@ -67,11 +73,16 @@ class _RuleParser:
         self._protocol: int | None = None
         self._implied = False
 
-    def parse(self) -> Rule:
+    def parse(self) -> tuple[Rule, ...]:
+        """The rules that the words make: one, or one for each pair of addresses."""
+        self._all_options()
+        return self._rules()
+
+    def _all_options(self) -> None:
         while self._at < len(self._words):
             word = self._words[self._at]
             self._at += 1
-            if word.text == "!" and not word.quoted:
+            if word.text == "!":
                 if self._negated is not None:
                     raise self._error("two negations", word, "one ! before an option")
                 self._negated = word
@@ -79,7 +90,6 @@ class _RuleParser:
                 self._option(word)
         if self._negated is not None:
             raise self._error("a negation of nothing", self._negated, "an option behind !")
-        return self._rule()
 
     def _error(self, reason: str, word: Word | None, expected: str = "") -> ParseError:
         return ParseError(reason, column=word.column if word else 0, expected=expected)
@@ -93,9 +103,10 @@ class _RuleParser:
             raise self._error(f"{option.text} has no value", option, f"a value behind {option.text}")
         self._at += 1
         value = self._words[self._at - 1]
-        following = self._words[self._at] if self._at < len(self._words) else None
-        if value == ("!", value.column, False) and following is not None and following.text[:1] not in ("-", "!"):
-            raise self._error("the negation stands behind the option", value, f"! {option.text} VALUE")
+        if value.text == "!" and not value.quoted:
+            following = self._words[self._at].text if self._at < len(self._words) else "-"
+            if following[:1] not in ("-", "!"):
+                raise self._error("the negation stands behind the option", value, f"! {option.text} VALUE")
         return value
 
     def _no_value(self) -> bool:
@@ -104,32 +115,40 @@ class _RuleParser:
 
     def _option(self, word: Word) -> None:
         text = word.text
-        if word.quoted or not text.startswith("-"):
-            raise self._error(f"{text!r} is not an option", word, "an option such as -s, -m or -j")
-        if text.startswith("--") and "=" in text:
-            text = self._unglue(word, text.index("="), 1)
-        elif not text.startswith("--") and len(text) > 2 and text[1] in GLUED:
-            text = self._unglue(word, 2, 0)
-        if text in COMMANDS:
-            raise self._error(f"{text} belongs to a whole command line", word, "the rule alone: what follows -A CHAIN")
         base = BASE_OPTIONS.get(text)
         if base is not None:
-            self._base(base, Word(text, word.column))
+            self._base(base, word)
+        elif text in COMMANDS:
+            self._command(COMMANDS[text], word)
+        elif not text.startswith("-"):
+            raise self._error(f"{text!r} is not an option", word, "an option such as -s, -m or -j")
+        elif text.startswith("--"):
+            if "=" in text:
+                self._option(self._unglue(word, text.index("="), 1))
+            else:
+                self._extension_option(word)
+        elif len(text) > 2 and text[1] in GLUED:
+            self._option(self._unglue(word, 2, 0))
         else:
-            self._extension_option(Word(text, word.column))
+            self._extension_option(word)
 
-    def _unglue(self, word: Word, cut: int, skip: int) -> str:
-        """Split ``--option=value`` or ``-xvalue`` and put the value back as the next word."""
+    def _command(self, name: str, word: Word) -> None:
+        """Take an option that says where the rule goes: a rule alone has none."""
+        raise self._error(f"{word.text} belongs to a whole command line", word, "the rule alone: what follows -A CHAIN")
+
+    def _unglue(self, word: Word, cut: int, skip: int) -> Word:
+        """The option of ``--option=value`` or ``-xvalue``, of which the value is put back as the next word."""
         value = Word(word.text[cut + skip :], word.column + cut + skip, quoted=True)
         self._words = [*self._words[: self._at], value, *self._words[self._at :]]
-        return word.text[:cut]
+        return Word(word.text[:cut], word.column)
 
     def _take_negation(self, word: Word, *, allowed: bool) -> bool:
-        negated = self._negated is not None
-        if negated and not allowed:
+        if self._negated is None:
+            return False
+        if not allowed:
             raise self._error(f"{word.text} can't be negated", self._negated)
         self._negated = None
-        return negated
+        return True
 
     # --- base options ---
 
@@ -141,34 +160,43 @@ class _RuleParser:
             self._fields[field] = not negated
         elif field in ("ipv4", "ipv6"):
             if field != self._family:
-                raise FamilyParseError(f"{word.text} in a rule for {self._family}", column=word.column)
+                self._other_family(word)
         elif field == "counters":
-            self._value(word), self._value(word)
+            self._fields.update(counters=self._base_counters(word))
         else:
             getattr(self, f"_base_{field}")(word, self._value(word), negated)
 
     def _set(self, field: str, value: Any, negated: bool) -> None:
         self._fields[field] = Not(value) if negated else value
 
+    def _other_family(self, word: Word) -> None:
+        raise FamilyParseError(f"{word.text} in a rule for {self._family}", column=word.column)
+
+    def _base_counters(self, word: Word) -> tuple[int, int]:
+        """``-c PACKETS BYTES``, or both in one word and joined by a comma."""
+        value = self._value(word)
+        packets, comma, octets = value.text.partition(",")
+        if not comma:
+            octets = self._value(word).text
+        if not (packets + octets).isascii() or not packets.isdigit() or not octets.isdigit():
+            raise self._error(f"{packets!r} and {octets!r} are no counters", value, "-c PACKETS BYTES")
+        return int(packets), int(octets)
+
     def _address(self, field: str, value: Word, negated: bool) -> None:
         if value.text.startswith("@"):
             self._set(field, SetRef(value.text[1:]), negated)
             return
-        expected = f"an {self._family} address, ADDRESS/LENGTH, ADDRESS/MASK or @SET"
-        if "," in value.text:
-            raise self._error("several addresses in one rule", value, "one rule for each address, or a set")
         try:
-            network = Network.parse(value.text)
+            networks = parse_networks(value.text, family=self._family, resolve=self._language.hosts.resolve)
         except ModelError as error:
+            expected = f"an {self._family} address, ADDRESS/LENGTH, ADDRESS/MASK or @SET"
             raise self._refused(error, value, expected) from None
-        if network.family is not self._family:
-            raise FamilyParseError(
-                f"{value.text} is an {network.family} address in an {self._family} rule", column=value.column
-            )
-        if network.mask:
-            self._set(field, network, negated)
-        elif negated:
-            raise self._error(f"! {value.text} matches nothing", value, expected)
+        if len(networks) == 1:
+            self._set(field, networks[0], negated)
+            return
+        if negated:
+            raise self._error(f"! {value.text} would be several rules", value, "one address behind !, or a set")
+        self._several[field] = networks
 
     def _base_source(self, _word: Word, value: Word, negated: bool) -> None:
         self._address("source", value, negated)
@@ -177,9 +205,7 @@ class _RuleParser:
         self._address("destination", value, negated)
 
     def _interface(self, field: str, value: Word, negated: bool) -> None:
-        if value.text == "+":
-            if negated:
-                raise self._error("! + matches nothing", value, "an interface's name")
+        if value.text == "+" and not negated:
             return
         try:
             self._set(field, Interface(value.text), negated)
@@ -254,8 +280,9 @@ class _RuleParser:
             values = [self._value(word) for _ in range(option.words)]
             codec = cast("Codec", option.codec)  # an option with words has one: tested for every extension
             context = ParseContext(self._family, self._protocol, self._language.hosts)
+            text = values[0].text if len(values) == 1 else " ".join(item.text for item in values)
             try:
-                value = codec.parse(" ".join(item.text for item in values), context)
+                value = codec.parse(text, context)
             except ModelError as error:
                 raise self._refused(error, values[0], codec.expected) from None
         loaded.fields[option.field] = Not(value) if negated else value
@@ -264,9 +291,9 @@ class _RuleParser:
         """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""
         candidates = [item for item in (self._target, *reversed(self._matches)) if isinstance(item, _Loaded)]
         for loaded in candidates:
-            for option in loaded.extension.options:
-                if name == option.name or name in option.aliases:
-                    return loaded, option
+            option = loaded.extension.named.get(name)
+            if option is not None:
+                return loaded, option
         implied = self._implied_match(name)
         if implied is not None:
             return implied
@@ -282,16 +309,20 @@ class _RuleParser:
         extension = self._language.implied.get(self._protocol) if self._protocol is not None else None
         if extension is None or self._implied or self._family not in extension.value.families:
             return None
-        for option in extension.options:
-            if name in option.names:
-                loaded = _Loaded(extension, Word(extension.name))
-                self._matches.append(loaded)
-                self._implied = True
-                return loaded, option
-        return None
+        option = extension.named.get(name)
+        if option is None:
+            return None
+        loaded = _Loaded(extension, Word(extension.name))
+        self._matches.append(loaded)
+        self._implied = True
+        return loaded, option
 
     def _opaque_option(self, word: Word) -> None:
         owner = self._opaque_owner()
+        whole = unabbreviated(word.text) if owner is None else None
+        if whole is not None:
+            self._option(Word(whole, word.column))
+            return
         if owner is None:
             hint = "-m or -p before it" if self._protocol is None else "the -m that it belongs to before it"
             raise self._error(f"unknown option {word.text}", word, hint)
@@ -319,8 +350,9 @@ class _RuleParser:
 
     # --- the rule ---
 
-    def _rule(self) -> Rule:
+    def _rules(self) -> tuple[Rule, ...]:
         target = self._target
+        self.counters = self._fields.pop("counters", None)
         rule = Rule(
             matches=tuple(self._made_match(item) for item in self._matches),
             target=self._made_target(target) if isinstance(target, _Loaded | _Opaque) else target,
@@ -329,7 +361,20 @@ class _RuleParser:
         why = rule.problem(self._family)
         if why:
             raise ParseError(why)
-        return rule
+        return self._spread(rule) if self._several else (rule,)
+
+    def _spread(self, rule: Rule) -> tuple[Rule, ...]:
+        """The rule for each pair of addresses, all destinations of the first source first, as iptables has it."""
+        for addresses in (rule.source, rule.destination):
+            if isinstance(addresses, Not):
+                raise ParseError(f"! {addresses.value} beside several addresses", expected="one rule for each of them")
+        sources = self._several.get("source", (rule.source,))
+        destinations = self._several.get("destination", (rule.destination,))
+        return tuple(
+            msgspec.structs.replace(rule, source=source, destination=destination)
+            for source in sources
+            for destination in destinations
+        )
 
     def _made(self, loaded: _Loaded) -> Match | Target:
         context = ParseContext(self._family, self._protocol, self._language.hosts)
@@ -347,25 +392,3 @@ class _RuleParser:
         if isinstance(item, _Opaque):
             return OpaqueTarget(item.name, tuple(item.words))
         return cast("Target", self._made(item))  # Language keeps matches and targets apart
-
-
-def parse_rule(
-    rule: str | Iterable[str | Word], *, family: Family, language: Language, source: str = "", line: int = 0
-) -> Rule:
-    """The rule of one line in restore quoting, or of a list of words, without ``-A CHAIN``.
-
-    Raises:
-        ParseError: with line and column; ``FamilyParseError`` where the rule belongs to the other family.
-    """
-    text = rule if isinstance(rule, str) else ""
-    try:
-        words = split(rule) if isinstance(rule, str) else [w if isinstance(w, Word) else Word(w) for w in rule]
-        return _RuleParser(words, family=family, language=language).parse()
-    except ParseError as error:
-        raise _placed(error, text=text, source=source, line=line) from None
-
-
-def _placed(error: ParseError, *, text: str, source: str, line: int) -> ParseError:
-    return type(error)(
-        error.reason, text=text or error.text, source=source, line=line, column=error.column, expected=error.expected
-    )

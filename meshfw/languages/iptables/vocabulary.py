@@ -25,7 +25,7 @@ BASE_OPTIONS: Final[Mapping[str, str]] = {
     "--protocol": "protocol",
     "--proto": "protocol",
     "-f": "fragment",
-    "--fragment": "fragment",
+    "--fragments": "fragment",
     "-m": "match",
     "--match": "match",
     "-j": "jump",
@@ -39,20 +39,55 @@ BASE_OPTIONS: Final[Mapping[str, str]] = {
     "-6": "ipv6",
     "--ipv6": "ipv6",
 }
-COMMANDS: Final = frozenset(
-    "-A --append -I --insert -D --delete -R --replace -C --check -N --new-chain -P --policy -F --flush -X "
-    "--delete-chain -t --table -w --wait".split()
-)
-"""Options of a command line that say where a rule goes, and are none of the rule."""
+_SHORT_COMMANDS: Final[Mapping[str, str]] = {
+    "-A": "append",
+    "-I": "insert",
+    "-D": "delete",
+    "-R": "replace",
+    "-C": "check",
+    "-N": "new-chain",
+    "-X": "delete-chain",
+    "-E": "rename-chain",
+    "-F": "flush",
+    "-Z": "zero",
+    "-P": "policy",
+    "-L": "list",
+    "-S": "list-rules",
+    "-t": "table",
+    "-w": "wait",
+    "-W": "wait-interval",
+    "-v": "verbose",
+    "-n": "numeric",
+    "-x": "exact",
+    "-M": "modprobe",
+    "-h": "help",
+    "-V": "version",
+}
+COMMANDS: Final[Mapping[str, str]] = {
+    **_SHORT_COMMANDS,
+    **{f"--{name}": name for name in _SHORT_COMMANDS.values()},
+    "--line-numbers": "line-numbers",
+}
+"""Options of a command line that say where a rule goes, and are none of the rule (iptables(8), COMMANDS)."""
 INVERTIBLE: Final = frozenset({"source", "destination", "in_interface", "out_interface", "protocol", "fragment"})
 GLUED: Final = frozenset("sdiopmjg")
 VERDICTS: Final[Mapping[str, Target]] = {"ACCEPT": ACCEPT, "DROP": DROP, "RETURN": RETURN}
 
 OPAQUE_TARGETS: Final = frozenset(
-    "AUDIT CHECKSUM CLASSIFY CLUSTERIP CONNSECMARK CT DNPT DSCP ECN HL LED NETMAP NFLOG NFQUEUE "
-    "NOTRACK QUEUE SECMARK SET SNPT SYNPROXY TCPMSS TCPOPTSTRIP TEE TOS TPROXY TRACE TTL ULOG".split()
+    "AUDIT CHECKSUM CLASSIFY CLUSTERIP CONNSECMARK CT DNPT LED NETMAP NFLOG NFQUEUE "
+    "NOTRACK QUEUE SECMARK SET SNPT SYNPROXY TEE TPROXY TRACE ULOG".split()
 )
 """Names of targets in iptables-extensions(8): without a typed value they are kept opaque, never taken for a chain."""
+
+
+def unabbreviated(text: str) -> str | None:
+    """The long option that the word cuts short, as getopt_long(3) takes it; None where it is none, or several."""
+    if len(text) < 3 or not text.startswith("--"):
+        return None
+    found = {
+        meaning: name for table in (BASE_OPTIONS, COMMANDS) for name, meaning in table.items() if name.startswith(text)
+    }
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def parse_protocol(text: str, language: Language) -> int | None:

@@ -2,7 +2,7 @@
 
 A base chain becomes the built-in chain of its hook, in the table that its type and priority belong to; other chains
 stand in every table from whose base chains packets come to them. Of an ``inet`` table each family gets the rules that
-can be its own.
+can be its own, and a rule over a set becomes one for each element (:mod:`meshfw.languages.nft.unfolding`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import msgspec
 
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, DumpChain, DumpRule, DumpTable
-from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, unspoken_name
+from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, Names, unspoken_name
 from meshfw.languages.nft.read import UnreadableError, read_rule
-from meshfw.model import HOOKS, Family, Goto, Hook, Jump, Policy, Table
+from meshfw.languages.nft.unfolding import fixed_elements, unfolded
+from meshfw.model import HOOKS, Family, Hook, Policy, Rule, Table
 
 _BOTH: Final = "inet"
 _BOUNDS: Final = ((-225, Table.RAW), (-75, Table.MANGLE), (25, Table.FILTER))
@@ -38,6 +39,7 @@ class ForeignRuleset(msgspec.Struct, frozen=True):
 
     dumps: Mapping[Family, Dump]
     unread: tuple[Unread, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> ForeignRuleset:
@@ -56,6 +58,8 @@ def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> Fo
         table = tables.setdefault(name, _NftTable(*name))
         if kind == "chain":
             table.chains[body["name"]] = _NftChain(body)
+        elif kind == "set" and (elements := fixed_elements(body)) is not None:
+            table.sets[body["name"]] = elements
         elif kind == "rule":
             table.chains[body["chain"]].rules.append(body)
         elif kind != "table":
@@ -64,7 +68,8 @@ def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> Fo
             )
     reader = _Reader(language, unread)
     dumps = {family: reader.dump(family, tables.values()) for family in Family}
-    return ForeignRuleset({family: dump for family, dump in dumps.items() if dump.tables}, tuple(dict.fromkeys(unread)))
+    found = {family: dump for family, dump in dumps.items() if dump.tables}
+    return ForeignRuleset(found, tuple(dict.fromkeys(unread)), tuple(dict.fromkeys(reader.warnings)))
 
 
 class _NftChain:
@@ -78,10 +83,20 @@ class _NftChain:
     def leads_to(self) -> Iterator[str]:
         """The chains that it jumps or goes to."""
         for rule in self.rules:
-            for statement in rule["expr"]:
-                for kind in ("jump", "goto"):
-                    if isinstance(statement.get(kind), Mapping):
-                        yield statement[kind]["target"]
+            yield from _led_to(rule["expr"])
+
+
+def _led_to(held: Any) -> Iterator[str]:
+    """The chains that statements lead to, those in verdict maps among them."""
+    if isinstance(held, list):
+        for item in held:
+            yield from _led_to(item)
+    elif isinstance(held, Mapping):
+        for kind, body in held.items():
+            if kind in ("jump", "goto") and isinstance(body, Mapping):
+                yield body["target"]
+            elif kind in ("vmap", "data", "set"):
+                yield from _led_to(body)
 
 
 class _NftTable:
@@ -91,6 +106,7 @@ class _NftTable:
         self.family = family
         self.name = name
         self.chains: dict[str, _NftChain] = {}
+        self.sets: dict[str, Sequence[Any]] = {}
 
     def reached(self, start: str) -> Iterator[str]:
         """The chains that packets of a base chain come to."""
@@ -118,6 +134,7 @@ class _Reader:
     def __init__(self, language: Language, unread: list[Unread]) -> None:
         self._language = language
         self._unread = unread
+        self.warnings: list[str] = []
 
     def dump(self, family: Family, tables: Iterable[_NftTable]) -> Dump:
         found: dict[Table, dict[str, DumpChain]] = {}
@@ -168,32 +185,94 @@ class _Reader:
         for index, body in enumerate(table.chains[name].rules, 1):
             where = f"{family} rule {index} of chain {name} of table {table.family} {table.name}"
             try:
-                found.append(self._rule(family, body, others=table.family == _BOTH))
+                found += self._meant(family, table, body)
             except _OtherFamilyError:
                 continue
             except UnreadableError as error:
-                self._unread.append(Unread(where, str(error)))
+                self._unread.append(Unread(where, f"iptables has nothing for {error.statement}"))
         return tuple(found)
 
-    def _rule(self, family: Family, body: Mapping[str, Any], *, others: bool) -> DumpRule:
-        statements: Sequence[Mapping[str, Any]] = body["expr"]
-        if others:
+    def _meant(self, family: Family, table: _NftTable, body: Mapping[str, Any]) -> list[DumpRule]:
+        """The rules that one of nft's means; the counter's numbers stand at the first."""
+        statements: Sequence[Mapping[str, Any]] = [_named(statement) for statement in body["expr"]]
+        if statements != body["expr"]:
+            self.warnings.append("iif and oif bind to an interface's number, and iptables to its name: taken as names")
+        if table.family == _BOTH:
             if _states(statements, next(other for other in Family if other is not family)):
                 raise _OtherFamilyError
             statements = [statement for statement in statements if not _is_family(statement)]
-        rule = read_rule(
-            statements,
-            family=family,
-            language=self._language,
-            names=SPOKEN_NAMES,
-            comment=body.get("comment", ""),
-        )
-        why = rule.problem(family)
-        if why and not isinstance(rule.target, Jump | Goto):
-            raise UnreadableError(why)
         counters = [held["counter"] for held in statements if isinstance(held.get("counter"), Mapping)]
         counter = counters[0] if counters else {}
-        return DumpRule(rule, counter.get("packets", 0), counter.get("bytes", 0))
+        rules = self._unfolded(family, table, statements, body)
+        first = DumpRule(rules[0], counter.get("packets", 0), counter.get("bytes", 0))
+        return [first, *map(DumpRule, rules[1:])]
+
+    def _unfolded(
+        self, family: Family, table: _NftTable, statements: Sequence[Mapping[str, Any]], body: Mapping[str, Any]
+    ) -> list[Rule]:
+        """The rule, or as few as can be of those that it means together."""
+        ways = ([list(statements)], *(unfolded(statements, table.sets, ports=ports) for ports in (False, True)))
+        refusal = UnreadableError(statements)
+        for parts in ways:
+            try:
+                return [self._rule(family, part, body) for part in parts]
+            except UnreadableError as error:
+                refusal = error
+        raise refusal
+
+    def _rule(self, family: Family, statements: Sequence[Mapping[str, Any]], body: Mapping[str, Any]) -> Rule:
+        comment = body.get("comment", "")
+        rule = read_rule(_by_header(statements), family=family, language=self._language, names=_NAMES, comment=comment)
+        why = rule.problem(family)
+        if why:
+            raise UnreadableError(why)
+        return rule
+
+
+_HEADERS: Final = {6: "tcp", 17: "udp", 33: "dccp", 132: "sctp", 136: "udplite"}
+
+
+def _by_header(statements: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The statements with the ports of any header as those of the one that the rule states."""
+    protocols = [
+        statement["match"]["right"]
+        for statement in statements
+        if "match" in statement and statement["match"]["left"] in _L4PROTO and statement["match"]["op"] == "=="
+    ]
+    header = _HEADERS.get(protocols[0]) if len(protocols) == 1 and isinstance(protocols[0], int) else None
+    if header is None:
+        return list(statements)
+    return [_with_header(statement, header) for statement in statements]
+
+
+_L4PROTO: Final = ({"meta": {"key": "l4proto"}}, {"payload": {"protocol": "ip", "field": "protocol"}})
+
+
+def _with_header(statement: Mapping[str, Any], header: str) -> Mapping[str, Any]:
+    match = statement.get("match")
+    payload = match["left"].get("payload") if match is not None and isinstance(match["left"], Mapping) else None
+    if match is None or not isinstance(payload, Mapping) or payload.get("protocol") != "th":
+        return statement
+    return {"match": {**match, "left": {"payload": {**payload, "protocol": header}}}}
+
+
+def _no_set(name: str) -> None:
+    """No set is read by its name: there is none in a dump."""
+
+
+_NAMES: Final = Names(chain=SPOKEN_NAMES.chain, set=SPOKEN_NAMES.set, chain_of=unspoken_name, set_of=_no_set)
+_NUMBERED: Final = {"iif": "iifname", "oif": "oifname"}
+
+
+def _named(statement: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The statement with interfaces by name where it has them by number."""
+    match = statement.get("match")
+    if match is None or not isinstance(match["left"], Mapping) or "meta" not in match["left"]:
+        return statement
+    key = match["left"]["meta"]["key"]
+    if key not in _NUMBERED or not isinstance(match["right"], str | Mapping):
+        return statement
+    return {"match": {**match, "left": {"meta": {"key": _NUMBERED[key]}}}}
 
 
 class _OtherFamilyError(Exception):

@@ -14,16 +14,24 @@ from meshfw.model import (
 
 FAMILIES: Final[Mapping[Family, str]] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 """nft's names of the two families (nft(8), ADDRESS FAMILIES)."""
+AH: Final = 51
+"""The authentication header: a protocol in IPv4, and in IPv6 an extension header, before what is the protocol."""
 KEYWORDS: Final[Mapping[int, str]] = {
     1: "icmp ",
     6: "tcp ",
     17: "udp ",
     33: "dccp ",
+    50: "esp ",
+    AH: "ah ",
     58: "icmpv6 ",
+    108: "comp ",
     132: "sctp ",
     136: "udplite ",
 }
 """The header names that make nft test the protocol by itself, and leave that test out of a listing."""
+
+NO_INTERFACE: Final = "INVAL/D"
+"""What stands for no interface at all: a name that none can bear, the one that iptables-nft writes for ``! -i +``."""
 
 
 class Names(msgspec.Struct, frozen=True):

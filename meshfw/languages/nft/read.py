@@ -9,7 +9,7 @@ from meshfw.errors import MeshfwError, ModelError
 from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import AH, FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
 from meshfw.model import (
     ACCEPT,
     DROP,
@@ -89,7 +89,7 @@ class _RuleReader:
 
     def statement(self, statement: Mapping[str, Any]) -> None:
         ((name, body),) = statement.items()
-        if self._target is not None and name != "counter":
+        if self._target is not None and (name == "match" or name in _VERDICTS or name in ("jump", "goto")):
             raise UnreadableError(f"{statement} behind the target")
         if name == "counter":
             if isinstance(body, str):  # an object's name
@@ -119,6 +119,8 @@ class _RuleReader:
                 self._implied_protocols(f"{header} ")
         reader = self._language.readers.get(key)
         value = reader(body, self._family) if reader is not None else None
+        if self._target is not None:  # a target may take several statements
+            value = self._target.then(value) if isinstance(value, Target) else None
         if isinstance(value, Match):
             self._matches.append(value)
         elif isinstance(value, Target):
@@ -130,13 +132,17 @@ class _RuleReader:
         op = body["op"]
         if op not in _OPERATORS:
             raise UnreadableError(body)
-        key, mask = _left(body["left"])
+        left, bits = body["left"], 0
+        if "|" in left:  # bits that are set before it is compared
+            left, bits = left["|"]
+        key, mask = _left(left)
         right = self._logical_set(body["right"]) if key.endswith(_SET_FIELDS) else body["right"]
         if op == "!":  # how nft writes that none of these bits are on: left & right == 0
             if mask is not None:
                 raise UnreadableError(body)
             op, mask, right = "==", right, 0
-        match = NftMatch(key, right, self._family, op == "!=", op, mask, _detail(body["left"]))
+        detail = _detail(body["left"])
+        match = NftMatch(key, right, self._family, negated=op == "!=", op=op, mask=mask, bits=bits, detail=detail)
         if not self._base(match):
             self._extension_match(match, body)
 
@@ -151,7 +157,8 @@ class _RuleReader:
     def _extension_match(self, match: NftMatch, body: Mapping[str, Any]) -> None:
         readers = self._language.readers
         kind = next(iter(match.right)) if isinstance(match.right, Mapping) else ""
-        key = match.key if match.mask is None else f"{match.key} &"
+        key = match.key.partition(",")[0]  # of @nh,64,32 the place is no part of what reads it
+        key += (" &" if match.mask is not None else "") + (" |" if match.bits else "")
         reader = readers.get(f"{key} {kind}") or readers.get(key)
         value = reader(match, self._family) if reader is not None else None
         if not isinstance(value, Match):
@@ -161,7 +168,7 @@ class _RuleReader:
 
     def _implied_protocols(self, key: str) -> None:
         for number, keyword in KEYWORDS.items():
-            if key.startswith(keyword):
+            if key.startswith(keyword) and (number != AH or self._family is Family.IPV4):
                 self._implied_protocol(number)
 
     def _implied_protocol(self, number: int) -> None:
@@ -172,7 +179,7 @@ class _RuleReader:
     def _base(self, match: NftMatch) -> bool:
         """Take a condition that every rule may state; False for any other."""
         key = match.key
-        if match.mask is not None and not key.endswith((" saddr", " daddr", " frag-off")):
+        if match.bits or (match.mask is not None and not key.endswith((" saddr", " daddr", " frag-off"))):
             return False
         if key in (f"{self._network} saddr", f"{self._network} daddr"):
             field = "source" if key.endswith("saddr") else "destination"
@@ -180,6 +187,9 @@ class _RuleReader:
         elif key in ("meta iifname", "meta oifname", "iifname", "oifname"):
             field = "in_interface" if key.endswith("iifname") else "out_interface"
             name = str(match.right)
+            if name == NO_INTERFACE and match.op == "==":
+                self._once(field, Not(Interface("+")))
+                return True
             value = Interface(f"{name[:-1]}+" if name.endswith("*") else name)
         elif key == "meta l4proto" or (key == "ip protocol" and self._family is Family.IPV4):
             field, value = "protocol", _protocol(match.right, self._language)
@@ -264,6 +274,10 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
     """One thing that a condition looks at, as nft's words."""
     if kind == "payload" and "field" in body:
         return f"{body['protocol']} {body['field']}"
+    if kind == "payload":
+        return f"@{body['base']},{body['offset']},{body['len']}"
+    if kind == "socket":
+        return f"socket {body['key']}"
     if kind == "meta":
         return f"meta {body['key']}"
     if kind == "numgen":
@@ -275,6 +289,8 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         flags = body["flags"]
         joined = " . ".join([flags] if isinstance(flags, str) else flags)
         return f"fib {joined} {body['result']}"
+    if kind == "exthdr":
+        return f"{body['name']} {body['field']}" if "field" in body else f"exthdr {body['name']}"
     if kind == "tcp option":
         return f"tcp option {body.get('name', '')} {body.get('field', '')}".strip()
     raise UnreadableError({kind: body})

@@ -11,8 +11,9 @@ import msgspec
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.extension import NftObject
 from meshfw.extensions.language import Language
-from meshfw.languages.nft.names import FAMILIES, KEYWORDS, PLAIN_NAMES, Names
+from meshfw.languages.nft.names import FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, SPOKEN_NAMES, Names
 from meshfw.model import (
+    COMMENT_BYTES,
     Accept,
     Comment,
     Drop,
@@ -29,6 +30,7 @@ from meshfw.model import (
     SetRef,
     format_address,
     matches_any,
+    matches_none,
     stored_comment,
 )
 
@@ -36,11 +38,15 @@ _FRAGMENT: Final = "ip frag-off & 8191"  # struct iphdr, IP_OFFSET
 
 
 class NftText(msgspec.Struct, frozen=True, gc=False):
-    """A rule's text in the halves between which its counter stands, and the objects that it refers to."""
+    """A rule's text in the halves between which its counter stands, and the objects that it refers to.
+
+    ``warnings`` say where the text holds another name or a shorter comment than the rule does.
+    """
 
     head: str
     tail: str
     objects: tuple[NftObject, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.head}counter{self.tail}"
@@ -71,7 +77,16 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
     tail = _target_text(rule, family, language, names, objects)
     if comment:
         tail += f' comment "{comment}"'
-    return NftText(" ".join(base) + " " if base else "", tail, tuple(objects))
+    return NftText(" ".join(base) + " " if base else "", tail, tuple(objects), tuple(_warnings(rule, comment, names)))
+
+
+def _warnings(rule: Rule, comment: str, names: Names) -> Iterator[str]:
+    if isinstance(rule.target, Jump | Goto):
+        written = names.chain(rule.target.chain)
+        if names is SPOKEN_NAMES and written != rule.target.chain:
+            yield f"chain {rule.target.chain} is called {written}: nft's text can't say that name"
+    if comment and comment != rule.comment:
+        yield f"the comment is kept as {comment!r}: nft holds {COMMENT_BYTES} bytes without quotes and backslashes"
 
 
 _HOST_MASKS: Final = {family: (1 << family.bits) - 1 for family in Family}
@@ -80,9 +95,9 @@ _HOST_MASKS: Final = {family: (1 << family.bits) - 1 for family in Family}
 def _interface_conditions(rule: Rule) -> list[str]:
     """The conditions on interfaces, which iptables-nft's own rules begin with."""
     words = []
-    if rule.in_interface is not None:
+    if rule.in_interface is not None and not matches_any(rule.in_interface):
         words.append(_interface_condition("iifname", rule.in_interface))
-    if rule.out_interface is not None:
+    if rule.out_interface is not None and not matches_any(rule.out_interface):
         words.append(_interface_condition("oifname", rule.out_interface))
     return words
 
@@ -115,6 +130,8 @@ def _address_condition(left: str, held: Any, names: Names) -> str:
 
 def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
     negated = isinstance(held, Not)
+    if matches_none(held):  # nft takes no negated "*"; iptables-nft has the same name that no interface can bear
+        return f'{left} "{NO_INTERFACE}"'
     name = held.value.name if isinstance(held, Not) else held.name
     if "*" in name or "\\" in name:
         raise InexpressibleError(f"interface {name}: nft reads * and \\ as its own")
@@ -169,13 +186,17 @@ def _named_set(text: str, names: Names) -> str:
     return _SET.sub(lambda found: f"@{names.set(found[1])}", text) if "@" in text else text
 
 
+_PRESENCE: Final = re.compile(r"tcp option \S+ (?:exists|missing)\Z")
+"""Whether an option is there: nft answers for packets that aren't TCP as well."""
+
+
 def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
     """Whether nft tests the protocol by itself before anything that remembers: then a listing leaves the test out."""
     keyword = KEYWORDS.get(rule.protocol) if isinstance(rule.protocol, int) else None
     if keyword is None:
         return False
     for match, text in held:
-        if text.startswith(keyword) and not text.startswith("tcp option "):
+        if text.startswith(keyword) and not _PRESENCE.match(text):
             return True
         if text.startswith("meter ") and f" {keyword}" in text:
             return True

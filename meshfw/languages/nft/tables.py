@@ -104,8 +104,9 @@ class _Writer:
 
     def _name(self, name: str) -> str:
         spoken = spoken_name(name)
-        if spoken != name:
-            self.warnings.append(f"chain {name} is called {spoken}: nft's text can't say that name")
+        told = f"chain {name} is called {spoken}: nft's text can't say that name"
+        if spoken != name and told not in self.warnings:
+            self.warnings.append(told)
         return spoken
 
     def _rules(self, chain: DumpChain, table: Table) -> list[tuple[NftText, str]]:
@@ -117,6 +118,7 @@ class _Writer:
                 shown = format_rule(entry.rule, family=self._family, language=self._language)
                 self.untold.append(Untold(table, chain.name, number, shown, error.reason, entry.line))
                 continue
+            self.warnings += [told for told in text.warnings if told not in self.warnings]
             counted = entry.packets or entry.bytes
             found.append((text, text.counting_from(entry.packets, entry.bytes) if counted else str(text)))
         return found

@@ -3,10 +3,14 @@
 A file may hold any of these; the laws beside this package run over all files:
 
 * ``CASES``: rules with their canonical text and their nft text.
+* ``UNHELD``: cases of what the kernel of a test need not have, a module or an object: no kernel is asked for them.
 * ``REFUSED``: (text, a part of the reason) that no ipv4 rule can hold.
 * ``EQUAL`` and ``DIFFERENT``: pairs of texts that behave the same, and that don't.
 * ``UNSAYABLE``: (text, a pattern of the reason) of ipv4 rules that nft can't express.
-* ``PACKETS``: rules for both families, each met equally often on iptables and on nft by what test_packets sends.
+* ``PACKETS``: rules for both families, each met equally often on iptables and on nft by what test_packets sends;
+  ``PACKETS_IPV4`` and ``PACKETS_IPV6`` for one alone.
+* ``CHANGES``, ``CHANGES_IPV4`` and ``CHANGES_IPV6``: rules that change a packet, octet for octet the same on iptables
+  and on nft.
 * ``prepare()``: makes in a network namespace what the rules of ``CASES`` need to be loaded by iptables.
 * ``matches(family, protocol)`` and ``targets(family, protocol)``: lists of hypothesis strategies of values that can
   stand in a rule of the family and protocol.
@@ -32,12 +36,18 @@ def _gathered(name: str) -> tuple[Any, ...]:
 
 
 CASES: tuple[Case, ...] = _gathered("CASES")
+UNHELD: tuple[Case, ...] = _gathered("UNHELD")
 REFUSED: tuple[tuple[str, str], ...] = _gathered("REFUSED")
 EQUAL: tuple[tuple[str, str], ...] = _gathered("EQUAL")
 DIFFERENT: tuple[tuple[str, str], ...] = _gathered("DIFFERENT")
 UNSAYABLE: tuple[tuple[str, str], ...] = _gathered("UNSAYABLE")
-PACKETS: tuple[str, ...] = _gathered("PACKETS")
 PREPARATIONS: tuple[Callable[[], None], ...] = tuple(file.prepare for file in _FILES if hasattr(file, "prepare"))
+PACKETS: dict[Family, tuple[str, ...]] = {
+    family: _gathered("PACKETS") + _gathered(f"PACKETS_{family.upper()}") for family in Family
+}
+CHANGES: dict[Family, tuple[str, ...]] = {
+    family: _gathered("CHANGES") + _gathered(f"CHANGES_{family.upper()}") for family in Family
+}
 
 
 def _strategies(name: str, family: Family, protocol: int | None) -> list[Any]:

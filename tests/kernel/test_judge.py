@@ -1,0 +1,156 @@
+"""Packets as judge: random rulesets, loaded by every backend and evaluated, about which all have to say the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import msgspec
+import pytest
+
+from meshfw.extensions.codecs import Ports
+from meshfw.extensions.udp import Udp
+from meshfw.languages.dump import parse_dump, ruleset_of_dump
+from meshfw.model import Chain, Family, Ruleset
+from meshfw.testing.judge.frames import Probe
+from meshfw.testing.judge.making import Pool, RulesetMaker, elements
+from meshfw.testing.judge.probing import ProbeMaker
+from meshfw.testing.judge.road import GovernedRoad, Outcome
+from meshfw.testing.judge.saying import evaluate
+from meshfw.testing.judge.trial import Bench, Judgement, aims
+from tests.extensions.case import LANGUAGE
+from tests.extensions.cases import CASES, PACKETS
+from tests.kernel.test_trials import FULL
+from tests.kernel.worlds import BACKENDS
+
+pytestmark = pytest.mark.kernel
+
+PROBES: Final = 20_000
+TEXTS: Final = (*(case.written for case in CASES), *PACKETS)
+RULESETS: Final = range(26) if FULL else range(1)
+"""Seeds; each makes a ruleset of either family with connections, and every other one makes them without."""
+PLANS: Final = [
+    *((seed, family, True) for seed in RULESETS for family in Family),
+    *((seed, family, False) for seed in RULESETS for family in (Family if FULL else [Family.IPV4])),
+]
+
+
+@pytest.fixture(scope="module")
+def bench(requires: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    requires("ip", "nft", *(f"{stem}-{way}-restore" for stem in ("iptables", "ip6tables") for way in ("nft", "legacy")))
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("XTABLES_LOCKFILE", str(tmp_path_factory.mktemp("lock") / "xtables.lock"))
+        roads = [stack.enter_context(GovernedRoad(name, make, LANGUAGE)) for name, make in BACKENDS.items()]
+        yield Bench(roads, language=LANGUAGE, evaluate=evaluate)
+
+
+def chance_of(*seed: object) -> random.Random:
+    """The same in every run."""
+    return random.Random(" ".join(map(str, seed)))  # noqa: S311 - no secrets
+
+
+def judged(bench: Bench, seed: int, family: Family, *, tracked: bool, probes: int = PROBES) -> Judgement:
+    """What the voices say of a random ruleset."""
+    chance = chance_of(seed, family, tracked)
+    pool = Pool.of(TEXTS, family=family, language=LANGUAGE)
+    maker = RulesetMaker(pool, language=LANGUAGE, accepted=bench.accepted, chance=chance)
+    ruleset = maker.make(tracked=tracked)
+    held = elements(ruleset, family)
+    sent = ProbeMaker(aims(ruleset), family=family, sets=held, chance=chance, tracked=tracked).make(probes)
+    assert len(set(sent)) >= probes
+    return bench.judge(ruleset, sent, family=family, tracked=tracked)
+
+
+@pytest.mark.parametrize(("seed", "family", "tracked"), PLANS)
+def test_all_voices_agree_on_every_probe(
+    bench: Bench, seed: int, family: Family, tracked: bool, record_property: Callable[[str, object], None]
+) -> None:
+    found = judged(bench, seed, family, tracked=tracked)
+    record_property("figures", f"{found.outcomes}, {found.abstained} abstained, {found.crossed} crossed")
+    assert "\n".join(map(str, [*found.refusals, *found.disagreements])) == ""
+    assert found.differing == 0
+    assert len(found.outcomes) >= 3, "the rules tell the packets apart"
+    assert found.abstained < found.probes / 2
+    assert found.crossed < found.probes / 100
+
+
+# --- the judge judged ---
+
+
+class Deaf(GovernedRoad):
+    """A road whose rules lost the last port of every range of UDP's on the way to the kernel."""
+
+    def run(self, ruleset: Ruleset, probes: Sequence[Probe], *, tracked: bool = True) -> list[Outcome]:
+        """What becomes of each probe under rules that are nearly those of the ruleset."""
+        chains = [msgspec.structs.replace(chain, rules=tuple(_less(chain))) for chain in ruleset.chains]
+        wrong = Ruleset(chains=tuple(chains), attachments=ruleset.attachments, sets=ruleset.sets)
+        return super().run(wrong, probes, tracked=tracked)
+
+
+def _less(chain: Chain) -> Iterator[object]:
+    for rule in chain.rules:
+        matches = [
+            Udp(dport=Ports(match.dport.low, match.dport.high - 1))
+            if isinstance(match, Udp) and isinstance(match.dport, Ports) and match.dport.low < match.dport.high
+            else match
+            for match in rule.matches
+        ]
+        yield msgspec.structs.replace(rule, matches=tuple(matches))
+
+
+DUMP: Final = """*mangle
+:PREROUTING ACCEPT
+-A PREROUTING -s 10.4.0.0/16 -j MARK --set-mark 7
+COMMIT
+*filter
+:FORWARD ACCEPT
+:inner -
+-A FORWARD -p tcp -m tcp --dport 22 -j DROP
+-A FORWARD -m mark --mark 7 -j inner
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A inner -p tcp -m tcp --dport 80:90 -j RETURN
+-A inner -p udp -m udp --dport 100:200 -m conntrack --ctstate NEW -j DROP
+-A inner -p icmp -j ACCEPT
+COMMIT
+"""
+
+
+def test_a_disagreement_is_shrunk_to_one_rule_and_one_packet(
+    bench: Bench, kernel_room: object, requires: Callable[..., None]
+) -> None:
+    ruleset = ruleset_of_dump(parse_dump(DUMP, family=Family.IPV4, language=LANGUAGE))
+    chance = chance_of("deaf")
+    probes = ProbeMaker(aims(ruleset), family=Family.IPV4, sets={}, chance=chance).make(600)
+    with Deaf("deaf", BACKENDS["nft"], LANGUAGE) as deaf, GovernedRoad("nft", BACKENDS["nft"], LANGUAGE) as whole:
+        pair = Bench([whole, deaf], language=LANGUAGE, evaluate=evaluate, reported=1)
+        found = pair.judge(ruleset, probes, family=Family.IPV4)
+    told = found.disagreements[0]
+    assert [line for line in told.rules if "-A" in line] == ["filter: -A inner -p udp -m udp --dport 100:200 -j DROP"]
+    assert ":200 udp" in told.packet
+    assert told.voices["nft"] == "gone"
+    assert told.voices["deaf"].startswith("delivered to the")
+    assert told.voices["packet.py"].startswith("drop")
+
+
+def test_the_states_of_probes_are_what_kernels_say(bench: Bench) -> None:
+    """One rule for each state, each with an answer of its own; the evaluation goes by the state that a probe claims."""
+    lines = [
+        f"-A FORWARD -m conntrack --ctstate {state} -j REJECT --reject-with icmp-{answer}"
+        for state, answer in (
+            ("NEW", "net-unreachable"),
+            ("ESTABLISHED", "host-unreachable"),
+            ("RELATED", "proto-unreachable"),
+            ("INVALID", "net-prohibited"),
+            ("UNTRACKED", "host-prohibited"),
+        )
+    ]
+    text = "\n".join(["*filter", ":FORWARD ACCEPT", *lines, "COMMIT", ""])
+    ruleset = ruleset_of_dump(parse_dump(text, family=Family.IPV4, language=LANGUAGE))
+    probes = ProbeMaker(aims(ruleset), family=Family.IPV4, sets={}, chance=chance_of("states")).make(3000)
+    found = bench.judge(ruleset, probes, family=Family.IPV4)
+    assert "\n".join(map(str, found.disagreements)) == ""
+    assert {f"rejected with icmp 3/{code}" for code in (0, 1, 9, 10)} <= set(found.outcomes)
+    assert found.outcomes["gone"] > 0, "an error about a connection is related, and is answered by none"
