@@ -21,6 +21,7 @@ from meshfw.testing.netns import Netns
 from tests.corpus import Figure, Vector, counted, language, parsed, typed, vectors
 from tests.corpus.differences import translation_difference
 
+_RANGE = re.compile(r"port (\d+)-(\d+)")
 _JUMP = re.compile(r"\b(?:jump|goto) (\S+)")
 
 Listed = list[dict[str, Any]]
@@ -171,6 +172,8 @@ def compared(held: Sequence[Translation], name: str) -> Iterator[tuple[bool, str
             continue
         if not vector.get("compat_json") or cut_prefix(item.rule) or item.rule.losses():
             continue
+        if any(int(low) > int(high) for low, high in _RANGE.findall(vector["compat_text"][0])):
+            continue  # a range that falls, which nft lists and doesn't read: no text says it
         theirs = vector["compat_json"][0]["expr"]
         same = plain(item.listed) == plain(theirs)
         yield same, f"{vector['id']} {item.text}\n    theirs {vector['compat_text']}"
