@@ -26,6 +26,7 @@ from meshfw.model import (
     Not,
     OpaqueMatch,
     OpaqueTarget,
+    Packet,
     Return,
     Rule,
     SetRef,
@@ -90,6 +91,8 @@ def render_rule(
     if rule.fragment is not None:
         base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
     base.extend(text for _, text in held)
+    if _needs_protocol_again(rule, family, held):
+        base.append(f"meta l4proto {rule.protocol}")
     tail = _target_text(rule, language, names, speaker)
     comment = stored_comment(rule.comment)
     if comment:
@@ -242,6 +245,23 @@ def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
         if match.stateful:
             return False
     return False
+
+
+def _needs_protocol_again(rule: Rule, family: Family, held: Sequence[tuple[Match, str]]) -> bool:
+    """Whether a TCP option's value is all that tells the protocol, and the target changes ports.
+
+    nft 1.0.6 leaves the test of the protocol out of a listing in front of such a value, and wants it for the ports;
+    behind the value it stays.
+    """
+    if rule.target is None or rule.protocol != _TCP or not _implies_protocol(rule, held):
+        return False
+    translation = rule.target.translation(Packet(family=family))
+    if translation is None or translation.ports is None:
+        return False
+    return all(text.startswith("tcp option ") for _, text in held if text.startswith("tcp "))
+
+
+_TCP: Final = 6
 
 
 def _target_text(rule: Rule, language: Language, names: Names, speaker: _Speaker) -> str:
