@@ -126,8 +126,17 @@ def lost(rule: Rule, variant: str) -> bool:
     return any(variant in loss.variants for loss in rule.losses())
 
 
-ABSENT: Final = (Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),)
+ABSENT: Final = (
+    Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),
+    Trap(r"-j NFQUEUE", "nft's queue statement is a module of its own (CONFIG_NFT_QUEUE), which a kernel may lack"),
+)
 """Rules that a kernel takes only where it finds something else."""
+
+
+def absent(rule: Rule, family: Family) -> bool:
+    """Whether a kernel takes the rule only where it finds something else."""
+    return any(trap.holds(canonical(rule, family)) for trap in ABSENT)
+
 
 _MISSING: Final = re.compile(r"Extension (\S+) revision \d+ not supported, missing kernel module")
 
@@ -192,9 +201,9 @@ def by_halves(load: Callable[[Mapping[K, T]], str], items: Mapping[K, T]) -> dic
 
 
 @cache
-def loadable(family: Family) -> Sequence[Rule]:
+def loadable(family: Family, *, nft: bool = False) -> Sequence[Rule]:
     """The sample's rules but those of extensions that this kernel lacks, or that need what isn't there."""
-    missing: set[str] = set()
+    missing = missing_in_nf_tables() if nft else set()
     with Netns() as room, TemporaryDirectory() as directory:
         iptables = Iptables(room, "legacy", Path(directory) / "lock")
 
@@ -204,11 +213,22 @@ def loadable(family: Family) -> Sequence[Rule]:
             return done.stderr if done.returncode else ""
 
         by_halves(load, {name: line(rule, family) for rule in sample(family) for name in names(rule)})
-    return [
-        rule
-        for rule in sample(family)
-        if missing.isdisjoint(names(rule)) and not any(trap.holds(canonical(rule, family)) for trap in ABSENT)
-    ]
+    return [rule for rule in sample(family) if missing.isdisjoint(names(rule)) and not absent(rule, family)]
+
+
+NEEDED: Final = {"queue to 0": {"NFQUEUE", "QUEUE"}, 'osf name "Linux"': {"osf"}}
+"""Statements of nft that a kernel may lack, and the extensions that are said by them."""
+
+
+def missing_in_nf_tables() -> set[str]:
+    """The extensions that this kernel's nf_tables has no statement for."""
+    with Netns() as room:
+        return {
+            extension
+            for statement, extensions in NEEDED.items()
+            if listed(room, Family.IPV4, [statement])[1]
+            for extension in extensions
+        }
 
 
 def names(rule: Rule) -> set[str]:
@@ -285,22 +305,26 @@ MOST: Final = 12
 """Rules that one failure shows."""
 
 
-def check(held: Sequence[Rule], said: Sequence[str], family: Family, judge: Callable[[Rule], str]) -> None:
-    """Fail where something was said of a rule, with those rules alone, each shrunk as far as the judge finds fault."""
-    faults = [(rule, words) for rule, words in zip(held, said, strict=True) if words]
+Judge = Callable[[Sequence[Rule]], Sequence[str]]
+"""What somebody has to say against each of some rules; nothing is empty."""
+
+
+def check(held: Sequence[Rule], family: Family, judge: Judge) -> None:
+    """Fail where the judge says something, with those rules alone, each shrunk as far as there is something to say."""
+    faults = [(rule, said) for part in batches(held) for rule, said in zip(part, judge(part), strict=True) if said]
     shown: dict[str, str] = {}
-    for rule, words in faults:
+    for rule, said in faults:
         if len(shown) < MOST:
-            least, why = _shrunk(rule, words, family, judge)
+            least, why = _shrunk(rule, said, family, judge)
             shown.setdefault(f"{family} {home(least)}: {canonical(least, family)}", why)
     if shown:
         lines = [f"{len(faults)} of {len(held)} rules", *(f"{text}\n    {why}" for text, why in shown.items())]
         pytest.fail("\n".join(lines), pytrace=False)
 
 
-def _shrunk(rule: Rule, said: str, family: Family, judge: Callable[[Rule], str]) -> tuple[Rule, str]:
+def _shrunk(rule: Rule, said: str, family: Family, judge: Judge) -> tuple[Rule, str]:
     for less in smaller(rule, family):
-        words = judge(less)
+        (words,) = judge([less])
         if words:
             return _shrunk(less, words, family, judge)
     return rule, said

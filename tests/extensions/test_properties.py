@@ -23,7 +23,6 @@ from tests.extensions.judges import (
     Iptables,
     Line,
     Trap,
-    batches,
     canonical,
     check,
     home,
@@ -141,25 +140,21 @@ class Spelling:
         self._iptables = iptables
         self._family = family
 
-    def __call__(self, rule: Rule) -> str:
-        """What is wrong with the other spelling of one rule."""
-        return "" if lost(rule, "legacy") else self.all([rule])[0]
-
-    def all(self, held: Sequence[Rule]) -> list[str]:
-        """What is wrong with that of each."""
-        texts = [other_spelling(rule, self._family) for rule in held]
-        texts = [
-            canonical(rule, self._family) if any(trap.holds(text) for trap in WRONG) else text
-            for rule, text in zip(held, texts, strict=True)
-        ]
-        lines = [Line(home(rule), text) for rule, text in zip(held, texts, strict=True)]
+    def __call__(self, held: Sequence[Rule]) -> list[str]:
+        """What is wrong with the other spelling of each rule of which we don't say that it gets lost."""
+        asked = {index: rule for index, rule in enumerate(held) if not lost(rule, "legacy")}
+        texts = [self._spelt(rule) for rule in asked.values()]
+        lines = [Line(home(rule), text) for rule, text in zip(asked.values(), texts, strict=True)]
         answers = self._iptables.saved(self._family, lines)
-        return [
-            f"{texts[index]}\n    {answers.refused.get(index) or answers.made.get(index)}"
-            if index in answers.refused or not self._equal(rule, answers.made.get(index, ""))
-            else ""
-            for index, rule in enumerate(held)
-        ]
+        said = [""] * len(held)
+        for at, (index, rule) in enumerate(asked.items()):
+            if at in answers.refused or not self._equal(rule, answers.made.get(at, "")):
+                said[index] = f"{texts[at]}\n    {answers.refused.get(at) or answers.made.get(at)}"
+        return said
+
+    def _spelt(self, rule: Rule) -> str:
+        text = other_spelling(rule, self._family)
+        return canonical(rule, self._family) if any(trap.holds(text) for trap in WRONG) else text
 
     def _equal(self, rule: Rule, text: str) -> bool:
         try:
@@ -175,6 +170,4 @@ def test_iptables_takes_every_spelling_for_the_rule(
 ) -> None:
     requires("iptables-legacy-restore", "ip6tables-legacy-restore")
     with kernel_room() as room:
-        judge = Spelling(Iptables(room, "legacy", tmp_path / "lock"), family)
-        for part in batches([rule for rule in loadable(family) if not lost(rule, "legacy")]):
-            check(part, judge.all(part), family, judge)
+        check(loadable(family), family, Spelling(Iptables(room, "legacy", tmp_path / "lock"), family))
