@@ -89,7 +89,8 @@ def respelt(value: Match | Target, family: Family, random: Random) -> list[str]:
         sign = [word] if word == "!" else []
         option = known[next(words) if sign else word]
         options.append([*sign, random.choice(option.names), *(next(words) for _ in range(option.words))])
-    random.shuffle(options)
+    if not any(option.many for option in extension.options):  # of those the order says what belongs together
+        random.shuffle(options)
     return [word for option in options for word in option]
 
 
