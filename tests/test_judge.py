@@ -12,10 +12,11 @@ import pytest
 from meshfw.languages.dump import parse_dump, ruleset_of_dump
 from meshfw.languages.iptables import parse_rule
 from meshfw.model import Drop, Family, Hook, Packet, Rule, Ruleset, parse_address
+from meshfw.testing.judge.connecting import ACK, FIN, RST, SYN, first_state
 from meshfw.testing.judge.edges import edges
 from meshfw.testing.judge.frames import DCCP, ESP, HEADERS, NUMBERS, Probe, build, checksum, number_of, read
 from meshfw.testing.judge.making import MATCHES_LEFT_OUT, TARGETS_LEFT_OUT, Pool
-from meshfw.testing.judge.probing import ACK, FIN, RST, SYN, Aim, ProbeMaker, first_state
+from meshfw.testing.judge.probing import Aim, ProbeMaker
 from meshfw.testing.judge.shrinking import shrunk
 from tests.extensions.case import LANGUAGE
 from tests.extensions.cases import CASES

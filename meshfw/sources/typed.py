@@ -95,7 +95,8 @@ class TypedRule:
 
     def _extended(self, key: str, value: Any) -> None:
         extension = self._language.matches.get(key)
-        if extension is not None and (value is True or (isinstance(value, dict) and set(value) != {"not"})):
+        flag = value is True and not (self._target is not None and _find(self._target, f"--{key}"))
+        if extension is not None and (flag or (isinstance(value, dict) and set(value) != {"not"})):
             self._match(extension, key, value)
             return
         owner, option = self._owner(key)

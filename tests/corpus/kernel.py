@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from meshfw.errors import InexpressibleError, MeshfwError
 from meshfw.languages.dump import format_dump, parse_dump
 from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, NftText, UnreadableError, read_rule, render_rule
 from meshfw.languages.nft.names import unspoken_name
-from meshfw.model import Family, Rule
+from meshfw.model import HOOKS, Family, Rule, Table
 from meshfw.testing.netns import Netns
 from tests.corpus import Figure, Vector, counted, language, parsed, typed, vectors
 
@@ -42,6 +43,12 @@ class Nft:
     def run(self, *arguments: str, script: str = "") -> subprocess.CompletedProcess[str]:
         with self._room.entered():
             return subprocess.run(["nft", *arguments], input=script, capture_output=True, text=True, check=False)
+
+    @cached_property
+    def queues(self) -> bool:
+        """Whether the kernel has nft's queue statement (CONFIG_NFT_QUEUE)."""
+        script = "add table ip t\nadd chain ip t c\nadd rule ip t c queue to 0\n"
+        return not self.run("-c", "-f", "-", script=script).returncode
 
     def load(self, held: Sequence[Translation]) -> None:
         """Load rules, each in a chain of its own; those that nft refuses are found by halves."""
@@ -102,7 +109,11 @@ def translate_figures(nft: Nft, name: str, chosen: Callable[[Vector], bool]) -> 
     yield counted(
         f"{short}: what is said loads",
         1.0,
-        ((item.listed is not None, f"{item.vector['id']} {item.text}: {item.error}") for item in held),
+        (
+            (item.listed is not None, f"{item.vector['id']} {item.text}: {item.error}")
+            for item in held
+            if nft.queues or " queue " not in item.text.tail
+        ),
     )
     yield counted(f"{short}: what is loaded reads back as the rule", 1.0, read_back(held))
     yield counted(f"{short}: listed as iptables' own, where that is native", 1.0, compared(held, name))
@@ -111,7 +122,7 @@ def translate_figures(nft: Nft, name: str, chosen: Callable[[Vector], bool]) -> 
 def read_back(held: Sequence[Translation]) -> Iterator[tuple[bool, str]]:
     """Whether each listing means its rule."""
     for item in held:
-        if item.listed is None:
+        if item.listed is None or lost(item, "native"):
             continue
         family = Family(item.vector["family"])
         comment = item.rule.comment
@@ -121,6 +132,11 @@ def read_back(held: Sequence[Translation]) -> Iterator[tuple[bool, str]]:
             yield False, f"{item.vector['id']} {item.text}: {error}"
         else:
             yield again == item.rule, f"{item.vector['id']} {item.text}"
+
+
+def lost(item: Translation, variant: str) -> bool:
+    """Whether what is stored there is another rule, as the rule's values say."""
+    return any(variant in loss.variants for loss in item.rule.losses())
 
 
 def plain(listed: Any) -> Any:
@@ -138,7 +154,7 @@ def compared(held: Sequence[Translation], name: str) -> Iterator[tuple[bool, str
     """Whether the kernel lists our rule as that of iptables-nft, where that one holds no xt expression."""
     for item in held:
         vector = item.vector
-        if item.listed is None or not vector.get("nft_ok") or vector.get("compat_xt") != []:
+        if item.listed is None or lost(item, "nft") or not vector.get("nft_ok") or vector.get("compat_xt") != []:
             continue
         if not vector.get("compat_json"):
             continue
@@ -189,13 +205,19 @@ def dump_results(room: Netns, variant: str, chosen: Callable[[Vector], bool]) ->
             yield False, f"{vector['id']} {error}"
             continue
         with room.entered():
-            flush = "".join(f"*{table}\nCOMMIT\n" for table in ("filter", "nat", "mangle", "raw", "security"))
-            subprocess.run([f"{tool}-restore"], input=flush, text=True, check=False, capture_output=True)
+            subprocess.run([f"{tool}-restore"], input=_EMPTY, text=True, check=True)
             done = subprocess.run([f"{tool}-restore"], input=text, text=True, check=False, capture_output=True)
             found = subprocess.run([f"{tool}-save"], text=True, check=False, capture_output=True).stdout
         wanted, got = _tables(vector[f"{variant}_save"]), _tables(found)
         same = not done.returncode and all(got.get(table) == rules for table, rules in wanted.items())
         yield same, f"{vector['id']} {done.stderr.strip()[:200]}"
+
+
+_EMPTY = "".join(
+    f"*{table}\n{''.join(f':{hook.upper()} ACCEPT [0:0]' + chr(10) for hook in sorted(HOOKS[table]))}COMMIT\n"
+    for table in Table
+)
+"""Tables as they are before anybody has written: without rules, and every policy at accept."""
 
 
 def _tables(text: str) -> dict[str, list[str]]:

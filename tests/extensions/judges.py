@@ -10,10 +10,11 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from meshfw.errors import ModelError
+from meshfw.extensions.extension import NftObject
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Rule, Table, table_problem
@@ -29,6 +31,7 @@ from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
 from tests.extensions.rules import rules
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 TOOLS: Final = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
@@ -104,15 +107,39 @@ class Trap(NamedTuple):
 
     pattern: str
     reason: str
+    only: Callable[[re.Match[str]], bool] = bool
+    """What must be true of the place as well."""
 
     def holds(self, text: str) -> bool:
         """Whether it is about such a rule."""
-        return re.search(self.pattern, text) is not None
+        return any(self.only(found) for found in re.finditer(self.pattern, text))
+
+
+def beyond_mask(found: re.Match[str]) -> bool:
+    """Whether a value has bits outside its mask."""
+    value, mask = (int(number, 16) for number in found.groups())
+    return bool(value & ~mask)
 
 
 def lost(rule: Rule, variant: str) -> bool:
     """Whether we say that this variant would store another rule."""
     return any(variant in loss.variants for loss in rule.losses())
+
+
+ABSENT: Final = (
+    Trap(r"-m set |-j SET ", "a set of ipset(8) must be there"),
+    Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),
+    Trap(r"-j NFQUEUE", "nft's queue statement is a module of its own (CONFIG_NFT_QUEUE), which a kernel may lack"),
+)
+"""Rules that a kernel takes only where it finds something else."""
+
+
+def absent(rule: Rule, family: Family) -> bool:
+    """Whether a kernel takes the rule only where it finds something else."""
+    return any(trap.holds(canonical(rule, family)) for trap in ABSENT)
+
+
+_MISSING: Final = re.compile(r"Extension (\S+) revision \d+ not supported, missing kernel module")
 
 
 class Answers(NamedTuple):
@@ -160,7 +187,7 @@ class Iptables:
         return Answers({index: text for index, text in made.items() if index not in refused}, refused)
 
 
-def by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) -> dict[int, str]:
+def by_halves(load: Callable[[Mapping[K, T]], str], items: Mapping[K, T]) -> dict[K, str]:
     """Loads all items that can be, and says of each other one why not: ``load`` takes all that it's given or none."""
     said = load(items)
     if not said:
@@ -168,10 +195,47 @@ def by_halves(load: Callable[[Mapping[int, T]], str], items: Mapping[int, T]) ->
     if len(items) == 1:
         return dict.fromkeys(items, said)
     numbers = list(items)
-    refused: dict[int, str] = {}
+    refused: dict[K, str] = {}
     for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
         refused |= by_halves(load, {number: items[number] for number in half})
     return refused
+
+
+@cache
+def loadable(family: Family, *, nft: bool = False) -> Sequence[Rule]:
+    """The sample's rules but those of extensions that this kernel lacks, or that need what isn't there."""
+    missing = missing_in_nf_tables() if nft else set()
+    with Netns() as room, TemporaryDirectory() as directory:
+        iptables = Iptables(room, "legacy", Path(directory) / "lock")
+
+        def load(part: Mapping[str, Line]) -> str:
+            done = iptables.run(family, "restore", "--test", script=restore_input(dict(enumerate(part.values()))))
+            missing.update(_MISSING.findall(done.stderr))
+            return done.stderr if done.returncode else ""
+
+        by_halves(load, {name: line(rule, family) for rule in sample(family) for name in names(rule)})
+    return [rule for rule in sample(family) if missing.isdisjoint(names(rule)) and not absent(rule, family)]
+
+
+NEEDED: Final = {"queue to 0": {"NFQUEUE", "QUEUE"}, 'osf name "Linux"': {"osf"}}
+"""Statements of nft that a kernel may lack, and the extensions that are said by them."""
+
+
+def missing_in_nf_tables() -> set[str]:
+    """The extensions that this kernel's nf_tables has no statement for."""
+    with Netns() as room:
+        return {
+            extension
+            for statement, extensions in NEEDED.items()
+            if listed(room, Family.IPV4, [statement])[1]
+            for extension in extensions
+        }
+
+
+def names(rule: Rule) -> set[str]:
+    """The names of the extensions that a rule uses."""
+    values = (*rule.matches, rule.target)
+    return {LANGUAGE.by_value[type(value)].name for value in values if type(value) in LANGUAGE.by_value}
 
 
 def _blamed(said: str, script: str) -> str:
@@ -203,19 +267,23 @@ class Listed(NamedTuple):
 
     text: str
     statements: list[dict[str, Any]]
+    comment: str
 
 
-def listed(room: Netns, family: Family, texts: Sequence[str]) -> tuple[dict[int, Listed], dict[int, str]]:
+def listed(
+    room: Netns, family: Family, texts: Sequence[str], objects: Iterable[NftObject] = ()
+) -> tuple[dict[int, Listed], dict[int, str]]:
     """What nft lists of each rule, loaded in a chain of its own; and what it says of those that it doesn't take."""
     name = FAMILIES[family]
     found: dict[int, Listed] = {}
+    declared = [held.command(name, "t") for held in sorted(set(objects))]
 
     def nft(*options: str, script: str = "") -> subprocess.CompletedProcess[str]:
         with room.entered():
             return subprocess.run(["nft", *options], input=script, capture_output=True, text=True, check=False)
 
     def load(part: Mapping[int, str]) -> str:
-        script = ["flush ruleset", f"add table {name} t"]
+        script = ["flush ruleset", f"add table {name} t", *declared]
         for index, text in part.items():
             script += [f"add chain {name} t c{index}", f"add rule {name} t c{index} {text}"]
         done = nft("-f", "-", script="\n".join([*script, ""]))
@@ -224,7 +292,7 @@ def listed(room: Netns, family: Family, texts: Sequence[str]) -> tuple[dict[int,
         items = json.loads(nft("-j", "-s", "-p", "list", "ruleset").stdout)["nftables"]
         for rule in (item["rule"] for item in items if "rule" in item):
             index = int(rule["chain"][1:])
-            found[index] = Listed(part[index], rule["expr"])
+            found[index] = Listed(part[index], rule["expr"], rule.get("comment", ""))
         return ""
 
     refused = by_halves(load, dict(enumerate(texts)))
@@ -238,22 +306,26 @@ MOST: Final = 12
 """Rules that one failure shows."""
 
 
-def check(held: Sequence[Rule], said: Sequence[str], family: Family, judge: Callable[[Rule], str]) -> None:
-    """Fail where something was said of a rule, with those rules alone, each shrunk as far as the judge finds fault."""
-    faults = [(rule, words) for rule, words in zip(held, said, strict=True) if words]
+Judge = Callable[[Sequence[Rule]], Sequence[str]]
+"""What somebody has to say against each of some rules; nothing is empty."""
+
+
+def check(held: Sequence[Rule], family: Family, judge: Judge) -> None:
+    """Fail where the judge says something, with those rules alone, each shrunk as far as there is something to say."""
+    faults = [(rule, said) for part in batches(held) for rule, said in zip(part, judge(part), strict=True) if said]
     shown: dict[str, str] = {}
-    for rule, words in faults:
+    for rule, said in faults:
         if len(shown) < MOST:
-            least, why = _shrunk(rule, words, family, judge)
+            least, why = _shrunk(rule, said, family, judge)
             shown.setdefault(f"{family} {home(least)}: {canonical(least, family)}", why)
     if shown:
         lines = [f"{len(faults)} of {len(held)} rules", *(f"{text}\n    {why}" for text, why in shown.items())]
         pytest.fail("\n".join(lines), pytrace=False)
 
 
-def _shrunk(rule: Rule, said: str, family: Family, judge: Callable[[Rule], str]) -> tuple[Rule, str]:
+def _shrunk(rule: Rule, said: str, family: Family, judge: Judge) -> tuple[Rule, str]:
     for less in smaller(rule, family):
-        words = judge(less)
+        (words,) = judge([less])
         if words:
             return _shrunk(less, words, family, judge)
     return rule, said

@@ -22,7 +22,6 @@ from meshfw.extensions.nat import Dnat, Masquerade, Redirect, Snat, To
 from meshfw.extensions.reject import Reject
 from meshfw.extensions.sctp import Chunk, Chunks
 from meshfw.extensions.tcp import SYN, Tcp, TcpFlags
-from meshfw.extensions.udp import Udp
 from meshfw.languages.iptables import parse_rule
 from meshfw.model import DROPPED, Chain, Family, Hook, Network, Not, Packet, Rule, SetRef, Table
 from tests.extensions import cases
@@ -113,7 +112,7 @@ DIFFERENT = [
     ("-p tcp --tcp-flags SYN,ACK SYN", "-p tcp --tcp-flags SYN SYN"),
     ("-p tcp ! --tcp-flags SYN,ACK SYN", "-p tcp --tcp-flags SYN,ACK ACK"),
     ("-p tcp --tcp-option 5", "-p tcp ! --tcp-option 5"),
-    ("-p sctp --chunk-types any INIT", "-p sctp --chunk-types all INIT"),
+    ("-p sctp --chunk-types any INIT,DATA", "-p sctp --chunk-types all INIT,DATA"),
     ("-p sctp --chunk-types any DATA:B", "-p sctp --chunk-types any DATA:b"),
     ("-p icmp --icmp-type 3", "-p icmp --icmp-type 3/0"),
     ("-p icmp --icmp-type 3/4", "-p icmp ! --icmp-type 3/4"),
@@ -187,9 +186,11 @@ def test_values_can_be_made_without_text() -> None:
 
 
 IMPOSSIBLE = [
-    (lambda: Ports(5, 4), "ascending"),
+    (lambda: Multiport(dports=(Ports(5, 4),)), "ascending"),
+    (lambda: To(ports=Ports(5, 4)), "ascending"),
+    (lambda: Masquerade(ports=Ports(5, 4)), "ascending"),
+    (lambda: Redirect(ports=Ports(5, 4)), "ascending"),
     (lambda: Ports(0, 65536), "65535"),
-    (lambda: Udp(dport=Not(Ports(0, 65535))), "no packet"),
     (lambda: IcmpType(256), "255"),
     (lambda: IcmpType(3, 256), "255"),
     (lambda: State(0), "needs one"),
@@ -205,7 +206,8 @@ IMPOSSIBLE = [
     (AddrType, "--src-type or --dst-type"),
     (lambda: AddrType(source=1, interface="both"), "neither"),
     (IpRange, "--src-range or --dst-range"),
-    (lambda: AddressRange(Family.IPV4, 5, 4), "ascending"),
+    (lambda: To(AddressRange(Family.IPV4, 5, 4)), "ascending"),
+    (lambda: AddressRange(Family.IPV4, 1 << 32, 1), "two ipv4 addresses"),
     (lambda: Mac("AA:BB:CC:DD:EE:FF"), "lower-case"),
     (lambda: Chunks("most"), "most"),
     (lambda: Log(prefix="x" * 30), "29"),

@@ -19,7 +19,18 @@ from meshfw.languages.iptables.vocabulary import BASE_OPTIONS
 from meshfw.model import Family, Match, Rule, Target
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
-from tests.extensions.judges import Iptables, Line, Trap, batches, canonical, check, home, lost, sample, smaller
+from tests.extensions.judges import (
+    Iptables,
+    Line,
+    Trap,
+    canonical,
+    check,
+    home,
+    loadable,
+    lost,
+    sample,
+    smaller,
+)
 from tests.extensions.rules import rules
 
 RULES = st.sampled_from(Family).flatmap(lambda family: st.tuples(st.just(family), rules(family)))
@@ -56,11 +67,11 @@ def other_spelling(rule: Rule, family: Family) -> str:
         words.append(random.choice(names) if names else word)
     for match in shuffled(rule.matches, random):
         extension = LANGUAGE.by_value[type(match)]
-        words += [random.choice(("-m", "--match")), extension.name, *respelt(match, family, random)]
+        words += [random.choice(("-m", "--match")), extension.name, *respelt(rule, match, family, random)]
     target = canonical(Rule(target=rule.target), family).split(" ", 2)[:2]
     words += target
     if rule.target is not None and type(rule.target) in LANGUAGE.by_value:
-        words += respelt(rule.target, family, random)
+        words += respelt(rule, rule.target, family, random)
     return " ".join(words)
 
 
@@ -79,16 +90,19 @@ def shuffled(matches: Sequence[Match], random: Random) -> Iterator[Match]:
             yield match
 
 
-def respelt(value: Match | Target, family: Family, random: Random) -> list[str]:
-    """The words of a value's options in any order, under any of their names."""
+def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -> list[str]:
+    """The words of a value's options in any order, under any names that nothing else of the rule has as well."""
     extension = LANGUAGE.by_value[type(value)]
+    kinds = {type(held) for held in (*rule.matches, rule.target)} & set(LANGUAGE.by_value) - {type(value)}
+    taken = {name for kind in kinds for option in LANGUAGE.by_value[kind].options for name in option.names}
     known = {name: option for option in extension.options for name in option.names}
     words = iter(extension.words(value, family))
     options: list[list[str]] = []
     for word in words:
         sign = [word] if word == "!" else []
         option = known[next(words) if sign else word]
-        options.append([*sign, random.choice(option.names), *(next(words) for _ in range(option.words))])
+        names = [name for name in option.names if not any(other.startswith(name) for other in taken)]
+        options.append([*sign, random.choice(names or [option.name]), *(next(words) for _ in range(option.words))])
     if not any(option.many for option in extension.options):  # of those the order says what belongs together
         random.shuffle(options)
     return [word for option in options for word in option]
@@ -127,25 +141,21 @@ class Spelling:
         self._iptables = iptables
         self._family = family
 
-    def __call__(self, rule: Rule) -> str:
-        """What is wrong with the other spelling of one rule."""
-        return "" if lost(rule, "legacy") else self.all([rule])[0]
-
-    def all(self, held: Sequence[Rule]) -> list[str]:
-        """What is wrong with that of each."""
-        texts = [other_spelling(rule, self._family) for rule in held]
-        texts = [
-            canonical(rule, self._family) if any(trap.holds(text) for trap in WRONG) else text
-            for rule, text in zip(held, texts, strict=True)
-        ]
-        lines = [Line(home(rule), text) for rule, text in zip(held, texts, strict=True)]
+    def __call__(self, held: Sequence[Rule]) -> list[str]:
+        """What is wrong with the other spelling of each rule of which we don't say that it gets lost."""
+        asked = {index: rule for index, rule in enumerate(held) if not lost(rule, "legacy")}
+        texts = [self._spelt(rule) for rule in asked.values()]
+        lines = [Line(home(rule), text) for rule, text in zip(asked.values(), texts, strict=True)]
         answers = self._iptables.saved(self._family, lines)
-        return [
-            f"{texts[index]}\n    {answers.refused.get(index) or answers.made.get(index)}"
-            if index in answers.refused or not self._equal(rule, answers.made.get(index, ""))
-            else ""
-            for index, rule in enumerate(held)
-        ]
+        said = [""] * len(held)
+        for at, (index, rule) in enumerate(asked.items()):
+            if at in answers.refused or not self._equal(rule, answers.made.get(at, "")):
+                said[index] = f"{texts[at]}\n    {answers.refused.get(at) or answers.made.get(at)}"
+        return said
+
+    def _spelt(self, rule: Rule) -> str:
+        text = other_spelling(rule, self._family)
+        return canonical(rule, self._family) if any(trap.holds(text) for trap in WRONG) else text
 
     def _equal(self, rule: Rule, text: str) -> bool:
         try:
@@ -161,6 +171,4 @@ def test_iptables_takes_every_spelling_for_the_rule(
 ) -> None:
     requires("iptables-legacy-restore", "ip6tables-legacy-restore")
     with kernel_room() as room:
-        judge = Spelling(Iptables(room, "legacy", tmp_path / "lock"), family)
-        for part in batches([rule for rule in sample(family) if not lost(rule, "legacy")]):
-            check(part, judge.all(part), family, judge)
+        check(loadable(family), family, Spelling(Iptables(room, "legacy", tmp_path / "lock"), family))

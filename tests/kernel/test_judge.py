@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -26,6 +27,9 @@ from tests.kernel.test_trials import FULL
 from tests.kernel.worlds import BACKENDS
 
 pytestmark = pytest.mark.kernel
+
+FIGURES: Final = logging.getLogger("judge")
+"""What was counted, for who asks with --log-cli-level=INFO."""
 
 PROBES: Final = 20_000
 TEXTS: Final = (*(case.written for case in CASES), *PACKETS)
@@ -55,16 +59,14 @@ def chance_of(*seed: object) -> random.Random:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("family", "kind"), KINDS)
-def test_all_voices_agree_on_every_probe(
-    bench: Bench, family: Family, kind: Kind, seed: int, record_property: Callable[[str, object], None]
-) -> None:
+def test_all_voices_agree_on_every_probe(bench: Bench, family: Family, kind: Kind, seed: int) -> None:
     chance = chance_of(seed, family, kind)
     pool = Pool.of(TEXTS, family=family, language=LANGUAGE)
     ruleset = RulesetMaker(pool, language=LANGUAGE, accepted=bench.accepted, chance=chance).make(kind)
     probes = probes_for(ruleset, family, kind, chance)
     assert len({(probe.packet, probe.start) for probe in probes}) == PROBES
     found = bench.judge(ruleset, probes, family=family, tracked=kind is Kind.CONNECTIONS)
-    record_property("figures", f"{found.outcomes}, {found.abstained} abstained, {found.crossed} crossed")
+    FIGURES.info("%s, %s abstained, %s crossed", found.outcomes, found.abstained, found.crossed)
     assert "\n".join(map(str, [*found.refusals, *found.disagreements])) == ""
     assert found.differing == 0
     assert len(found.outcomes) >= 3, "the rules tell the packets apart"

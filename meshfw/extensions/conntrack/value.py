@@ -9,9 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import Ports, port_met, sign
+from meshfw.extensions.codecs import ALL_PORTS, Ports, port_met, sign
 from meshfw.extensions.hostmask import HostMask
-from meshfw.model import Ends, Family, Match, Network, Not, Packet, Rule, every, format_address, some, turned
+from meshfw.model import Ends, Family, Loss, Match, Network, Not, Packet, Rule, every, format_address, some, turned
 
 
 class CtState(IntFlag):
@@ -50,14 +50,14 @@ def format_network(network: Network | HostMask) -> str:
 
 
 class Seconds(msgspec.Struct, frozen=True, gc=False, order=True):
-    """A range of whole seconds, both ends included."""
+    """A range of whole seconds, both ends included; one that ends below its beginning holds none."""
 
     low: int
     high: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= SECONDS_MAX:
-            raise ModelError(f"seconds {self.low}:{self.high}: two numbers of 32 bits in ascending order")
+        if not (0 <= self.low <= SECONDS_MAX and 0 <= self.high <= SECONDS_MAX):
+            raise ModelError(f"seconds {self.low}:{self.high}: two numbers of 32 bits")
 
     def __str__(self) -> str:
         return str(self.low) if self.low == self.high else f"{self.low}:{self.high}"
@@ -79,6 +79,35 @@ def meets_no_connection(states: Any) -> bool:
     return bool((~mask if negated else mask) & _NO_CONNECTION)
 
 
+def _met(held: Any) -> bool | None:
+    """Whether every connection meets a range of ports or seconds, or none does; None where it depends."""
+    negated, value = sign(held)
+    if value.low > value.high:
+        return negated
+    if value in (ALL_PORTS, _ALL_SECONDS):
+        return not negated
+    return None
+
+
+_ALL_SECONDS: Final = Seconds(0, SECONDS_MAX)
+
+
+def meets_connection(held: Any) -> bool | None:
+    """Whether every connection meets a condition, or none does; None where it depends on the connection."""
+    value = sign(held)[1]
+    if isinstance(value, Ports | Seconds):
+        return _met(held)
+    if type(value) is int and not value:  # --ctstatus NONE
+        return type(held) is Not
+    return None
+
+
+_ANY_TIME: Final = Loss(
+    frozenset({"native"}),
+    "--ctexpire of any time or of none: nft can't list 0 s, and keeps whether there is a connection",
+)
+
+
 def bounds(negated: bool, seconds: Seconds) -> tuple[int, int] | None:
     """The lowest and highest number of seconds that match; None where there are two ranges, or none."""
     if not negated:
@@ -91,7 +120,7 @@ def bounds(negated: bool, seconds: Seconds) -> tuple[int, int] | None:
 def _expire_atoms(negated: bool, seconds: Seconds) -> Iterable[Any]:
     """One part for each end of the range, as two conditions would have."""
     held = bounds(negated, seconds)
-    if held is None or held == (0, SECONDS_MAX):
+    if held is None:
         yield ("ct expire", negated, seconds)
         return
     low, high = held
@@ -186,7 +215,10 @@ class Conntrack(Match, frozen=True, kw_only=True):
             if held is None or field == "states":
                 continue
             negated, value = sign(held)
-            if field == "status" and negated and value:
+            met = None if field == "protocol" else meets_connection(held)
+            if met is not None:
+                yield (f"ct {field}", met)
+            elif field == "status" and negated:
                 yield from (("ct status", True, int(bit)) for bit in CtStatus if value & bit)
             elif field == "expire":
                 yield from _expire_atoms(negated, value)
@@ -202,6 +234,11 @@ class Conntrack(Match, frozen=True, kw_only=True):
         if parts and meets_no_connection(self.states):
             return [("ct state or", state, frozenset(parts))]
         return parts if state is None else [state, *parts]
+
+    def losses(self) -> Iterable[Loss]:
+        """An expiry that every connection has, or none."""
+        if self.expire is not None and meets_connection(self.expire) is not None:
+            yield _ANY_TIME
 
     def meets(self, packet: Packet) -> bool | None:
         """All of it; but of a packet without a connection the states alone, which it must name."""

@@ -15,6 +15,7 @@ from meshfw.languages.iptables.vocabulary import (
     BASE_OPTIONS,
     COMMANDS,
     GLUED,
+    GONE,
     INVERTIBLE,
     OPAQUE_TARGETS,
     VERDICTS,
@@ -246,6 +247,8 @@ class RuleParser:
         elif extension is not None:
             self._known_family(extension, value)
             self._target = _Loaded(extension, value)
+        elif name in GONE:
+            raise self._error(f"{name} is gone", value, GONE[name])
         elif name in OPAQUE_TARGETS:
             self._target = _Opaque(name)
         else:

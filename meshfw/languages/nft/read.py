@@ -164,9 +164,11 @@ class _RuleReader:
     def _extension_match(self, match: NftMatch, body: Mapping[str, Any]) -> None:
         readers = self._language.readers
         kind = next(iter(match.right)) if isinstance(match.right, Mapping) else ""
-        key = match.key.partition(",")[0]  # of @nh,64,32 the place is no part of what reads it
-        key += (" &" if match.mask is not None else "") + (" |" if match.bits else "")
-        reader = readers.get(f"{key} {kind}") or readers.get(key)
+        more = (" &" if match.mask is not None else "") + (" |" if match.bits else "")
+        key = f"{match.key}{more}"
+        spots = (key, f"{match.key.partition(',')[0]}{more}")  # @nh,64,32 itself, or any place behind @nh
+        names = (name for spot in spots for name in (f"{spot} {kind}", spot))
+        reader = next((readers[name] for name in names if name in readers), None)
         value = reader(match, self._family) if reader is not None else None
         if not isinstance(value, Match):
             raise UnreadableError(body)
@@ -194,7 +196,7 @@ class _RuleReader:
             if name == NO_INTERFACE and match.op == "==":
                 self._once(field, Not(Interface("+")))
                 return True
-            value = Interface(f"{name[:-1]}+" if name.endswith("*") else name)
+            value = _interface(name)
         elif key == "meta l4proto" or (key == "ip protocol" and self._family is Family.IPV4):
             field, value = "protocol", _protocol(match.right, self._language)
         elif key == "ip frag-off" and match.mask == 8191 and match.right == 0 and match.op in ("==", "!="):
@@ -221,6 +223,13 @@ class _RuleReader:
             return None if prefix is None else Network.parse(f"{prefix['addr']}/{prefix['len']}")
         text = str(right)
         return SetRef(text[1:]) if text.startswith("@") else _network(text, self._family)
+
+
+def _interface(name: str) -> Interface:
+    """The interface of a name in nft: a last ``*`` stands for any ending, one behind a backslash for itself."""
+    if name.endswith("\\*"):
+        return Interface(f"{name[:-2]}*")
+    return Interface(f"{name[:-1]}+" if name.endswith("*") else name)
 
 
 def _network(text: str, family: Family, *, mask: int | None = None) -> Network:
@@ -281,6 +290,15 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         flags = body["flags"]
         joined = " . ".join([flags] if isinstance(flags, str) else flags)
         return f"fib {joined} {body['result']}"
+    return _header_key(kind, body)
+
+
+def _header_key(kind: str, body: Mapping[str, Any]) -> str:
+    """A header behind the first ones, an option or a chunk, as nft's words."""
+    if kind == "tcp option" and body.get("offset", 0) == 0 and body.get("len", 8) == 8 and "base" in body:
+        return f"tcp option {body['base']}"  # one that nft has no name for
+    if kind == "sctp chunk":
+        return f"sctp chunk {body['name']} {body.get('field', '')}".strip()
     if kind == "exthdr":
         return f"{body['name']} {body['field']}" if "field" in body else f"exthdr {body['name']}"
     if kind == "tcp option":

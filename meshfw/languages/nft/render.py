@@ -67,7 +67,7 @@ def render_rule(
     """
     base = _interface_conditions(rule)
     objects: list[NftObject] = []
-    held, comment = _match_statements(rule, family, language, names, objects)
+    held = _match_statements(rule, family, language, names, objects)
     if rule.protocol is not None:
         if isinstance(rule.protocol, Not):
             base.append(f"meta l4proto != {rule.protocol.value}")
@@ -78,6 +78,7 @@ def render_rule(
         base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
     base.extend(text for _, text in held)
     tail = _target_text(rule, language, names, objects, family=family, hook=hook)
+    comment = stored_comment(rule.comment)
     if comment:
         tail += f' comment "{comment}"'
     return NftText(" ".join(base) + " " if base else "", tail, tuple(objects), tuple(_warnings(rule, comment, names)))
@@ -136,23 +137,19 @@ def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
     if matches_none(held):  # nft takes no negated "*"; iptables-nft has the same name that no interface can bear
         return f'{left} "{NO_INTERFACE}"'
     name = held.value.name if isinstance(held, Not) else held.name
-    if "*" in name or "\\" in name:
-        raise InexpressibleError(f"interface {name}: nft reads * and \\ as its own")
-    text = f"{name[:-1]}*" if name.endswith("+") else name
+    if "\\" in name:
+        raise InexpressibleError(f"interface {name}: nft reads \\ as its own")
+    text = f"{name[:-1]}*" if name.endswith("+") else f"{name[:-1]}\\*" if name.endswith("*") else name
     return f'{left} {"!= " if negated else ""}"{text}"'
 
 
 def _match_statements(
     rule: Rule, family: Family, language: Language, names: Names, objects: list[NftObject]
-) -> tuple[list[tuple[Match, str]], str]:
-    """The statements of the rule's matches with the match each comes from, and its comment."""
+) -> list[tuple[Match, str]]:
+    """The statements of the rule's matches with the match each comes from."""
     held: list[tuple[Match, str]] = []
-    comment = ""
     for match in rule.matches:
         if isinstance(match, Comment):
-            if comment and match.text:
-                raise InexpressibleError("two comments: an nft rule holds one")
-            comment = comment or stored_comment(match.text)
             continue
         if isinstance(match, OpaqueMatch):
             raise InexpressibleError(f"match {match.name} has no typed value")
@@ -161,7 +158,7 @@ def _match_statements(
         if statements is None:
             raise InexpressibleError(f"match {extension.name} has no nft expression in this form")
         held.extend((match, _named_set(text, names)) for text in _spoken(statements, objects))
-    return _told_apart(held), comment
+    return _told_apart(held)
 
 
 _NO_PORT: Final = re.compile(r"\w+ ([sd]port) != (\d+)\Z")
@@ -189,8 +186,8 @@ def _named_set(text: str, names: Names) -> str:
     return _SET.sub(lambda found: f"@{names.set(found[1])}", text) if "@" in text else text
 
 
-_PRESENCE: Final = re.compile(r"tcp option \S+ (?:exists|missing)\Z")
-"""Whether an option is there: nft answers for packets that aren't TCP as well."""
+_PRESENCE: Final = re.compile(r"(?:tcp option|sctp chunk) \S+ (?:exists|missing)\Z")
+"""Whether an option or chunk is there: nft answers for packets that aren't TCP or SCTP as well."""
 
 
 def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
