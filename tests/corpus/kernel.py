@@ -70,10 +70,14 @@ class Nft:
         for family, name in FAMILIES.items():
             mine = [(index, item) for index, item in enumerate(held) if item.vector["family"] == family]
             others = {found for _, item in mine for found in _JUMP.findall(item.text.tail)}
-            lines += [f"add table {name} t", *(f"add chain {name} t {other}" for other in sorted(others))]
+            metered = [f"t{index}" for index, item in mine if "meter " in item.text.head]  # a table has one of a name
+            for table in ("t", *metered):
+                lines.append(f"add table {name} {table}")
+                lines += [f"add chain {name} {table} {other}" for other in sorted(others)]
             for index, item in mine:
-                lines += [thing.command(name, "t") for thing in item.text.objects]
-                lines += [f"add chain {name} t c{index}", f"add rule {name} t c{index} {item.text}"]
+                table = f"t{index}" if f"t{index}" in metered else "t"
+                lines += [thing.command(name, table) for thing in item.text.objects]
+                lines += [f"add chain {name} {table} c{index}", f"add rule {name} {table} c{index} {item.text}"]
         done = self.run("-f", "-", script="\n".join([*lines, ""]))
         return done.stderr.strip() or "refused" if done.returncode else ""
 

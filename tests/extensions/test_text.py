@@ -272,6 +272,9 @@ def test_an_answer_without_a_family_is_one_rule_for_both() -> None:
 @pytest.fixture(scope="module")
 def room() -> Iterator[Netns]:
     with Netns() as made:
+        with made.entered():
+            for prepare in cases.PREPARATIONS:
+                prepare()
         yield made
 
 

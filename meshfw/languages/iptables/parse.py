@@ -110,6 +110,10 @@ class RuleParser:
                 raise self._error("the negation stands behind the option", value, f"! {option.text} VALUE")
         return value
 
+    def _no_value(self) -> bool:
+        """Whether the next word is an option, or there is none."""
+        return self._at >= len(self._words) or self._words[self._at].text[:1] in ("-", "!")
+
     def _option(self, word: Word) -> None:
         text = word.text
         base = BASE_OPTIONS.get(text)
@@ -275,7 +279,7 @@ class RuleParser:
         if option.field in loaded.fields and not option.many:
             raise self._error(f"{word.text} is given twice", word)
         value: Any = option.preset
-        if option.words:
+        if option.words and not (option.optional and self._no_value()):
             values = [self._value(word) for _ in range(option.words)]
             codec = cast("Codec", option.codec)  # an option with words has one: tested for every extension
             context = ParseContext(self._family, self._protocol, self._language.hosts)

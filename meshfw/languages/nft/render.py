@@ -198,6 +198,8 @@ def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
     for match, text in held:
         if text.startswith(keyword) and not _PRESENCE.match(text):
             return True
+        if text.startswith("meter ") and f" {keyword}" in text:
+            return True
         if match.stateful:
             return False
     return False
