@@ -141,7 +141,7 @@ def _build_in_set(fields: Fields, context: ParseContext) -> InSet:
 def _save_in_set(value: InSet, family: Family) -> Iterable[str]:
     negated, element = sign(value.element)
     yield from ("!", "--match-set") if negated else ("--match-set",)
-    yield str(element)
+    yield from (element.name, ",".join(element.ends))
     if value.nomatch:
         yield "--return-nomatch"
     if value.uncounted:
