@@ -12,7 +12,7 @@ from meshfw.backends.layout import base_chain, dispatcher_of, logical_chain, log
 from meshfw.errors import ModelError
 from meshfw.extensions.language import Language
 from meshfw.kernel.netlink import NfChain
-from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule
+from meshfw.languages.nft import FAMILIES, UnreadableError, counts_what_meets_it, read_rule
 from meshfw.model import (
     ChainKey,
     ElementType,
@@ -138,7 +138,8 @@ class JsonReader:
         text = ""
         rule: Rule | None = None
         try:
-            _check_counter(body["expr"])
+            if not counts_what_meets_it(body["expr"], self._language):
+                raise UnreadableError("its counter is missing or stands before a condition")
             rule = read_rule(
                 body["expr"],
                 family=family,
@@ -161,13 +162,6 @@ class JsonReader:
             self._foreign(body, f"set {body['name']} is not one that meshfw makes")
         else:
             self._listing.sets[(family, entry.name)] = entry
-
-
-def _check_counter(statements: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a rule that doesn't count, or that counts packets which a later condition lets go: none is ours."""
-    names = [next(iter(statement)) for statement in statements]
-    if names.count("counter") != 1 or {"match", "limit"} & set(names[names.index("counter") :]):
-        raise UnreadableError("its counter is missing or stands before a condition")
 
 
 def _counter(statements: Iterable[Mapping[str, Any]]) -> tuple[int, int]:

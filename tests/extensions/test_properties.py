@@ -25,6 +25,7 @@ from tests.extensions.judges import (
     Trap,
     canonical,
     check,
+    furnish,
     home,
     loadable,
     lost,
@@ -168,6 +169,7 @@ class Spelling:
 def test_iptables_takes_every_spelling_for_the_rule(
     kernel_room: Callable[[], Netns], requires: Callable[..., None], tmp_path: Path, family: Family
 ) -> None:
-    requires("iptables-legacy-restore", "ip6tables-legacy-restore")
+    requires("iptables-legacy-restore", "ip6tables-legacy-restore", "ipset")
     with kernel_room() as room:
+        furnish(room)
         check(loadable(family), family, Spelling(Iptables(room, "legacy", tmp_path / "lock"), family))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from meshfw.errors import MeshfwError, ModelError
 from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
-from meshfw.extensions.language import Language
+from meshfw.extensions.language import Language, Reader
 from meshfw.languages.nft.names import AH, FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
 from meshfw.model import (
     ACCEPT,
@@ -65,6 +65,24 @@ def read_rule(
     return reader.rule(comment)
 
 
+def _whole_reader(statements: Sequence[Mapping[str, Any]], language: Language) -> Reader | None:
+    return language.readers.get(" + ".join(map(_statement_key, statements))) if len(statements) > 1 else None
+
+
+def counts_what_meets_it(statements: Sequence[Mapping[str, Any]], language: Language) -> bool:
+    """Whether a rule has one counter, behind all of its conditions but for those that a target is made of."""
+    places = [place for place, statement in enumerate(statements) if "counter" in statement]
+    if len(places) != 1:
+        return False
+    behind = statements[places[0] + 1 :]
+    if not any("match" in held or "limit" in held for held in behind):
+        return True
+    try:
+        return _whole_reader(behind, language) is not None
+    except (UnreadableError, KeyError, TypeError, ValueError):
+        return False
+
+
 _VERDICTS: Final[Mapping[str, Target]] = {"accept": ACCEPT, "drop": DROP, "return": RETURN}
 _OPERATORS: Final = frozenset({"==", "!=", "in", "<", ">", "<=", ">=", "!"})
 
@@ -107,9 +125,7 @@ class _RuleReader:
 
     def whole_target(self, statements: Sequence[Mapping[str, Any]]) -> bool:
         """Take all that stands behind the counter for one target, where an extension reads it so."""
-        if len(statements) < 2:
-            return False
-        reader = self._language.readers.get(" + ".join(map(_statement_key, statements)))
+        reader = _whole_reader(statements, self._language)
         if reader is None:
             return False
         value = reader([body for statement in statements for body in statement.values()], self._family)
