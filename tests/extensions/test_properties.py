@@ -97,13 +97,17 @@ def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -
     kinds = {type(held) for held in (*rule.matches, rule.target)} & set(LANGUAGE.by_value) - {type(value)}
     taken = {name for kind in kinds for option in LANGUAGE.by_value[kind].options for name in option.names}
     known = {name: option for option in extension.options for name in option.names}
-    words = iter(extension.words(value, family))
+    told = extension.words(value, family)
+    words = iter(told)
     options: list[list[str]] = []
     for word in words:
         sign = [word] if word == "!" else []
         option = known[next(words) if sign else word]
         names = [name for name in option.names if not any(other.startswith(name) for other in taken)]
-        options.append([*sign, random.choice(names or [option.name]), *(next(words) for _ in range(option.words))])
+        behind = [next(words, "") for _ in range(option.words)]
+        if "" in behind or any(word in known for word in behind):
+            return told  # an option that can stand without its words, where the place says which is meant
+        options.append([*sign, random.choice(names or [option.name]), *behind])
     random.shuffle(options)
     return [word for option in options for word in option]
 

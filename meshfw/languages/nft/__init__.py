@@ -10,11 +10,12 @@ from __future__ import annotations
 from meshfw.languages.nft.foreign import ForeignRuleset, Unread, read_tables
 from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, SPOKEN_NAMES, Names, spoken_name
 from meshfw.languages.nft.read import UnreadableError, counts_what_meets_it, read_rule
-from meshfw.languages.nft.render import NftText, render_rule
+from meshfw.languages.nft.render import ONE_METER, NftText, render_rule
 from meshfw.languages.nft.tables import PRIORITIES, NftHook, NftTables, Untold, nft_hook, render_tables
 
 __all__ = [
     "FAMILIES",
+    "ONE_METER",
     "PLAIN_NAMES",
     "PRIORITIES",
     "SPOKEN_NAMES",

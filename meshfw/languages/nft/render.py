@@ -38,6 +38,10 @@ from meshfw.model import (
 _FRAGMENT: Final = "ip frag-off & 8191"  # struct iphdr, IP_OFFSET
 
 
+_METER: Final = re.compile(r"\bmeter (\S+) size ")
+ONE_METER: Final = "nft keeps one meter of a name in a table, and rules can't share it"
+
+
 class NftText(msgspec.Struct, frozen=True, gc=False):
     """A rule's text in the halves between which its counter stands, and the objects that it refers to.
 
@@ -51,6 +55,11 @@ class NftText(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.head}counter{self.tail}"
+
+    @property
+    def meters(self) -> tuple[str, ...]:
+        """The names of its meters, of which a table holds one each."""
+        return tuple(_METER.findall(self.head)) if "meter " in self.head else ()
 
     def counting_from(self, packets: int, octets: int) -> str:
         """The text with a counter that goes on from these numbers."""
@@ -81,7 +90,11 @@ def render_rule(
     comment = stored_comment(rule.comment)
     if comment:
         tail += f' comment "{comment}"'
-    return NftText(" ".join(base) + " " if base else "", tail, tuple(objects), tuple(_warnings(rule, comment, names)))
+    head = " ".join(base) + " " if base else ""
+    text = NftText(head, tail, tuple(objects), tuple(_warnings(rule, comment, names)))
+    if len(text.meters) > len(set(text.meters)):
+        raise InexpressibleError(f"meter {text.meters[0]} twice: {ONE_METER}")
+    return text
 
 
 def _warnings(rule: Rule, comment: str, names: Names) -> Iterator[str]:

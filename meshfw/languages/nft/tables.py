@@ -12,7 +12,7 @@ from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, DumpChain, DumpTable, hook_of
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, spoken_name
-from meshfw.languages.nft.render import NftText, render_rule
+from meshfw.languages.nft.render import ONE_METER, NftText, render_rule
 from meshfw.model import Family, Hook, Policy, Table
 
 PRIORITIES: Final[Mapping[Table, int]] = {
@@ -83,11 +83,13 @@ class _Writer:
     def __init__(self, family: Family, language: Language) -> None:
         self._family = family
         self._language = language
+        self._meters: set[str] = set()
         self.untold: list[Untold] = []
         self.warnings: list[str] = []
 
     def table(self, table: DumpTable) -> Iterator[str]:
         yield f"table {FAMILIES[self._family]} {table.table} {{"
+        self._meters.clear()
         texts = [self._rules(chain, table.table) for chain in table.chains]
         objects = {(held.kind, held.name): held for rules in texts for text, _ in rules for held in text.objects}
         for held in objects.values():
@@ -117,10 +119,14 @@ class _Writer:
                 text = render_rule(
                     entry.rule, family=self._family, language=self._language, names=SPOKEN_NAMES, hook=hook
                 )
+                again = self._meters.intersection(text.meters)
+                if again:
+                    raise InexpressibleError(f"meter {min(again)} is another rule's as well: {ONE_METER}")
             except InexpressibleError as error:
                 shown = format_rule(entry.rule, family=self._family, language=self._language)
                 self.untold.append(Untold(table, chain.name, number, shown, error.reason, entry.line))
                 continue
+            self._meters.update(text.meters)
             self.warnings += [told for told in text.warnings if told not in self.warnings]
             counted = entry.packets or entry.bytes
             found.append((text, text.counting_from(entry.packets, entry.bytes) if counted else str(text)))
