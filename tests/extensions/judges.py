@@ -127,6 +127,7 @@ def lost(rule: Rule, variant: str) -> bool:
 
 
 ABSENT: Final = (
+    Trap(r"-m set |-j SET ", "a set of ipset(8) must be there"),
     Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),
     Trap(r"-j NFQUEUE", "nft's queue statement is a module of its own (CONFIG_NFT_QUEUE), which a kernel may lack"),
 )

@@ -90,6 +90,10 @@ def shuffled(matches: Sequence[Match], random: Random) -> Iterator[Match]:
             yield match
 
 
+IN_ORDER = {"owner", "policy"}
+"""Extensions of which the tools want --suppl-groups behind --gid-owner, and an element's options between two --next."""
+
+
 def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -> list[str]:
     """The words of a value's options in any order, under any names that nothing else of the rule has as well."""
     extension = LANGUAGE.by_value[type(value)]
@@ -103,7 +107,8 @@ def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -
         option = known[next(words) if sign else word]
         names = [name for name in option.names if not any(other.startswith(name) for other in taken)]
         options.append([*sign, random.choice(names or [option.name]), *(next(words) for _ in range(option.words))])
-    random.shuffle(options)
+    if extension.name not in IN_ORDER:
+        random.shuffle(options)
     return [word for option in options for word in option]
 
 

@@ -107,11 +107,9 @@ class _RuleReader:
 
     def whole_target(self, statements: Sequence[Mapping[str, Any]]) -> bool:
         """Take all that stands behind the counter for one target, where an extension reads it so."""
-        if len(statements) < 2:
+        if not reads_whole(statements, self._language):
             return False
-        reader = self._language.readers.get(" + ".join(map(_statement_key, statements)))
-        if reader is None:
-            return False
+        reader = self._language.readers[_whole_key(statements)]
         value = reader([body for statement in statements for body in statement.values()], self._family)
         if not isinstance(value, Target):
             raise UnreadableError(statements)
@@ -252,6 +250,15 @@ def _protocol(right: Any, language: Language) -> int | None:
     if isinstance(right, str):
         return PROTOCOL_NUMBERS.get(right, language.hosts.protocols.get(right))
     return None
+
+
+def reads_whole(statements: Sequence[Mapping[str, Any]], language: Language) -> bool:
+    """Whether an extension reads the statements that stand behind a counter as one target, a condition among them."""
+    return len(statements) > 1 and _whole_key(statements) in language.readers
+
+
+def _whole_key(statements: Sequence[Mapping[str, Any]]) -> str:
+    return " + ".join(map(_statement_key, statements))
 
 
 def _statement_key(statement: Mapping[str, Any]) -> str:
