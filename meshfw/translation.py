@@ -15,7 +15,7 @@ from meshfw.errors import FamilyParseError, InexpressibleError, MeshfwError, Par
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import hook_of
 from meshfw.languages.iptables import format_rule, parse_rules
-from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule
+from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, MeterNames, render_rule
 from meshfw.model import (
     Family,
     Goto,
@@ -109,9 +109,11 @@ def _in_nft(
 ) -> Translated:
     objects: dict[str, None] = {}
     statements = []
+    meters = MeterNames()
     for rule in rules:
         try:
             said = render_rule(rule, family=family, language=language, names=SPOKEN_NAMES)
+            meters.take(said)
         except InexpressibleError as error:
             kind = Kind.OPAQUE if _opaque(rule) else Kind.INEXPRESSIBLE
             return Translated(texts, error=Failure(error.reason, kind), warnings=warnings)

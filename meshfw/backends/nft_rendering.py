@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from meshfw.alignment import shared_ends
@@ -12,8 +12,8 @@ from meshfw.backends.nft_text import chain_name
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule
-from meshfw.languages.nft import NftText, render_rule
-from meshfw.model import Chain, Rule
+from meshfw.languages.nft import MeterNames, NftText, render_rule
+from meshfw.model import Chain, Family, Rule
 from meshfw.plan import Plan
 from meshfw.snapshot import ListKey
 
@@ -95,3 +95,18 @@ class Renderings:
                 except InexpressibleError as error:
                     text = format_rule(rule, family=chain.family, language=self._language)
                     yield Unsupported(f"{chain.key}, rule {index}", error.reason, text)
+
+    def shared_meters(self, chains: Iterable[Chain]) -> Iterator[Unsupported]:
+        """Rules that would have to share a meter: all chains of a family stand in one table."""
+        taken = {family: MeterNames() for family in Family}
+        for chain in chains:
+            try:
+                texts = self.chain(chain)
+            except InexpressibleError:  # found already
+                continue
+            for index, text in enumerate(texts):
+                try:
+                    taken[chain.family].take(text)
+                except InexpressibleError as error:
+                    shown = format_rule(chain.rules[index], family=chain.family, language=self._language)
+                    yield Unsupported(f"{chain.key}, rule {index + 1}", error.reason, shown)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from meshfw.errors import InexpressibleError
 from meshfw.extensions.connbytes import ConnBytes
 from meshfw.extensions.hashlimit import HashLimit
 from meshfw.extensions.hashlimit_rates import ByteRate, PacketRate
 from meshfw.extensions.meter import name_of, nft_name
 from meshfw.languages.iptables import format_rule, parse_rule
-from meshfw.languages.nft import read_rule, render_rule
+from meshfw.languages.nft import MeterNames, read_rule, render_rule
 from meshfw.model import Family, Not, Rule
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
@@ -119,6 +120,20 @@ def test_an_idle_bucket_is_forgotten(room: Netns) -> None:
         time.sleep(1.3)
         send(20)
         assert counts() == [10, 6]
+
+
+def test_one_meter_has_one_rule() -> None:
+    meters = MeterNames()
+    texts = [
+        "-p tcp -m hashlimit --hashlimit-upto 1/s --hashlimit-name a",
+        "-m connlimit --connlimit-above 3",
+        "-j LOG",
+    ]
+    rendered = [render_rule(rule(text), family=V4, language=LANGUAGE) for text in texts]
+    for text in (*rendered, rendered[2]):
+        meters.take(text)
+    with pytest.raises(InexpressibleError, match="share what it counts"):
+        meters.take(rendered[0])
 
 
 LOST = [

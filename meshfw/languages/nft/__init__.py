@@ -8,6 +8,7 @@ iptables rule does. Numbers stand where names would depend on the host's files (
 from __future__ import annotations
 
 from meshfw.languages.nft.foreign import ForeignRuleset, Unread, read_tables
+from meshfw.languages.nft.meters import MeterNames
 from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, SPOKEN_NAMES, Names, spoken_name
 from meshfw.languages.nft.read import UnreadableError, read_rule
 from meshfw.languages.nft.render import NftText, render_rule
@@ -19,6 +20,7 @@ __all__ = [
     "PRIORITIES",
     "SPOKEN_NAMES",
     "ForeignRuleset",
+    "MeterNames",
     "Names",
     "NftHook",
     "NftTables",

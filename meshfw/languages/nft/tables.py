@@ -11,6 +11,7 @@ from meshfw.errors import InexpressibleError
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, DumpChain, DumpTable, hook_of
 from meshfw.languages.iptables import format_rule
+from meshfw.languages.nft.meters import MeterNames
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, spoken_name
 from meshfw.languages.nft.render import NftText, render_rule
 from meshfw.model import Family, Hook, Policy, Table
@@ -83,6 +84,7 @@ class _Writer:
     def __init__(self, family: Family, language: Language) -> None:
         self._family = family
         self._language = language
+        self._meters = MeterNames()
         self.untold: list[Untold] = []
         self.warnings: list[str] = []
 
@@ -114,6 +116,7 @@ class _Writer:
         for number, entry in enumerate(chain.rules, 1):
             try:
                 text = render_rule(entry.rule, family=self._family, language=self._language, names=SPOKEN_NAMES)
+                self._meters.take(text)
             except InexpressibleError as error:
                 shown = format_rule(entry.rule, family=self._family, language=self._language)
                 self.untold.append(Untold(table, chain.name, number, shown, error.reason, entry.line))
