@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from meshfw.model import ACCEPTED, Ends, Hook, Packet, Ruleset, Verdict
+from meshfw.model import ACCEPTED, Ends, Fate, Hook, Packet, Ruleset, Verdict
 from meshfw.passage import Ending, Firewall, Passage, Spot, Step, Unknown
 from meshfw.worlds import World
 
@@ -55,6 +55,9 @@ WAYS: Final[Mapping[Way, tuple[Hook, ...]]] = {
     Way.OUTPUT: (Hook.OUTPUT, Hook.POSTROUTING),
 }
 """The hooks of each way, in order."""
+
+OUT_OF_HOPS: Final = Verdict(Fate.REJECT, "time-exceeded")
+"""What routing does with a packet that has no hop left (RFC 1812, 5.3.1; RFC 8200, 3): no rule is asked."""
 
 Route = Callable[[Packet], str | None]
 """Routing: the interface by which a packet leaves; empty where it ends in this host, None where that isn't known."""
@@ -120,6 +123,11 @@ class Evaluator:
         for world in start.passed:
             onward, name = _routed(world, way, packet.out_interface, route)
             moved = msgspec.structs.replace(world.packet, out_interface=name)
+            if onward is Way.FORWARD and moved.ttl is not None:
+                if moved.ttl <= 1:
+                    endings.append(Ending(OUT_OF_HOPS, moved, world.translations))
+                    continue
+                moved = msgspec.structs.replace(moved, ttl=moved.ttl - 1)
             groups.setdefault(onward, []).append(World(moved, world.translations))
         sure = len(groups) == 1 and not endings
         for onward, group in groups.items():

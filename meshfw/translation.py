@@ -95,7 +95,7 @@ def translated(
     warnings = tuple(loss.text for held in rules for loss in held.losses())
     if not nft:
         return Translated(texts, warnings=warnings)
-    return _in_nft(rules, texts, family=family, language=language, table=place.table, warnings=warnings)
+    return _in_nft(rules, texts, family=family, language=language, place=place, warnings=warnings)
 
 
 def _in_nft(
@@ -104,20 +104,21 @@ def _in_nft(
     *,
     family: Family,
     language: Language,
-    table: str,
+    place: Place,
     warnings: tuple[str, ...],
 ) -> Translated:
     objects: dict[str, None] = {}
     statements = []
+    hook = hook_of(place.chain, Table(place.table)) if place.table else None
     meters = MeterNames()
     for rule in rules:
         try:
-            said = render_rule(rule, family=family, language=language, names=SPOKEN_NAMES)
+            said = render_rule(rule, family=family, language=language, names=SPOKEN_NAMES, hook=hook)
             meters.take(said)
         except InexpressibleError as error:
             kind = Kind.OPAQUE if _opaque(rule) else Kind.INEXPRESSIBLE
             return Translated(texts, error=Failure(error.reason, kind), warnings=warnings)
-        objects.update((held.command(FAMILIES[family], table or Table.FILTER), None) for held in said.objects)
+        objects.update((held.command(FAMILIES[family], place.table or Table.FILTER), None) for held in said.objects)
         statements.append(str(said))
         warnings += said.warnings
     return Translated(texts, (*objects, *statements), warnings=warnings)

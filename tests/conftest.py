@@ -31,6 +31,7 @@ PACKAGES = {
     "ip": "iproute2",
     "ip6tables-legacy-restore": "iptables",
     "ip6tables-nft-restore": "iptables",
+    "ipset": "ipset",
     "iptables-legacy-restore": "iptables",
     "iptables-nft-restore": "iptables",
     "nft": "nftables",

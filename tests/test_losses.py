@@ -1,13 +1,45 @@
-"""Laws of what a variant of iptables would lose: refused before anything is written, with the reason."""
+"""Laws of what a kernel tool would lose: the backend that would lose it refuses the rule by its place."""
 
 from __future__ import annotations
 
 import pytest
 
 from meshfw.backends.iptables_losses import Losses
+from meshfw.backends.nft_rendering import Renderings
+from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.iptables import parse_rule
-from meshfw.model import Chain, Family, Ruleset, Table
-from tests.extensions.case import LANGUAGE
+from meshfw.model import ACCEPT, Chain, Family, Rule, Ruleset, Table
+
+LANGUAGE = Language.of(builtin_extensions())
+
+LOST = [
+    ("-p udp ! --dport 0:65535 -j DROP", {"legacy", "nft"}, "no packet meets it"),
+    ("-p tcp --tcp-flags NONE SYN -j DROP", {"legacy", "nft", "native"}, "--tcp-flags"),
+    ("-p tcp --tcp-flags SYN SYN,ACK -j DROP", set(), ""),
+    ("-p tcp ! --tcp-flags NONE SYN -j DROP", {"native"}, "none is on"),
+    ("-p tcp -m tcp --dport 22 -m tcp --dport 23 -j DROP", {"nft"}, "the last one only"),
+    ("-p sctp --chunk-types any I_DATA:I", {"legacy", "nft", "native"}, "I_DATA"),
+    ("-j NFLOG --nflog-range 80", {"nft", "native"}, "--nflog-size"),
+    ("-j AUDIT --type drop", {"native"}, "--type"),
+    ("-j TEE --gateway 192.0.2.1 --oif lo", {"native"}, "--oif"),
+    ("-p tcp -m tcp --dport 22 -m tcp --sport 23 -j DROP", set(), ""),
+    ("-p udp --dport 4:3 -j DROP", set(), ""),
+]
+
+
+@pytest.mark.parametrize(("text", "variants", "reason"), LOST)
+def test_who_would_lose_a_meaning_refuses_the_rule(text: str, variants: set[str], reason: str) -> None:
+    rule = parse_rule(text, family=Family.IPV4, language=LANGUAGE)
+    chain = Chain(family=Family.IPV4, table=Table.FILTER, name="a", rules=(Rule(target=ACCEPT), rule))
+    found = {
+        variant: list(Losses(variant, LANGUAGE).findings(Ruleset(chains=(chain,)))) for variant in ("legacy", "nft")
+    }
+    found["native"] = list(Renderings(LANGUAGE).findings(chain))
+    assert {variant for variant, findings in found.items() if findings} == variants
+    for finding in (finding for findings in found.values() for finding in findings):
+        assert finding.where.endswith("rule 2")
+    assert all(any(reason in finding.reason for finding in found[variant]) for variant in variants & {"nft", "native"})
+
 
 TWICE = [
     ("-p tcp -m tcp --dport 22 -m tcp --dport 22:23", "two tcp matches state the dport"),

@@ -79,8 +79,7 @@ def test_a_counter_goes_on_from_its_numbers() -> None:
     ("rule", "reason"),
     [
         ("-m frob --x -j ACCEPT", "match frob"),
-        ("-j TRACE", "target TRACE"),
-        ("-m comment --comment a -m comment --comment b -j DROP", "two comments"),
+        ("-j FROBNICATE --hard", "target FROBNICATE"),
     ],
 )
 def test_what_nft_cannot_say_is_refused_by_name(rule: str, reason: str) -> None:
@@ -95,7 +94,7 @@ def test_opaque_targets_are_refused() -> None:
 
 def test_interfaces_with_signs_of_nft_are_refused() -> None:
     with pytest.raises(InexpressibleError, match="reads"):
-        text(Rule(in_interface=Interface("a*b"), target=ACCEPT))
+        text(Rule(in_interface=Interface("a\\b"), target=ACCEPT))
 
 
 def match(protocol: str, field: str, right: Any, op: str = "==") -> dict[str, Any]:
@@ -137,7 +136,7 @@ UNREADABLE: list[list[dict[str, Any]]] = [
     [match("ip", "saddr", "10.0.0.1"), match("ip", "saddr", "10.0.0.2")],
     [match("ip", "saddr", "@foreign")],
     [match("ip", "saddr", "10.0.0.1", "<")],
-    [match("ip", "ttl", 64)],
+    [match("ip", "version", 4)],
     [match("ip6", "saddr", "fd00::1")],
     [{"counter": "named"}, {"accept": None}],
     [match("tcp", "dport", 22), match("udp", "dport", 53)],

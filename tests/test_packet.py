@@ -187,6 +187,33 @@ MEETS = [
     ("-m addrtype --dst-type LOCAL,BROADCAST", tcp(destination_type="UNICAST"), False),
     ("-m addrtype ! --dst-type LOCAL", tcp(destination_type="UNICAST"), True),
     ("-m addrtype --dst-type LOCAL --limit-iface-in", tcp(destination_type="LOCAL"), None),
+    # the IP header
+    ("-m dscp --dscp 4", tcp(tos=0x11), True),
+    ("-m dscp ! --dscp 4", tcp(tos=0x11), False),
+    ("-m dscp --dscp 4", tcp(tos=None), None),
+    ("-m tos ! --tos 0x10/0x3c", tcp(tos=0x53), False),
+    ("-m tos --tos 0x11/0x10", tcp(tos=None), False),
+    ("-m tos --tos 0/0", tcp(tos=None), True),
+    ("-m ecn --ecn-ip-ect 3", tcp(tos=0xFF), True),
+    ("-p tcp -m ecn --ecn-tcp-ece ! --ecn-tcp-cwr", tcp(tcp_flags=0x50), True),
+    ("-p tcp -m ecn --ecn-tcp-ece ! --ecn-tcp-cwr", tcp(tcp_flags=0xD0), False),
+    ("-p tcp -m ecn --ecn-tcp-ece --ecn-ip-ect 1", tcp(tcp_flags=None, tos=0), False),
+    ("-p tcp -m ecn --ecn-tcp-ece --ecn-ip-ect 1", tcp(tcp_flags=None, tos=1), None),
+    ("-m ttl --ttl-lt 5", tcp(ttl=4), True),
+    ("-m ttl --ttl-gt 5", tcp(ttl=5), False),
+    ("-m ttl ! --ttl-eq 5", tcp(ttl=None), None),
+    ("-m ttl --ttl-gt 255", tcp(ttl=None), False),
+    ("-m length --length 60:100", tcp(length=60), True),
+    ("-m length ! --length 60:100", tcp(length=100), False),
+    ("-m length --length 100:60", tcp(length=None), False),
+    ("-m length ! --length 100:60", tcp(length=None), True),
+    ("-p esp -m esp --espspi 5", tcp(protocol=50), None),
+    ("-p esp -m esp ! --espspi :", tcp(protocol=50), False),
+    ("-p esp -m esp", tcp(protocol=50, fragment=True), False),
+    ("-p ah --ahspi 5", tcp(protocol=51), None),
+    ("-p ipcomp --ipcompspi 65536", tcp(protocol=108), False),
+    ("-p tcp -m tcpmss --mss 5", tcp(), None),
+    ("-m pkttype --pkt-type unicast", tcp(), None),
     # marks
     ("-m mark --mark 0x10/0xf0", tcp(mark=0x13), True),
     ("-m mark ! --mark 0x10/0xf0", tcp(mark=0x13), False),
@@ -662,3 +689,49 @@ def test_many_things_that_are_not_known_take_no_more_time_than_few() -> None:
     found = at(text, tcp())
     assert verdicts(found) == ["accept"]
     assert [ending.packet.mark for ending in found.endings] == [None]
+
+
+HOPS = "*mangle\n-A PREROUTING -m ttl --ttl-eq {} -j MARK --set-mark 1\n-A FORWARD -m ttl --ttl-eq {} -j DROP"
+
+
+@pytest.mark.parametrize(
+    ("came_with", "before", "behind", "verdict"),
+    [
+        (64, 64, 63, "drop"),
+        (64, 64, 64, "accept"),
+        (2, 2, 1, "drop"),
+        (1, 1, 1, "reject with time-exceeded"),
+        (0, 0, 0, "reject with time-exceeded"),
+    ],
+)
+def test_routing_takes_a_hop_and_asks_no_rule_where_none_is_left(
+    came_with: int, before: int, behind: int, verdict: str
+) -> None:
+    found = forwarded(HOPS.format(before, behind), tcp(ttl=came_with))
+    assert verdicts(found) == [verdict]
+    assert marks(found) == {1}
+
+
+def test_what_ends_here_or_starts_here_keeps_its_hops() -> None:
+    for way in (Way.INPUT, Way.OUTPUT):
+        found = journey(ruleset("*mangle\n-A POSTROUTING -j ACCEPT"), tcp(ttl=1), way=way)
+        assert [ending.packet.ttl for ending in found.endings] == [1]
+
+
+CHANGES = [
+    ("-j TTL --ttl-set 9", tcp(ttl=64), tcp(ttl=9)),
+    ("-j TTL --ttl-dec 70", tcp(ttl=64), tcp(ttl=0)),
+    ("-j TTL --ttl-inc 200", tcp(ttl=64), tcp(ttl=255)),
+    ("-j TOS --set-tos 0x12/0xf0", tcp(tos=0xFF), tcp(tos=0x0F ^ 0x12)),
+    ("-j DSCP --set-dscp 1", tcp(tos=0xFF), tcp(tos=0x07)),
+    ("-j DSCP --set-dscp 1", tcp(tos=None), tcp(tos=None)),
+    ("-j TOS --set-tos 3", tcp(tos=None), tcp(tos=3)),
+    ("-p tcp -j ECN --ecn-tcp-remove", tcp(tcp_flags=SYN | 0xC0), tcp(tcp_flags=SYN)),
+]
+
+
+@pytest.mark.parametrize(("text", "before", "after"), CHANGES)
+def test_later_rules_see_what_a_target_made_of_the_header(text: str, before: Packet, after: Packet) -> None:
+    target = rule(text).target
+    assert target is not None
+    assert target.applied(before) == after

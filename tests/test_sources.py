@@ -247,7 +247,7 @@ WRONG: list[tuple[str, str, str]] = [
     (f"{A}rules = [{{ connmark = {{ mrk = 1 }} }}]", "rules[1].connmark.mrk", "did you mean mark?"),
     (f'{A}rules = [{{ connmark = {{ mark = "x" }} }}]', "rules[1].connmark.mark", "'x' is not a number"),
     (f'{A}rules = [{{ to-source = "10.0.0.1" }}]', "rules[1].to-source", 'expected target = "SNAT" beside it'),
-    (f'{A}rules = [{{ target = "TCPMSS", set-mss = 9 }}]', "rules[1].set-mss", "the rule as text"),
+    (f'{A}rules = [{{ target = "FROB", set-mss = 9 }}]', "rules[1].set-mss", "TCPMSS"),
     (f"{A}rules = [{{ target = 7 }}]", "rules[1].target", "7 is a number; expected a target's or chain's name"),
     (f'{A}rules = [{{ target = "DROP", goto = "a" }}]', "rules[1].goto", "a rule has one target"),
     (f'{A}rules = [{{ family = "ipv6" }}]\nfamilies = "ipv4"', "rules[1].family", "expected ipv4"),
@@ -597,8 +597,20 @@ def test_host_names_come_from_the_host_s_files_alone(tmp_path: Path) -> None:
 
 
 def test_a_host_without_the_files_has_no_names(tmp_path: Path) -> None:
-    hosts = host_tables(services=str(tmp_path / "none"), protocols=str(tmp_path / "none"))
-    assert (hosts.services, hosts.protocols) == ({}, {})
+    none = str(tmp_path / "none")
+    hosts = host_tables(services=none, protocols=none, users=none, groups=none)
+    assert (hosts.services, hosts.protocols, dict(hosts.users), dict(hosts.groups)) == ({}, {}, {}, {})
+
+
+def test_users_and_groups_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    passwd, group = tmp_path / "passwd", tmp_path / "group"
+    hosts = host_tables(users=str(passwd), groups=str(group))
+    passwd.write_text("root:x:0:0:root:/root:/bin/sh\nodd\nalice:x:1000:7::/:/bin/sh\nalice:x:5:5::/:\n+::::::\n")
+    group.write_text("root:x:0:\nstaff:x:50:alice\n", encoding="utf-8")
+    assert dict(hosts.users) == {"root": 0, "alice": 1000}
+    language = Language.of(builtin_extensions(), hosts=hosts)
+    rule = parse_rule("-m owner --uid-owner alice --gid-owner staff", family=V4, language=language)
+    assert rule == parse_rule("-m owner --uid-owner 1000 --gid-owner 50", family=V4, language=language)
 
 
 def test_table_names_default_to_filter() -> None:

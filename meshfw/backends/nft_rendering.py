@@ -62,6 +62,9 @@ class Renderings:
         if text.objects:
             kinds = " and ".join(sorted({held.kind for held in text.objects}))
             raise InexpressibleError(f"it needs a {kinds} object, and this backend keeps none")
+        for loss in rule.losses():  # read back it would be another rule, and put right for ever
+            if "native" in loss.variants:
+                raise InexpressibleError(loss.text)
         return text
 
     def keep(self, wanted: Collection[ListKey]) -> None:

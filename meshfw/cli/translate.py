@@ -13,11 +13,11 @@ from meshfw.cli.output import for_tools, print_json, warn
 from meshfw.cli.rulesets import STDIN, dumps_of, kind_of, notes_of, read_text, resolving
 from meshfw.errors import FamilyParseError, InexpressibleError, ParseError, TranslationError
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import Dump, format_dump
+from meshfw.languages.dump import Dump, format_dump, hook_of
 from meshfw.languages.iptables import format_rule, parse_rules
 from meshfw.languages.lexer import Word, split
 from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule, render_tables
-from meshfw.model import Family, Rule
+from meshfw.model import Family, Rule, Table
 from meshfw.workshop import Workshop
 
 _COMMANDS = dict(zip(COMMANDS, Family, strict=True))
@@ -178,14 +178,15 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
         return found, "\n".join(
             f"{head}{format_rule(rule, family=found, language=language)}".rstrip() for rule in rules
         )
+    table = arguments.table or line.table or "filter"
+    hook = hook_of(chain, Table(table)) if table in set(Table) else None
     try:
-        said = [render_rule(rule, family=found, language=language, names=SPOKEN_NAMES) for rule in rules]
+        said = [render_rule(rule, family=found, language=language, names=SPOKEN_NAMES, hook=hook) for rule in rules]
     except InexpressibleError as error:
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line
         ) from None
     warn([*losses, *(told for text in said for told in text.warnings)])
-    table = arguments.table or line.table or "filter"
     objects = dict.fromkeys(held.command(FAMILIES[found], table) for text in said for held in text.objects)
     head = f"{line.command} rule {FAMILIES[found]} {table} {SPOKEN_NAMES.chain(chain)} " if chain else ""
     return found, "\n".join((*objects, *(f"{head}{text}" for text in said)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from meshfw.errors import InexpressibleError, ModelError
+from meshfw.errors import ModelError
 from meshfw.extensions.extension import Codec, NftMatch, ParseContext
 from meshfw.model import Elements, Not, Packet, SetRef, byte_length, merge_ranges, parse_address, within
 
@@ -63,14 +63,20 @@ def number(text: str, *, low: int = 0, high: int = 0xFFFFFFFF) -> int:
 
 
 class Ports(msgspec.Struct, frozen=True, gc=False, order=True):
-    """One port or a range of ports, both ends included."""
+    """One port or a range of ports, both ends included; one that ends below its beginning holds none."""
 
     low: int
     high: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= 0xFFFF:
+        if not (0 <= self.low <= 0xFFFF and 0 <= self.high <= 0xFFFF):
+            raise ModelError(f"ports {self.low}:{self.high}: two numbers from 0 to 65535")
+
+    def ascending(self) -> Ports:
+        """The ports; ``ModelError`` where there are none."""
+        if self.low > self.high:
             raise ModelError(f"ports {self.low}:{self.high}: two numbers from 0 to 65535 in ascending order")
+        return self
 
     def __str__(self) -> str:
         return str(self.low) if self.low == self.high else f"{self.low}:{self.high}"
@@ -83,16 +89,12 @@ class Ports(msgspec.Struct, frozen=True, gc=False, order=True):
 ALL_PORTS: Final = Ports(0, 0xFFFF)
 
 
-def useful_ports(value: Any) -> Any:
-    """The port condition, or None for the one that every segment meets, which iptables doesn't store.
-
-    ``ModelError`` for its negation: no packet meets it, and iptables 1.8.9 stores it as met by every packet.
-    """
-    if value == ALL_PORTS:
-        return None
-    if type(value) is Not and value.value == ALL_PORTS:
-        raise ModelError("! 0:65535 matches no packet, and iptables would store it as a match of every packet")
-    return value
+def plain_ports(value: Any) -> tuple[bool, Any]:
+    """A port condition's sign and ports, without a range that holds none: that is all ports with the other sign."""
+    negated, held = sign(value)
+    if type(held) is Ports and held.low > held.high:
+        return not negated, ALL_PORTS
+    return negated, held
 
 
 def port(text: str, context: ParseContext) -> int:
@@ -135,7 +137,7 @@ def port_met(held: Any, value: int | None, sets: Mapping[str, Elements]) -> bool
 
 def port_atoms(field: str, negated: bool, ranges: Iterable[Ports]) -> Iterable[tuple[Any, ...]]:
     """The meaning of a port condition, whichever option states it: the ports that meet it, joined; nothing for all."""
-    met = join_ranges((item.low, item.high) for item in ranges)
+    met = join_ranges((item.low, item.high) for item in ranges if item.low <= item.high)
     if negated:  # iptables-nft itself stores ! 0:1023 as 1024:65535
         met = complement(met)
     if met != ((ALL_PORTS.low, ALL_PORTS.high),):
@@ -207,6 +209,18 @@ def ports_nft(left: str, value: Ports | SetRef, negated: bool) -> str:
     return set_nft(left, value.nft(), negated)
 
 
+def conditions_on_ports(left: str, value: Any) -> Iterator[str]:
+    """The conditions of nft that say a port condition; none for the one that every packet with ports meets."""
+    negated, held = plain_ports(value)
+    if negated or held != ALL_PORTS:
+        yield ports_nft(left, held, negated)
+
+
+def _parse_ascending(text: str, context: ParseContext) -> Ports | SetRef:
+    ports = parse_ports(text, context)
+    return ports if isinstance(ports, SetRef) else ports.ascending()
+
+
 PORTS: Final = Codec(
     parse=parse_ports,
     format=str,
@@ -215,6 +229,9 @@ PORTS: Final = Codec(
     read=read_port_condition,
     orders=True,
 )
+"""A port condition, which may be one that no packet meets, such as 4:3: most extensions of iptables take it."""
+ASCENDING_PORTS: Final = msgspec.structs.replace(PORTS, parse=_parse_ascending)
+"""The same where iptables refuses that."""
 
 
 # --- marks ----------------------------------------------------------------------------------------------
@@ -246,11 +263,14 @@ def parse_mark(text: str, context: ParseContext) -> MarkValue:
     return MarkValue(number(value), number(mask) if slash else 0xFFFFFFFF)
 
 
+def plain_mark(value: Any) -> tuple[bool, MarkValue]:
+    """A mark's sign and value; one with bits outside the mask never matches, which is a mask of no bits, negated."""
+    negated, held = sign(value)
+    return (not negated, MarkValue(0, 0)) if held.value & ~held.mask else (negated, held)
+
+
 def _mark_nft(left: str, value: MarkValue, negated: bool) -> str:
-    if value.value & ~value.mask:
-        raise InexpressibleError(f"mark {value}: bits outside the mask never match")
-    if negated and not value.mask:
-        raise InexpressibleError(f"! mark {value}: no packet meets it")
+    negated, value = plain_mark(Not(value) if negated else value)  # nft's parser masks off what its listing shows
     length = value.mask.bit_count()
     if value.mask == 0xFFFFFFFF:
         return set_nft(left, f"{value.value:#010x}", negated)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import Ports, integer, listed, plain_condition, ports_nft, set_nft, sign
+from meshfw.extensions.codecs import Ports, integer, listed, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.tcp import end_atoms, port_options
+from meshfw.extensions.tcp import end_atoms, port_options, ports_to_nft
 from meshfw.model import Family, Match, Not, Rule, SetRef
 
 DCCP: Final = 33
@@ -89,13 +89,13 @@ def _types_nft(negated: bool, bits: int) -> Iterable[str]:
     yield set_nft("dccp type", items[0] if len(items) == 1 else f"{{ {', '.join(items)} }}", negated)
 
 
+_ports_to_nft: Final = ports_to_nft("dccp")
+
+
 def _to_nft(value: Dccp, family: Family, rule: Rule) -> Iterable[str]:
     if value.option is not None:
         raise InexpressibleError("--dccp-option: nft sees none of the options of DCCP")
-    for left, ports in (("dccp sport", value.sport), ("dccp dport", value.dport)):
-        if ports is not None:
-            negated, held = sign(ports)
-            yield ports_nft(left, held, negated)
+    yield from _ports_to_nft(value, family, rule)
     if value.types is not None:
         yield from _types_nft(*sign(value.types))
 

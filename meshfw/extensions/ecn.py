@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, sign
 from meshfw.extensions.extension import Extension, Fields, Option, ParseContext
-from meshfw.extensions.tos import ECN_BITS, NFT_ECN, Masked, tos_atoms, tos_meets, tos_nft
+from meshfw.extensions.tos import ECN_BITS, NFT_ECN, Masked, tos_applied, tos_atoms, tos_meets, tos_nft
 from meshfw.model import Family, Match, Not, Packet, Rule, Table, Target
 
 TCP: Final = 6
@@ -80,6 +82,15 @@ class SetEcn(Target, frozen=True, kw_only=True):
     def label(self) -> str:
         """The target's own name."""
         return "ECN"
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new bits."""
+        flags = packet.tcp_flags
+        for bit, held in ((ECE, self.ece), (CWR, self.cwr)):
+            if held is not None and flags is not None:
+                flags = flags & ~bit | bit * held
+        packet = msgspec.structs.replace(packet, tcp_flags=flags)
+        return packet if self.ect is None else tos_applied(Masked(self.ect, ECN_BITS), packet)
 
     def atom(self, family: Family | None = None) -> Any:
         """What it sets; that of TOS where it sets the codepoint alone."""

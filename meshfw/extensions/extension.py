@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.model import Family, Match, Not, Rule, Target
+from meshfw.model import Family, Hook, Match, Not, Rule, Target
 
 Resolve = Callable[[str, Family], tuple[int, ...]]
 """The addresses of a host or network by its name, none where it has none; ``ModelError`` where it can't be asked."""
@@ -89,7 +89,8 @@ class Option(msgspec.Struct, frozen=True):
     ``words`` is how many words follow it; more than one are given to the codec joined by a space, and with none the
     field becomes ``preset``. A second option that fills the same field is another spelling, read but never printed.
     Where the word is ``optional``, a field without one becomes ``preset`` too.
-    ``nft`` is the left side of nft's condition, where the table alone is enough to translate it.
+    ``nft`` is the left side of nft's condition, where the table alone is enough to translate it. With ``many`` it may
+    be given again: the field becomes the pairs of option and value that fill it, in the order of the words.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Option(msgspec.Struct, frozen=True):
     invertible: bool = False
     preset: Any = True
     nft: str = ""
+    many: bool = False
     optional: bool = False
 
     @property
@@ -120,7 +122,9 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     * ``save`` gives the words after ``-m NAME`` or ``-j NAME``, in the order the kernel tools print.
     * ``to_nft`` gives the nft statements of a match or target; it sees the rule, whose protocol names the header. A
       statement that refers to a stateful object gives that object before it.
-    * ``from_nft`` reads back: by left side of a match statement, or by name of any other statement.
+    * ``to_nft_on`` gives them for what depends on the hook that packets come from, None where that isn't known.
+    * ``from_nft`` reads back: by left side of a match statement, or by name of any other statement. A target of several
+      statements is read by the names of all behind the counter, joined by `` + ``, and gets the list of their bodies.
     """
 
     name: str
@@ -132,6 +136,7 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     build: Callable[[Fields, ParseContext], Match | Target] | None = None
     save: Callable[[Any, Family], Iterable[str]] | None = None
     to_nft: Callable[[Any, Family, Rule], Iterable[str | NftObject]] | None = None
+    to_nft_on: Callable[[Any, Family, Rule, Hook | None], Iterable[str | NftObject]] | None = None
     from_nft: Mapping[str, Callable[[Any, Family], Match | Target | None]] = {}
 
     printed: tuple[Option, ...] = ()
@@ -183,8 +188,12 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
                 words.extend(text.split(" ", option.words - 1) if option.words > 1 else (text,))
         return words
 
-    def nft_statements(self, value: Match | Target, family: Family, rule: Rule) -> tuple[str | NftObject, ...] | None:
+    def nft_statements(
+        self, value: Match | Target, family: Family, rule: Rule, *, hook: Hook | None = None
+    ) -> tuple[str | NftObject, ...] | None:
         """Its nft statements in the order of evaluation; None where nft has no way to say it."""
+        if self.to_nft_on is not None:
+            return tuple(self.to_nft_on(value, family, rule, hook))
         if self.to_nft is not None:
             return tuple(self.to_nft(value, family, rule))
         statements: list[str | NftObject] = []

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from meshfw.errors import InexpressibleError, ModelError
+from meshfw.errors import ModelError
 from meshfw.extensions.codecs import header_met, number, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.model import Family, Match, Not, Packet, Rule, every, turned
@@ -258,8 +258,8 @@ class _Nft:
         """The condition; type and code together, so that their negation is one too."""
         negated, held = sign(value.type)
         if self._value is Icmp and held == ANY:
-            if negated:
-                raise InexpressibleError("! --icmp-type any: no packet meets it")
+            if negated:  # no packet meets it
+                yield f"{self._header} type != 0-255"
             return
         kind = self._names[0].get(held.type, str(held.type))
         if held.code is None:
@@ -283,7 +283,8 @@ class _Nft:
 
     def _read_type(self, match: NftMatch, family: Family) -> Match | None:
         if isinstance(match.right, dict):
-            return None
+            every = match.right.get("range") == [self._names[0].get(0, 0), 0xFF]
+            return Icmp(Not(ANY)) if every and match.op == "!=" and self._value is Icmp else None
         return self._made(match, IcmpType(self._number(match.right, 0)))
 
     def _read_both(self, match: NftMatch, family: Family) -> Match | None:

@@ -7,22 +7,22 @@ from typing import Any, Final
 
 import msgspec
 
-from meshfw.errors import FamilyError, InexpressibleError, ModelError
+from meshfw.errors import FamilyError, ModelError
 from meshfw.extensions.codecs import plain_condition, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.model import Family, Match, Not, Packet, Rule, every, format_address, parse_address
 
 
 class AddressRange(msgspec.Struct, frozen=True, gc=False, order=True):
-    """Addresses from a first to a last, both included."""
+    """Addresses from a first to a last, both included; one that ends below its beginning holds none."""
 
     family: Family
     low: int
     high: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high < 1 << self.family.bits:
-            raise ModelError(f"range {self}: two {self.family} addresses in ascending order")
+        if not (0 <= self.low < 1 << self.family.bits and 0 <= self.high < 1 << self.family.bits):
+            raise ModelError(f"range of {self.low:#x} and {self.high:#x}: two {self.family} addresses")
 
     @classmethod
     def parse(cls, text: str) -> AddressRange:
@@ -37,6 +37,12 @@ class AddressRange(msgspec.Struct, frozen=True, gc=False, order=True):
     def __str__(self) -> str:
         return f"{format_address(self.low, self.family)}-{format_address(self.high, self.family)}"
 
+    def ascending(self) -> AddressRange:
+        """The range; ``ModelError`` where it holds no address."""
+        if self.low > self.high:
+            raise ModelError(f"range {self}: two {self.family} addresses in ascending order")
+        return self
+
     def short(self) -> str:
         """The range, or the address alone where it is one."""
         return format_address(self.low, self.family) if self.low == self.high else str(self)
@@ -44,6 +50,14 @@ class AddressRange(msgspec.Struct, frozen=True, gc=False, order=True):
     def atom(self) -> tuple[Any, ...]:
         """The same as that of a network of these addresses."""
         return (self.family.bits, self.low, self.high)
+
+
+def _plain(held: Any) -> tuple[bool, AddressRange]:
+    """A range's sign and addresses, without one that holds none: that is all addresses with the other sign."""
+    negated, value = sign(held)
+    if value.low > value.high:
+        return not negated, AddressRange(value.family, 0, (1 << value.family.bits) - 1)
+    return negated, value
 
 
 class IpRange(Match, frozen=True):
@@ -61,7 +75,7 @@ class IpRange(Match, frozen=True):
         for field, held in (("saddr", self.source), ("daddr", self.destination)):
             if held is None:
                 continue
-            negated, value = sign(held)
+            negated, value = _plain(held)
             if negated or value.high - value.low + 1 < 1 << value.family.bits:
                 yield (field, negated, value.atom())
 
@@ -100,11 +114,9 @@ def _to_nft(value: IpRange, family: Family, rule: Rule) -> Iterable[str]:
     for field, held in (("saddr", value.source), ("daddr", value.destination)):
         if held is None:
             continue
-        negated, addresses = sign(held)
-        if addresses.high - addresses.low + 1 < 1 << family.bits:
+        negated, addresses = _plain(held)
+        if negated or addresses.high - addresses.low + 1 < 1 << family.bits:
             yield set_nft(f"{protocol} {field}", str(addresses), negated)
-        elif negated:
-            raise InexpressibleError(f"! iprange {addresses}: no packet meets it")
 
 
 class _Reader:

@@ -129,8 +129,22 @@ def read_presence(match: NftMatch, family: Family) -> Ipv6Header | None:
     return Ipv6Header(bit if match.right else Not(bit), soft=True)
 
 
+_WORDS: Final = {
+    "ip": 0,
+    "hopopt": 0,
+    "ipv6-route": 43,
+    "ipv6-frag": 44,
+    "esp": 50,
+    "ah": 51,
+    "ipv6-nonxt": 59,
+    "ipv6-opts": 60,
+    "ipv6-icmp": 58,
+}
+"""Words that nft prints for numbers of next headers where the host has them (protocols(5))."""
+
+
 def _read_next(match: NftMatch, family: Family) -> Ipv6Header | None:
-    numbers = {int(item) for item in listed(match.right)}
+    numbers = {_WORDS.get(item, item) for item in listed(match.right)}
     if not plain_condition(match):
         return None
     if numbers == set(_NUMBERS) - {255}:

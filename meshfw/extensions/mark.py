@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import MARK, MarkValue, integer, number, parse_mark, sign
+from meshfw.extensions.codecs import MARK, MarkValue, integer, number, parse_mark, plain_mark, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.model import Family, Match, Not, Packet, Rule, Target, every, turned
 
@@ -16,7 +16,7 @@ FULL: Final = 0xFFFFFFFF
 
 
 def _mark_atoms(field: str, mark: Any, *, always: bool) -> Iterable[Any]:
-    negated, value = sign(mark)
+    negated, value = plain_mark(mark)
     if not (always and not negated and value == MarkValue(0, 0)):
         yield (field, negated, value)
 
@@ -106,8 +106,8 @@ class SetConnMark(Target, frozen=True):
             raise ModelError("CONNMARK needs one of --set-xmark, --save-mark and --restore-mark")
         if self.copy not in (None, "save", "restore"):
             raise ModelError(f"{self.copy!r} is neither save nor restore")
-        if not -32 <= self.shift <= 32:
-            raise ModelError("a mark is shifted by 0 to 32 bits")
+        if not -31 <= self.shift <= 31:  # a kernel refuses more (xt_connmark.c)
+            raise ModelError("a mark is shifted by 0 to 31 bits")
 
     @property
     def label(self) -> str:
@@ -134,11 +134,9 @@ class SetConnMark(Target, frozen=True):
         return None if bits is None or kept is None else kept ^ bits
 
     def _shifted(self, mark: int | None) -> int | None:
-        """The mark shifted; what a kernel makes of a shift by all 32 bits depends on the processor."""
+        """The mark shifted."""
         if not self.shift or mark is None:
             return mark
-        if abs(self.shift) == 32:
-            return None
         return mark << self.shift & FULL if self.shift > 0 else mark >> -self.shift
 
 
@@ -159,7 +157,7 @@ _AND: Final = Codec(parse=lambda text, context: MarkChange(0, ~number(text) & FU
 _OR: Final = Codec(parse=lambda text, context: MarkChange(number(text), number(text)), format=str, expected=_EXPECTED)
 _XOR: Final = Codec(parse=lambda text, context: MarkChange(number(text), 0), format=str, expected=_EXPECTED)
 _MASK: Final = Codec(parse=lambda text, context: number(text), format=hex, expected=_EXPECTED)
-_BITS: Final = integer("a number of bits from 0 to 32", high=32)
+_BITS: Final = integer("a number of bits from 0 to 31", high=31)
 
 _CHANGES: Final = (
     Option("--set-xmark", "change", _CHANGE),
@@ -192,14 +190,14 @@ def _build_connmark(fields: dict[str, Any], context: ParseContext) -> SetConnMar
 # --- nft ------------------------------------------------------------------------------------------------------
 
 
-def _change_nft(left: str, change: MarkChange) -> str:
-    """The statement as nft lists it: of the kernel's and-mask and xor-value, it shows bits that end up on as or-ed."""
+def _changed(left: str, change: MarkChange) -> str:
+    """What a mark becomes as nft lists it: of the kernel's and-mask and xor-value, bits that end up on are or-ed."""
     if change.mask == FULL:
-        return f"{left} set {change.value:#010x}"
+        return f"{change.value:#010x}"
     on = change.value & change.mask
     turned = change.value & ~change.mask
     kept = ~change.mask & FULL | on
-    text = f"{left} set {left}"
+    text = left
     if kept != FULL:
         text += f" & {kept:#010x}"
     if turned:
@@ -207,11 +205,22 @@ def _change_nft(left: str, change: MarkChange) -> str:
     return f"{text} | {on:#010x}" if on else text
 
 
+_PLAIN: Final = ("meta mark", "ct mark")
+
+
+def _shifted(text: str, shift: int) -> str:
+    """A mark expression moved to the left, or below 0 to the right."""
+    if not shift:
+        return text
+    operator = "<<" if shift > 0 else ">>"
+    return f"{text if text in _PLAIN else f'({text})'} {operator} {abs(shift)}"
+
+
 def _connmark_nft(value: SetConnMark, family: Family, rule: Rule) -> Iterable[str]:
-    if value.shift:
-        raise InexpressibleError("CONNMARK with a shift: nft can't say it together with a mask")
     if value.change is not None:
-        yield _change_nft("ct mark", value.change)
+        if value.shift and value.change.mask == FULL:
+            raise InexpressibleError("CONNMARK --set-mark of all bits and a shift: state the mark that comes of it")
+        yield f"ct mark set {_shifted(_changed('ct mark', value.change), value.shift)}"
         return
     target, source, kept, taken = ("ct mark", "meta mark", value.ctmask, value.nfmask)
     if value.copy == "restore":
@@ -221,7 +230,8 @@ def _connmark_nft(value: SetConnMark, family: Family, rule: Rule) -> Iterable[st
             f"CONNMARK --{value.copy}-mark with nfmask {value.nfmask:#x} and ctmask {value.ctmask:#x}: "
             f"nft overwrites the whole {target}"
         )
-    yield f"{target} set {source}" + ("" if taken == FULL else f" & {taken:#010x}")
+    text = source if taken == FULL else f"{source} & {taken:#010x}"
+    yield f"{target} set {_shifted(text, value.shift)}"
 
 
 def _masked(kind: type[Mark | ConnMark]) -> Callable[[NftMatch, Family], Match | None]:
@@ -232,6 +242,15 @@ def _masked(kind: type[Mark | ConnMark]) -> Callable[[NftMatch, Family], Match |
         return kind(Not(held) if match.negated else held) if match.op in ("==", "!=") else None
 
     return read
+
+
+def _unshifted(value: Any) -> tuple[Any, int]:
+    """A mark expression of nft's JSON without a shift around it, and that shift."""
+    if isinstance(value, dict):
+        ((operator, body),) = value.items()
+        if operator in ("<<", ">>"):
+            return body[0], int(body[1]) if operator == "<<" else -int(body[1])
+    return value, 0
 
 
 def _expression(value: Any) -> tuple[str, int, int]:
@@ -255,17 +274,19 @@ def _expression(value: Any) -> tuple[str, int, int]:
 
 
 def _read_mark(body: Any, family: Family) -> Target | None:
-    source, mask, turned = _expression(body["value"])
-    if source in ("", "meta mark"):
+    value, shift = _unshifted(body["value"])
+    source, mask, turned = _expression(value)
+    if source in ("", "meta mark") and not shift:
         return SetMark(MarkChange(turned, ~mask & FULL))
-    return SetConnMark(copy="restore", ctmask=mask) if source == "ct mark" and not turned else None
+    return SetConnMark(copy="restore", ctmask=mask, shift=shift) if source == "ct mark" and not turned else None
 
 
 def _read_connmark(body: Any, family: Family) -> Target | None:
-    source, mask, turned = _expression(body["value"])
-    if source in ("", "ct mark"):
-        return SetConnMark(MarkChange(turned, ~mask & FULL))
-    return SetConnMark(copy="save", nfmask=mask) if source == "meta mark" and not turned else None
+    value, shift = _unshifted(body["value"])
+    source, mask, turned = _expression(value)
+    if source == "ct mark" or (not source and not shift):
+        return SetConnMark(MarkChange(turned, ~mask & FULL), shift=shift)
+    return SetConnMark(copy="save", nfmask=mask, shift=shift) if source == "meta mark" and not turned else None
 
 
 def _save_connmark(value: SetConnMark, family: Family) -> Sequence[str]:
@@ -293,7 +314,7 @@ EXTENSIONS: Final = (
         name="MARK",
         value=SetMark,
         options=_CHANGES,
-        to_nft=lambda value, family, rule: (_change_nft("meta mark", value.change),),
+        to_nft=lambda value, family, rule: (f"meta mark set {_changed('meta mark', value.change)}",),
         from_nft={"mangle meta mark": _read_mark},
     ),
     Extension(

@@ -44,6 +44,8 @@ class Multiport(Match, frozen=True):
         if len(held) != 1:
             raise ModelError("multiport needs one of --sports, --dports and --ports")
         ports = sign(held[0])[1]
+        for item in ports:
+            item.ascending()
         size = sum(1 if item.low == item.high else 2 for item in ports)
         if not 1 <= size <= PORTS_MAX:
             raise ModelError(f"multiport holds 1 to {PORTS_MAX} ports, a range counts as two; here are {size}")
@@ -123,9 +125,7 @@ def _to_nft(value: Multiport, family: Family, rule: Rule) -> Iterable[str]:
         raise InexpressibleError("multiport in a rule that states none of its protocols")
     field, negated, ports = value.parts
     ranges = _ranges(ports)
-    if ranges == (_EVERY,):
-        if negated:
-            raise InexpressibleError("! multiport 0:65535: no packet meets it")
+    if ranges == (_EVERY,) and not negated:
         return
     if field != "port":
         yield _list_nft(f"{header} {field}", negated, ranges)

@@ -11,6 +11,7 @@ from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.codecs import Ports, listed, port, read_ports
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.iprange import AddressRange
+from meshfw.extensions.netmap import read_netmap
 from meshfw.model import (
     Family,
     Hook,
@@ -41,6 +42,10 @@ class To(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         if self.addresses is None and self.ports is None:
             raise ModelError("address translation needs an address or a port")
+        if self.ports is not None:
+            self.ports.ascending()
+        if self.addresses is not None:
+            self.addresses.ascending()
         if self.base is not None and (
             self.ports is None or self.ports.low >= self.ports.high or not 1 <= self.base <= 0xFFFF
         ):
@@ -130,6 +135,10 @@ class Masquerade(Target, frozen=True, kw_only=True):
     random: bool = False
     fully_random: bool = False
 
+    def __post_init__(self) -> None:
+        if self.ports is not None:
+            self.ports.ascending()
+
     def translation(self, packet: Packet) -> Translation | None:
         """The new source."""
         return Translation(source=True, ports=_pair(self.ports), local=True)
@@ -147,6 +156,10 @@ class Redirect(Target, frozen=True, kw_only=True):
     accepts: ClassVar[bool] = True
     ports: Ports | None = None
     random: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ports is not None:
+            self.ports.ascending()
 
     def translation(self, packet: Packet) -> Translation | None:
         """The new destination."""
@@ -166,7 +179,7 @@ def _parse_ports(text: str, context: ParseContext) -> Ports:
     if dash and first.isascii() and first.isdigit():
         if not (last.isascii() and last.isdigit()):
             raise ModelError(f"{text!r}: a range ends with a number")
-        return Ports(port(first, context), port(last, context))
+        return Ports(port(first, context), port(last, context)).ascending()
     held = port(text, context)
     return Ports(held, held)
 
@@ -175,7 +188,7 @@ def _parse_to(text: str, context: ParseContext) -> To:
     addresses, colon, ports = text.partition(":")
     if context.family is Family.IPV6 or text.startswith("["):
         addresses, colon, ports = _split_bracketed(text)
-    held = AddressRange.parse(addresses) if addresses else None
+    held = AddressRange.parse(addresses).ascending() if addresses else None
     if held is not None and held.family is not context.family:
         raise FamilyError(f"{text!r} is not an {context.family} address")
     if not colon:
@@ -272,6 +285,8 @@ def _read_local(kind: type[Masquerade | Redirect]) -> Callable[[Any, Family], Ta
 
 def _read_endpoint(kind: type[Snat | Dnat]) -> Callable[[Any, Family], Target | None]:
     def read(body: Any, family: Family) -> Target | None:
+        if "type_flags" in body:
+            return read_netmap(body)
         flags = _read_flags(kind, body)
         if flags is None or set(body) - {"addr", "port", "flags"}:
             return None

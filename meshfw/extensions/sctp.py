@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import Ports, sign
-from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.extensions.tcp import end_atoms, ends_met, port_options
-from meshfw.model import Elements, Match, Not, Packet, SetRef, every
+from meshfw.extensions.codecs import ASCENDING_PORTS, Ports, plain_condition, sign
+from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
+from meshfw.extensions.tcp import end_atoms, ends_met, port_options, ports_to_nft
+from meshfw.model import Elements, Family, Loss, Match, Not, Packet, Rule, SetRef, every
 
 SCTP: Final = 132
 CHUNKS: Final = {
@@ -39,6 +39,7 @@ CHUNKS: Final = {
     "I_FORWARD_TSN": 194,
 }
 """Chunk types by name, in the order of their numbers, which is the order iptables prints (RFC 9260, section 3.2)."""
+_I_DATA: Final = CHUNKS["I_DATA"]
 _FLAGS: Final = {0: "----IUBE", 64: "----IUBE", 6: "-------T", 14: "-------T"}
 """The letters of a chunk's flag bits, highest bit first (libxt_sctp.c)."""
 _SCOPES: Final = ("all", "any", "only")
@@ -105,10 +106,6 @@ def _parse(text: str, context: ParseContext) -> Chunks:
     return Chunks(scope.lower(), tuple(chunks))
 
 
-def _nft(left: str, value: Chunks, negated: bool) -> str:
-    raise InexpressibleError(f"sctp --chunk-types {value}: nft sees one chunk, not which of them a packet holds")
-
-
 class Sctp(Match, frozen=True):
     """Ports and chunks of an SCTP packet."""
 
@@ -121,7 +118,14 @@ class Sctp(Match, frozen=True):
         """One part for each field that is set."""
         yield from end_atoms(self.sport, self.dport)
         if self.chunks is not None:
-            yield ("sctp chunks", *sign(self.chunks))
+            negated, held = sign(self.chunks)
+            plain = not held.every and not any(chunk.mask for chunk in held.chunks)
+            if held.scope == ("any" if negated else "all") and held.chunks and plain:
+                yield from (("sctp chunk", not negated, chunk.type) for chunk in held.chunks)
+            elif held.scope in ("any", "all") and len(held.chunks) == 1 and plain:
+                yield ("sctp chunk", not negated, held.chunks[0].type)
+            else:
+                yield ("sctp chunks", negated, held)
 
     def meets(self, packet: Packet) -> bool | None:
         """The ports; chunks aren't known."""
@@ -131,8 +135,66 @@ class Sctp(Match, frozen=True):
         """The same with known sets."""
         return every((ends_met(self, packet, sets), True if self.chunks is None else None))
 
+    def losses(self) -> Iterable[Loss]:
+        """The flags of I_DATA: iptables 1.8.9 stores them under its row in its table, not under its type."""
+        if self.chunks is not None and any(
+            chunk.mask and chunk.type == _I_DATA for chunk in sign(self.chunks)[1].chunks
+        ):
+            yield Loss(
+                frozenset({"legacy", "nft"}), f"--chunk-types {sign(self.chunks)[1]}: iptables loses I_DATA's flags"
+            )
 
-_CHUNKS: Final = Codec(parse=_parse, format=str, expected="all, any or only, and a list of chunk types", nft=_nft)
+
+_CHUNKS: Final = Codec(parse=_parse, format=str, expected="all, any or only, and a list of chunk types")
+
+# --- nft ------------------------------------------------------------------------------------------------
+
+_NFT_CHUNKS: Final = {
+    number: {"ECN_ECNE": "ecne", "ECN_CWR": "cwr"}.get(name, name.lower().replace("_", "-"))
+    for name, number in CHUNKS.items()
+    if name not in ("I_DATA", "RE_CONFIG", "PAD", "I_FORWARD_TSN")
+}
+"""The chunk types that nft 1.0.6 has a name for."""
+
+
+def _chunks_nft(value: Any) -> Iterable[str]:
+    """A condition for each chunk: all are there, or, of ``! any``, none is."""
+    negated, held = sign(value)
+    reason = ""
+    if held.every or not held.chunks or held.scope == "only":
+        reason = "nft asks for one chunk, not for what all chunks are"
+    elif len(held.chunks) > 1 and negated != (held.scope == "any"):
+        reason = "nft can't say that one of several conditions is met: it needs a rule for each"
+    elif any(chunk.mask for chunk in held.chunks):
+        reason = "nft looks at the flags of the first chunk of a type, iptables at those of each"
+    elif any(chunk.type not in _NFT_CHUNKS for chunk in held.chunks):
+        reason = "nft has no name for one of the types"
+    if reason:
+        raise InexpressibleError(f"sctp {'! ' if negated else ''}--chunk-types {held}: {reason}")
+    for chunk in held.chunks:
+        yield f"sctp chunk {_NFT_CHUNKS[chunk.type]} {'missing' if negated else 'exists'}"
+
+
+_ports_to_nft: Final = ports_to_nft("sctp")
+
+
+def _to_nft(value: Sctp, family: Family, rule: Rule) -> Iterable[str]:
+    yield from _ports_to_nft(value, family, rule)
+    if value.chunks is not None:
+        yield from _chunks_nft(value.chunks)
+
+
+class _ChunkReader:
+    """Reads the presence of one chunk type from nft's JSON."""
+
+    def __init__(self, number: int) -> None:
+        self._held = Chunks("all", (Chunk(number),))
+
+    def __call__(self, match: NftMatch, family: Family) -> Sctp | None:
+        if not plain_condition(match) or not isinstance(match.right, bool):
+            return None
+        return Sctp(chunks=self._held if match.right != match.negated else Not(self._held))
+
 
 EXTENSIONS: Final = (
     Extension(
@@ -140,8 +202,10 @@ EXTENSIONS: Final = (
         value=Sctp,
         implied_by=SCTP,
         options=(
-            *port_options("sctp"),
-            Option("--chunk-types", "chunks", _CHUNKS, words=2, invertible=True, nft="sctp chunk"),
+            *port_options("sctp", ASCENDING_PORTS),
+            Option("--chunk-types", "chunks", _CHUNKS, words=2, invertible=True),
         ),
+        to_nft=_to_nft,
+        from_nft={f"sctp chunk {name}": _ChunkReader(number) for number, name in _NFT_CHUNKS.items()},
     ),
 )

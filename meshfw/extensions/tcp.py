@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
 
-from meshfw.errors import InexpressibleError, ModelError
+from meshfw.errors import ModelError
 from meshfw.extensions.codecs import (
+    ALL_PORTS,
+    ASCENDING_PORTS,
     PORTS,
     Ports,
+    conditions_on_ports,
     header_met,
     number,
     plain_condition,
     port_atoms,
     port_met,
-    ports_nft,
     set_nft,
     sign,
-    useful_ports,
 )
 from meshfw.extensions.ecn import flags_match
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Elements, Family, Match, Not, Packet, Rule, SetRef, every, turned
+from meshfw.model import Elements, Family, Loss, Match, Not, Packet, Rule, SetRef, every, turned
 
 TCP: Final = 6
 FLAGS: Final = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}
@@ -83,14 +84,14 @@ def _parse_flags(text: str, context: ParseContext) -> TcpFlags:
 
 def _flags_nft(left: str, value: TcpFlags, negated: bool) -> str:
     """The condition in the form that nft lists for such a mask and value."""
-    if value.set & ~value.mask or not value.mask:
-        raise InexpressibleError(f"--tcp-flags {value}: the mask is empty, or leaves out a flag that is to be on")
+    if not value.mask:
+        return f"{left} 0x0"  # any of no flags: no segment meets it
     mask = ",".join(name for name, bit in _NFT_FLAGS.items() if value.mask & bit)
     on = ",".join(name for name, bit in _NFT_FLAGS.items() if value.set & bit)
     if not on:
         return f"{left} {mask}" if negated else f"{left} ! {mask}"
-    if mask == on and "," not in mask:
-        return f"{left} & {mask} {'!=' if negated else '=='} {on}"
+    if "," not in mask:  # nft's parser wants a list behind the stroke
+        return f"{left} & {mask} {'!=' if negated else '=='} {on.replace(',', ' | ')}"
     return set_nft(left, f"{on} / {mask}", negated)
 
 
@@ -127,10 +128,7 @@ def _read_any(match: NftMatch, family: Family) -> Match | None:
 
 
 def _option_nft(left: str, value: int, negated: bool) -> str:
-    name = NFT_OPTIONS.get(value)
-    if name is None:
-        raise InexpressibleError(f"--tcp-option {value}: nft has no name for it")
-    return f"{left} {name} {'missing' if negated else 'exists'}"
+    return f"{left} {NFT_OPTIONS.get(value, value)} {'missing' if negated else 'exists'}"
 
 
 class _OptionReader:
@@ -143,6 +141,16 @@ class _OptionReader:
         if not plain_condition(match) or not isinstance(match.right, bool):
             return None
         return Tcp(option=self._number if match.right != match.negated else Not(self._number))
+
+
+_NO_FLAGS: Final = TcpFlags(0, 0)
+"""What every segment meets."""
+
+
+def _plain_flags(value: Any) -> tuple[bool, TcpFlags]:
+    """A flag condition's sign and flags; of a mask of no flags none is on."""
+    negated, flags = sign(value)
+    return (not negated, _NO_FLAGS) if flags.set and not flags.mask else (negated, flags)
 
 
 def _flags_atom(negated: bool, flags: TcpFlags) -> tuple[Any, ...]:
@@ -163,7 +171,7 @@ class Tcp(Match, frozen=True):
 
     def __post_init__(self) -> None:
         drop_idle_ports(self)
-        if self.flags == TcpFlags(0, 0):
+        if self.flags == _NO_FLAGS:
             msgspec.structs.force_setattr(self, "flags", None)
 
     def atoms(self) -> Iterable[Any]:
@@ -173,6 +181,17 @@ class Tcp(Match, frozen=True):
             yield _flags_atom(*sign(self.flags))
         if self.option is not None:
             yield ("tcp option", self.option)
+
+    def losses(self) -> Iterable[Loss]:
+        """Conditions that no segment meets, which iptables stores or prints as none."""
+        yield from ports_lost(self)
+        if self.flags is not None:
+            negated, flags = sign(self.flags)
+            if not flags.mask and bool(flags.set) is not negated:
+                variants = _BOTH if flags.set else frozenset({"nft"})
+                yield Loss(variants, f"--tcp-flags {flags}: no segment meets it, and iptables prints no such condition")
+            if flags.set and not flags.mask:
+                yield Loss(_NATIVE, f"--tcp-flags {flags}: of no flags none is on, and nft keeps no more than that")
 
     def meets(self, packet: Packet) -> bool | None:
         """Ports and flags; options aren't known."""
@@ -220,19 +239,42 @@ def ends_met(match: Any, packet: Packet, sets: Mapping[str, Elements]) -> bool |
 
 
 def drop_idle_ports(match: Any) -> None:
-    """Sets a port field that every segment meets to None, in the making of a match; refuses its negation."""
+    """Sets a port field that every segment meets to None, in the making of a match."""
     for field in ("sport", "dport"):
-        held = getattr(match, field)
-        if held is not None:
-            msgspec.structs.force_setattr(match, field, useful_ports(held))
+        if getattr(match, field) == ALL_PORTS:
+            msgspec.structs.force_setattr(match, field, None)
 
 
-def port_options(protocol: str) -> tuple[Option, ...]:
+def ports_lost(match: Any) -> Iterable[Loss]:
+    """What iptables stores for ``! 0:65535``, which no packet meets: nothing, which every packet meets."""
+    for field in ("sport", "dport"):
+        if getattr(match, field) == _NO_PORTS:
+            yield Loss(_BOTH, f"! --{field} 0:65535: no packet meets it, and iptables stores it as met by every packet")
+
+
+_BOTH: Final = frozenset({"legacy", "nft"})
+_NATIVE: Final = frozenset({"native"})
+_NO_PORTS: Final = Not(ALL_PORTS)
+
+
+def port_options(protocol: str, codec: Codec = PORTS) -> tuple[Option, ...]:
     """The options --sport and --dport of a protocol's match."""
     return (
-        Option("--sport", "sport", PORTS, aliases=("--source-port",), invertible=True, nft=f"{protocol} sport"),
-        Option("--dport", "dport", PORTS, aliases=("--destination-port",), invertible=True, nft=f"{protocol} dport"),
+        Option("--sport", "sport", codec, aliases=("--source-port",), invertible=True, nft=f"{protocol} sport"),
+        Option("--dport", "dport", codec, aliases=("--destination-port",), invertible=True, nft=f"{protocol} dport"),
     )
+
+
+def ports_to_nft(protocol: str) -> Callable[[Any, Family, Rule], Iterator[str]]:
+    """The rendering of a value with a source and a destination port."""
+
+    def statements(value: Any, family: Family, rule: Rule) -> Iterator[str]:
+        for field in ("sport", "dport"):
+            held = getattr(value, field)
+            if held is not None:
+                yield from conditions_on_ports(f"{protocol} {field}", held)
+
+    return statements
 
 
 _FLAGS: Final = Codec(parse=_parse_flags, format=str, expected="MASK and the flags of it that are on, each FLAG,FLAG")
@@ -243,15 +285,16 @@ _OPTION: Final = Codec(
 )
 
 
+_ports_to_nft: Final = ports_to_nft("tcp")
+
+
 def _to_nft(value: Tcp, family: Family, rule: Rule) -> Iterable[str]:
     """Flags and ports, which make nft test that the packet is TCP; then the option, which does not."""
     if value.flags is not None:
-        negated, held = sign(value.flags)
-        yield _flags_nft("tcp flags", held, negated)
-    for left, ports in (("tcp sport", value.sport), ("tcp dport", value.dport)):
-        if ports is not None:
-            negated, held = sign(ports)
-            yield ports_nft(left, held, negated)
+        negated, held = _plain_flags(value.flags)
+        if negated or held != _NO_FLAGS:
+            yield _flags_nft("tcp flags", held, negated)
+    yield from _ports_to_nft(value, family, rule)
     if value.option is not None:
         negated, held = sign(value.option)
         yield _option_nft("tcp option", held, negated)
@@ -263,7 +306,7 @@ EXTENSIONS: Final = (
         value=Tcp,
         implied_by=TCP,
         options=(
-            *port_options("tcp"),
+            *port_options("tcp", ASCENDING_PORTS),
             Option("--tcp-option", "option", _OPTION, invertible=True),
             Option("--tcp-flags", "flags", _FLAGS, words=2, invertible=True),
             Option("--syn", "flags", words=0, invertible=True, preset=SYN),
@@ -272,7 +315,7 @@ EXTENSIONS: Final = (
         from_nft={
             "tcp flags &": _read_masked,
             "tcp flags": _read_any,
-            **{f"tcp option {name}": _OptionReader(number) for number, name in NFT_OPTIONS.items()},
+            **{f"tcp option {NFT_OPTIONS.get(number, number)}": _OptionReader(number) for number in range(1, 256)},
         },
     ),
 )

@@ -69,8 +69,20 @@ def tos_atoms(negated: bool, held: Masked) -> Iterable[tuple[Any, ...]]:
 
 
 def tos_meets(negated: bool, held: Masked, packet: Packet) -> bool | None:
-    """Whether the packet's octet meets the condition."""
-    return None if packet.tos is None else (packet.tos & held.mask == held.value) != negated
+    """Whether the packet's octet meets the condition; what all or no octets meet needs none."""
+    atoms = tuple(tos_atoms(negated, held))
+    if not atoms or atoms == (NEVER,):
+        return not atoms
+    return None if packet.tos is None else (packet.tos & held.mask == held.value) is not negated
+
+
+def tos_applied(change: Masked, packet: Packet) -> Packet:
+    """The packet with its octet changed: the bits of the mask cleared, then those of the value turned over."""
+    if change.mask == OCTET:
+        return msgspec.structs.replace(packet, tos=change.value)
+    if packet.tos is None:
+        return packet
+    return msgspec.structs.replace(packet, tos=packet.tos & ~change.mask ^ change.value)
 
 
 class Dscp(Match, frozen=True):
@@ -115,6 +127,10 @@ class SetTos(Target, frozen=True):
         """The target's own name."""
         return "TOS"
 
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new octet."""
+        return tos_applied(self.change, packet)
+
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of DSCP alike; the same as no target where it changes nothing."""
         return None if self.change == Masked(0, 0) else ("TOS", self.change)
@@ -140,6 +156,10 @@ class SetDscp(Target, frozen=True):
     def change(self) -> Masked:
         """The same as a change of the octet."""
         return Masked(self.dscp << 2, DSCP_BITS)
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new codepoint."""
+        return tos_applied(self.change, packet)
 
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of TOS alike."""

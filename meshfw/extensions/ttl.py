@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import complement, integer
 from meshfw.extensions.extension import Extension, NftMatch, Option
@@ -44,7 +46,7 @@ class Ttl(Match, frozen=True, kw_only=True):
     def meets(self, packet: Packet) -> bool | None:
         """Whether the packet's number is one of them."""
         if packet.ttl is None:
-            return None
+            return None if self.met else False
         return any(low <= packet.ttl <= high for low, high in self.met)
 
 
@@ -78,6 +80,10 @@ class SetTtl(Target, frozen=True, kw_only=True):
         if self.set is not None:
             return self.set
         return min(LAST, number + self.inc) if self.inc is not None else max(0, number - (self.dec or 0))
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet with its new number."""
+        return packet if packet.ttl is None else msgspec.structs.replace(packet, ttl=self.changed(packet.ttl))
 
     def atom(self, family: Family | None = None) -> Any:
         """The change, that of every number to one and the same whichever words say it."""

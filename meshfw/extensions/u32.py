@@ -37,7 +37,7 @@ class Step(msgspec.Struct, frozen=True, gc=False, order=True):
         return f"{self.operator}{self.number:#x}"
 
 
-class Test(msgspec.Struct, frozen=True, gc=False, order=True):
+class WordTest(msgspec.Struct, frozen=True, gc=False, order=True):
     """A word at a place in bytes from the IP header's beginning, changed by steps, lies in one of the ranges."""
 
     place: int
@@ -96,7 +96,7 @@ def _below(mask: int, limit: int) -> int:
 class U32(Match, frozen=True):
     """A packet that meets every test, or with ``Not`` one that fails a test or is too short for it."""
 
-    tests: tuple[Test, ...] | Not[tuple[Test, ...]]
+    tests: tuple[WordTest, ...] | Not[tuple[WordTest, ...]]
 
     def __post_init__(self) -> None:
         tests = sign(self.tests)[1]
@@ -118,7 +118,7 @@ class U32(Match, frozen=True):
                 yield ("u32", test.place)
 
 
-def _meaning(test: Test) -> Iterable[Any]:
+def _meaning(test: WordTest) -> Iterable[Any]:
     plain = test.plain()
     if plain is None:
         yield test
@@ -138,7 +138,7 @@ _PLACE: Final = re.compile(_NUMBER, re.ASCII)
 _RANGE: Final = re.compile(rf"{_NUMBER}(?::{_NUMBER})?\Z", re.ASCII)
 
 
-def _parse_test(text: str) -> Test:
+def _parse_test(text: str) -> WordTest:
     location, equals, spans = text.partition("=")
     place = _PLACE.match(location)
     if place is None or not equals:
@@ -156,10 +156,10 @@ def _parse_test(text: str) -> Test:
         if held is None:
             raise ModelError(f"{span.strip()!r} is neither a number nor FIRST:LAST")
         ranges.append((number(held[1]), number(held[2] or held[1])))
-    return Test(number(place[1]), tuple(steps), tuple(ranges))
+    return WordTest(number(place[1]), tuple(steps), tuple(ranges))
 
 
-def _parse(text: str, context: ParseContext) -> tuple[Test, ...]:
+def _parse(text: str, context: ParseContext) -> tuple[WordTest, ...]:
     return tuple(_parse_test(item) for item in text.split("&&"))
 
 
@@ -182,7 +182,7 @@ def _to_nft(value: U32, family: Family, rule: Rule) -> Iterable[str]:
         yield from _test_nft(test, negated, family)
 
 
-def _test_nft(test: Test, negated: bool, family: Family) -> Iterable[str]:
+def _test_nft(test: WordTest, negated: bool, family: Family) -> Iterable[str]:
     plain = test.plain()
     if plain is None:
         raise InexpressibleError(f"--u32 {test}: nft reads at no place that the packet names, and shifts by no 32 bits")
@@ -238,7 +238,7 @@ def _read(match: NftMatch, family: Family) -> U32 | None:
             return None
         ranges.append((low ^ match.bits, high ^ match.bits))
     steps = (Step("&", mask ^ match.bits),) if match.bits else ()
-    tests = (Test(int(offset) // 8, steps, tuple(ranges)),)
+    tests = (WordTest(int(offset) // 8, steps, tuple(ranges)),)
     return U32(Not(tests) if match.negated else tests)
 
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Final
 
 from meshfw.extensions.codecs import Ports
 from meshfw.extensions.extension import Extension
-from meshfw.extensions.tcp import drop_idle_ports, end_atoms, ends_met, port_options
-from meshfw.model import Elements, Match, Not, Packet, SetRef
+from meshfw.extensions.tcp import drop_idle_ports, end_atoms, ends_met, port_options, ports_lost, ports_to_nft
+from meshfw.model import Elements, Loss, Match, Not, Packet, SetRef
 
 UDP: Final = 17
 
@@ -27,6 +27,10 @@ class Udp(Match, frozen=True):
         """One part for each field that is set."""
         return end_atoms(self.sport, self.dport)
 
+    def losses(self) -> Iterable[Loss]:
+        """Conditions that no datagram meets, which iptables stores as none."""
+        return ports_lost(self)
+
     def meets(self, packet: Packet) -> bool | None:
         """The ports."""
         return self.meets_among(packet, {})
@@ -36,4 +40,6 @@ class Udp(Match, frozen=True):
         return ends_met(self, packet, sets)
 
 
-EXTENSIONS: Final = (Extension(name="udp", value=Udp, implied_by=UDP, options=port_options("udp")),)
+EXTENSIONS: Final = (
+    Extension(name="udp", value=Udp, implied_by=UDP, options=port_options("udp"), to_nft=ports_to_nft("udp")),
+)

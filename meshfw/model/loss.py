@@ -14,7 +14,7 @@ class Loss(msgspec.Struct, frozen=True):
     """A meaning that a kernel tool loses without a word: which of iptables' variants do, and what comes of it."""
 
     variants: frozenset[str]
-    """``legacy`` and ``nft``: where the rule would be stored as another one."""
+    """``legacy`` and ``nft``: iptables would store the rule as another one; ``native``: nft itself would."""
     text: str
 
 

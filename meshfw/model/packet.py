@@ -23,8 +23,9 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 
     ``source`` and ``destination`` are addresses as numbers, ``protocol`` is the IP protocol (RFC 5237), ``icmp`` type
     and code of ICMP or ICMPv6, ``tcp_flags`` the bits of a TCP segment (RFC 9293). ``tos`` is the IPv4 type of service
-    or IPv6 traffic class, ``ttl`` the time to live or hop limit, ``length`` the IPv4 total length or IPv6 payload
-    length and header in bytes, ``fragment`` whether it is a second or further IPv4 fragment, which has no ports to see.
+    or IPv6 traffic class, ``ttl`` the time to live or hop limit, which is one less behind routing, ``length`` the IPv4
+    total length or IPv6 payload length and header in bytes, ``fragment`` whether it is a second or further IPv4
+    fragment, which has no ports to see.
 
     ``source_type`` and ``destination_type`` are what the host's routing takes the addresses for: LOCAL, UNICAST,
     BROADCAST and so on (linux/rtnetlink.h, RTN_*).

@@ -13,12 +13,18 @@ _NO_OUTPUT: Final = frozenset({Hook.INPUT, Hook.PREROUTING})
 
 
 def table_problem(rule: Rule, table: Table) -> str | None:
-    """Why a rule's target can't stand in the table; None where it can."""
+    """Why a rule's target or one of its matches can't stand in the table; None where they can."""
     target = rule.target
-    if target is None or target.tables is None or table in target.tables:
-        return None
-    allowed = ", ".join(sorted(target.tables))
-    return f"{target.label} is allowed in table {allowed} only, not in {table}"
+    if target is not None and target.tables is not None and table not in target.tables:
+        return _no_table(target.label, target.tables, table)
+    for match in rule.matches:
+        if match.tables is not None and table not in match.tables:
+            return _no_table(f"match {type(match).__name__.lower()}", match.tables, table)
+    return None
+
+
+def _no_table(label: str, tables: frozenset[Table], table: Table) -> str:
+    return f"{label} is allowed in table {', '.join(sorted(tables))} only, not in {table}"
 
 
 def hook_problem(rule: Rule, hooks: Collection[Hook]) -> str | None:

@@ -34,6 +34,7 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     protocols: ClassVar[frozenset[int] | None] = None
     """The IP protocols (RFC 5237 numbers) one of which the rule must state."""
     families: ClassVar[frozenset[Family]] = frozenset(Family)
+    tables: ClassVar[frozenset[Table] | None] = None
 
     def atoms(self) -> Iterable[Any]:
         """Hashable parts of the rule's meaning; none where it adds nothing to the base conditions."""
@@ -71,10 +72,7 @@ class Match(msgspec.Struct, frozen=True, gc=False):
         return None
 
     def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
-        """The same, where the elements of the ruleset's sets of the packet's family are known by name.
-
-        Only what may name a set needs its own.
-        """
+        """The same, with the elements of the family's sets by name; only what may name a set needs its own."""
         return self.meets(packet)
 
 
@@ -123,7 +121,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
         return self.hooks
 
     def then(self, following: Target) -> Target | None:
-        """One target that does what this does and then what the following does; None where there is none."""
+        """One target that does what this and then the following does; None where there is none."""
         return None
 
     def problem(self, rule: Rule, family: Family) -> str | None:
@@ -288,10 +286,10 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         if self.fragment is not None:
             plain.add(("fragment", self.fragment))
         parts: list[Any] = []
-        comments: set[Any] = set()  # a comment has no place among the matches: nft keeps it beside the rule
+        comments: list[str] = []  # a comment has no place among the matches: nft keeps it, one text, beside the rule
         for match in self.matches:
             if type(match) is Comment:
-                comments.update(match.atoms())
+                comments.append(match.text)
             elif match.stateful:
                 parts.append(frozenset(plain))
                 parts.extend(match.atoms())
@@ -299,7 +297,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
             else:
                 plain.update(match.atoms())
         parts.append(frozenset(plain))
-        parts.append(frozenset(comments))
+        parts.append(stored_comment(" ".join(filter(None, comments))) if comments else "")
         parts.append(None if self.target is None else self.target.atom())
         return tuple(parts)
 
@@ -322,7 +320,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
     @property
     def comment(self) -> str:
         """The text of its comment matches, joined by a space; empty without one."""
-        return " ".join(match.text for match in self.matches if isinstance(match, Comment))
+        return " ".join(match.text for match in self.matches if isinstance(match, Comment) and match.text)
 
     def answers(self, packet: Packet, sets: Mapping[str, Elements]) -> Iterator[tuple[str | Match, bool | None]]:
         """Each condition, a base condition by its name, and whether the packet meets it (ip_tables.c)."""

@@ -20,6 +20,8 @@ the kernel as a witness, tampering by the kernel's own means. Each is one more f
 * ``rulesets``, ``edits``, ``strategies``: what laws are tried on, fixed and drawn by hypothesis
 * ``wrapping``: backends around a backend that record, interrupt or falsify what it does
 * ``mutants``: broken backends, each with the law that catches it (``broken_writers``, ``broken_readers``)
+* ``judge``: random rulesets under every backend, and translations, judged by packets through three namespaces
+  (``topology``, ``wire``)
 * ``loopback``: whether packets come through; ``counting``: exact counts of processes; ``netns``: network namespaces
 
 Nothing is imported here, so that each costs only what it needs.

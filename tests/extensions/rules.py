@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -23,12 +24,12 @@ from meshfw.extensions.reject import ANSWERS, Reject
 from meshfw.extensions.sctp import CHUNKS, Chunk, Chunks, Sctp
 from meshfw.extensions.tcp import Tcp, TcpFlags
 from meshfw.extensions.udp import Udp
-from meshfw.model import Comment, Family, Match, Network, Not, Rule, Target
+from meshfw.model import ACCEPT, DROP, RETURN, Comment, Family, Interface, Match, Network, Not, Rule, Target
 from tests.extensions.cases import more_matches, more_targets
 
 T = TypeVar("T")
 
-PROTOCOLS = (None, 1, 6, 17, 33, 47, 50, 51, 58, 108, 132, 136)
+PROTOCOLS = (None, 1, 6, 17, 33, 47, 50, 51, 58, 108, 132, 135, 136)
 # Small numbers meet and overlap; the ends of the range are where mistakes are.
 PORT = st.integers(0, 9) | st.integers(0, 0xFFFF) | st.sampled_from((0xFFFE, 0xFFFF))
 MARK = st.integers(0, 0xFF) | st.integers(0, 0xFFFFFFFF) | st.sampled_from((0xFF000000, 0xFFFF0000, 0x80000000))
@@ -45,15 +46,17 @@ def maybe(values: st.SearchStrategy[T]) -> st.SearchStrategy[Any]:
     return st.none() | signed(values)
 
 
-@st.composite
-def made(draw: st.DrawFn, /, make: Callable[..., T], **fields: st.SearchStrategy[Any]) -> T:
+def made(make: Callable[..., T], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[T]:
     """A value of fields drawn until they make one."""
-    from hypothesis import reject
 
-    try:
-        return make(**{name: draw(strategy) for name, strategy in fields.items()})
-    except ModelError:
-        reject()
+    def tried(values: dict[str, Any]) -> T | None:
+        try:
+            return make(**values)
+        except ModelError:
+            return None
+
+    held: st.SearchStrategy[Any] = st.fixed_dictionaries(fields).map(tried)
+    return held.filter(lambda value: value is not None)
 
 
 def ports() -> st.SearchStrategy[Ports]:
@@ -223,16 +226,40 @@ def targets(family: Family, protocol: int | None) -> st.SearchStrategy[Target | 
             copy=st.sampled_from(("save", "restore")),
             nfmask=st.just(0xFFFFFFFF) | MARK,
             ctmask=st.just(0xFFFFFFFF) | MARK,
-            shift=st.just(0) | st.integers(-32, 32),
+            shift=st.just(0) | st.integers(-31, 31),
         ),
     )
 
 
-@st.composite
-def rules(draw: st.DrawFn, family: Family) -> Rule:
+def base_conditions(family: Family) -> st.SearchStrategy[dict[str, Any]]:
+    """Some of the conditions on addresses, interfaces and fragments, most often none."""
+    network = signed(networks(family).filter(lambda held: held.mask))
+    name = signed(st.sampled_from(("lo", "eth0", "wg+", "eth0.1", "a_b-c")).map(Interface))
+    strategies = {
+        "source": network,
+        "destination": network,
+        "in_interface": name,
+        "out_interface": name,
+        **({"fragment": st.booleans()} if family is Family.IPV4 else {}),
+    }
+    one = st.sampled_from(tuple(strategies)).flatmap(lambda field: strategies[field].map(lambda value: {field: value}))
+    return st.just({}) | one | st.fixed_dictionaries({}, optional=strategies)
+
+
+@cache  # hypothesis takes a strategy apart when it first draws from it, which costs more than a draw
+def _of_protocol(family: Family, protocol: int | None) -> st.SearchStrategy[Rule]:
+    held = st.lists(matches(family, protocol), max_size=3)
+    remark = st.just(()) | st.just(()) | st.just(()) | st.just(()) | TEXT.map(lambda text: (Comment(text),))
+
+    def rule(parts: tuple[Any, ...]) -> Rule:
+        base, conditions, comment, target = parts
+        return Rule(protocol=protocol, matches=(*conditions, *comment), target=target, **base)
+
+    verdict = st.sampled_from((ACCEPT, DROP, RETURN))
+    made = st.tuples(base_conditions(family), held, remark, targets(family, protocol) | verdict).map(rule)
+    return made.filter(lambda made: made.problem(family) is None)
+
+
+def rules(family: Family) -> st.SearchStrategy[Rule]:
     """A rule of the family with up to three matches and a target."""
-    protocol = draw(st.sampled_from(PROTOCOLS))
-    held = draw(st.lists(matches(family, protocol), max_size=3))
-    if draw(st.integers(0, 4)) == 0:
-        held.append(Comment(draw(TEXT)))
-    return Rule(protocol=protocol, matches=tuple(held), target=draw(targets(family, protocol)))
+    return st.one_of([_of_protocol(family, protocol) for protocol in PROTOCOLS])

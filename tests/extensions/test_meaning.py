@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from meshfw.errors import ModelError
@@ -21,9 +22,8 @@ from meshfw.extensions.nat import Dnat, Masquerade, Redirect, Snat, To
 from meshfw.extensions.reject import Reject
 from meshfw.extensions.sctp import Chunk, Chunks
 from meshfw.extensions.tcp import SYN, Tcp, TcpFlags
-from meshfw.extensions.udp import Udp
 from meshfw.languages.iptables import parse_rule
-from meshfw.model import Chain, Family, Hook, Network, Not, Rule, SetRef, Table
+from meshfw.model import DROPPED, Chain, Family, Hook, Network, Not, Packet, Rule, SetRef, Table
 from tests.extensions import cases
 from tests.extensions.case import LANGUAGE
 
@@ -112,7 +112,7 @@ DIFFERENT = [
     ("-p tcp --tcp-flags SYN,ACK SYN", "-p tcp --tcp-flags SYN SYN"),
     ("-p tcp ! --tcp-flags SYN,ACK SYN", "-p tcp --tcp-flags SYN,ACK ACK"),
     ("-p tcp --tcp-option 5", "-p tcp ! --tcp-option 5"),
-    ("-p sctp --chunk-types any INIT", "-p sctp --chunk-types all INIT"),
+    ("-p sctp --chunk-types any INIT,DATA", "-p sctp --chunk-types all INIT,DATA"),
     ("-p sctp --chunk-types any DATA:B", "-p sctp --chunk-types any DATA:b"),
     ("-p icmp --icmp-type 3", "-p icmp --icmp-type 3/0"),
     ("-p icmp --icmp-type 3/4", "-p icmp ! --icmp-type 3/4"),
@@ -186,9 +186,11 @@ def test_values_can_be_made_without_text() -> None:
 
 
 IMPOSSIBLE = [
-    (lambda: Ports(5, 4), "ascending"),
+    (lambda: Multiport(dports=(Ports(5, 4),)), "ascending"),
+    (lambda: To(ports=Ports(5, 4)), "ascending"),
+    (lambda: Masquerade(ports=Ports(5, 4)), "ascending"),
+    (lambda: Redirect(ports=Ports(5, 4)), "ascending"),
     (lambda: Ports(0, 65536), "65535"),
-    (lambda: Udp(dport=Not(Ports(0, 65535))), "no packet"),
     (lambda: IcmpType(256), "255"),
     (lambda: IcmpType(3, 256), "255"),
     (lambda: State(0), "needs one"),
@@ -204,7 +206,8 @@ IMPOSSIBLE = [
     (AddrType, "--src-type or --dst-type"),
     (lambda: AddrType(source=1, interface="both"), "neither"),
     (IpRange, "--src-range or --dst-range"),
-    (lambda: AddressRange(Family.IPV4, 5, 4), "ascending"),
+    (lambda: To(AddressRange(Family.IPV4, 5, 4)), "ascending"),
+    (lambda: AddressRange(Family.IPV4, 1 << 32, 1), "two ipv4 addresses"),
     (lambda: Mac("AA:BB:CC:DD:EE:FF"), "lower-case"),
     (lambda: Chunks("most"), "most"),
     (lambda: Log(prefix="x" * 30), "29"),
@@ -217,7 +220,7 @@ IMPOSSIBLE = [
     (lambda: MarkChange(1 << 32), "32 bits"),
     (SetConnMark, "one of"),
     (lambda: SetConnMark(copy="swap"), "swap"),
-    (lambda: SetConnMark(MarkChange(1), shift=33), "32"),
+    (lambda: SetConnMark(MarkChange(1), shift=32), "31"),
 ]
 
 
@@ -287,3 +290,37 @@ FAMILIES = [
 def test_a_rule_of_one_family_is_no_rule_of_the_other(held: Rule) -> None:
     assert held.problem(Family.IPV4) is None
     assert held.problem(Family.IPV6) is not None
+
+
+CHANGED = [
+    ("-j NOTRACK", {"state": "UNTRACKED"}),
+    ("-j CT --zone 5", {}),
+    ("-p tcp -j TPROXY --on-port 80 --tproxy-mark 0x6/0xf", {"mark": 0x16}),
+    ("-j SET --map-set s src --map-mark", {"mark": None}),
+    ("-j NETMAP --to 10.0.0.0/8", {"source": None, "destination": None, "snat": None, "dnat": None}),
+]
+
+
+@pytest.mark.parametrize(("text", "changed"), CHANGED)
+def test_a_target_says_how_later_rules_see_the_packet(text: str, changed: dict[str, object]) -> None:
+    packet = Packet(family=Family.IPV4, source=1, destination=2, state="NEW", mark=0x13, snat=False, dnat=False)
+    target = rule(text).target
+    assert target is not None
+    assert target.applied(packet) == msgspec.structs.replace(packet, **changed)
+
+
+def test_what_belongs_to_no_connection_carries_no_label_and_is_expected_by_nobody() -> None:
+    for state, answer in (("UNTRACKED", True), ("NEW", None)):
+        packet = Packet(family=Family.IPV4, state=state)
+        for text in ("-m connlabel ! --label 1", "-m helper ! --helper ftp"):
+            (match,) = rule(text).matches
+            assert match.meets(packet) is answer
+
+
+@pytest.mark.parametrize(
+    ("flags", "verdicts"), [(2, (DROPPED,)), (16, (DROPPED,)), (17, (None,)), (None, (None, DROPPED))]
+)
+def test_synproxy_answers_the_handshake_alone(flags: int | None, verdicts: tuple[object, ...]) -> None:
+    target = rule("-p tcp -j SYNPROXY").target
+    assert target is not None
+    assert target.verdicts(Packet(family=Family.IPV4, tcp_flags=flags)) == verdicts

@@ -127,6 +127,7 @@ OWN = {
     Family.IPV4: [
         "-p icmp",
         "-p icmp --icmp-type any",
+        "-p icmp ! --icmp-type any",
         "-p icmp --icmp-type 8",
         "-p icmp ! --icmp-type 8",
         "-p icmp --icmp-type 3/3",
@@ -141,6 +142,9 @@ OWN = {
         "-m addrtype ! --src-type LOCAL --dst-type LOCAL",
         "-m iprange --src-range 127.0.0.2-127.0.0.9",
         "-m iprange ! --src-range 127.0.0.2-127.0.0.9",
+        "-m iprange --src-range 127.0.0.9-127.0.0.2",
+        "-m iprange ! --src-range 127.0.0.9-127.0.0.2",
+        "-m iprange ! --src-range 0.0.0.0-255.255.255.255",
         "-m iprange --dst-range 127.0.0.0-127.0.0.255",
         "-m conntrack --ctorigsrc 127.0.0.2",
         "-m conntrack ! --ctorigsrc 127.0.0.2",
@@ -199,6 +203,17 @@ def send_segments(address: str, kind: int) -> None:
             raw.sendto(segment(address, port, 81, flags), (address, 0))
             raw.sendto(segment(address, 2000 + port, 90, flags, options), (address, 0))
             raw.sendto(segment(address, 3000 + port, 91, flags, b"\x01\x01\x08\x0a" + b"\0" * 8), (address, 0))
+            raw.sendto(segment(address, 4000 + port, 92, flags, b"\xfd\x04\0\0"), (address, 0))
+
+
+def send_chunks(address: str, kind: int) -> None:
+    """SCTP packets of one and more chunks, without a checksum, which no rule looks at (RFC 9260, section 3)."""
+    with socket.socket(kind, socket.SOCK_RAW, 132) as raw:
+        raw.bind((address, 0))
+        for sport, types in enumerate(((1,), (0,), (0, 3), (3,), (10, 0), (192, 7), (6,)), 70):
+            chunks = b"".join(struct.pack("!BBHI", number, 0, 8, 0) for number in types)
+            for dport in (9, 10):
+                raw.sendto(struct.pack("!HHII", sport, dport, 1, 0) + chunks, (address, 0))
 
 
 def send_icmp(address: str, kind: int) -> None:
@@ -248,11 +263,11 @@ def send_to_groups() -> None:
 def send(family: Family) -> None:
     """The same packets every time; everything is delivered before the call that sends it returns."""
     if family is Family.IPV6:
-        for step in (send_datagrams, send_segments, send_icmp, send_headers):
+        for step in (send_datagrams, send_segments, send_chunks, send_icmp, send_headers):
             step("::1", socket.AF_INET6)
         return
     for address in ("127.0.0.1", "127.0.0.2"):
-        for step in (send_datagrams, send_segments, send_icmp, send_headers):
+        for step in (send_datagrams, send_segments, send_chunks, send_icmp, send_headers):
             step(address, socket.AF_INET)
     send_to_groups()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshfw.errors import FamilyError, ModelError
+from meshfw.errors import ModelError
 from meshfw.extensions.codecs import PORTS, mapped, number, protocol_number
 from meshfw.extensions.conntrack.nft import READERS, states_nft, to_nft
 from meshfw.extensions.conntrack.value import (
@@ -19,14 +19,14 @@ from meshfw.extensions.conntrack.value import (
     format_network,
 )
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.extensions.hostmask import HostMask, parse_host_mask
 from meshfw.model import Network
 
 
-def _parse_network(text: str, context: ParseContext) -> Network:
-    network = Network.parse(text)
-    if network.family is not context.family:
-        raise FamilyError(f"{text!r} is not an {context.family} address")
-    return network
+def _parse_network(text: str, context: ParseContext) -> Network | HostMask:
+    held = parse_host_mask(text, context)
+    network = held.network
+    return network if network.address == held.address else held
 
 
 def _parse_seconds(text: str, context: ParseContext) -> Seconds:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from meshfw.errors import InexpressibleError
-from meshfw.extensions.codecs import listed, plain_condition, protocol_number, read_ports, set_nft, sign
+from meshfw.extensions.codecs import listed, plain_condition, plain_ports, protocol_number, read_ports, set_nft, sign
 from meshfw.extensions.conntrack.value import (
     REAL,
     SECONDS_MAX,
@@ -17,9 +17,11 @@ from meshfw.extensions.conntrack.value import (
     Seconds,
     bounds,
     format_network,
+    meets_connection,
     meets_no_connection,
 )
 from meshfw.extensions.extension import NftMatch, ParseContext
+from meshfw.extensions.hostmask import HostMask
 from meshfw.model import Family, Match, Network, Not, Rule
 
 _NFT_STATES: Final = {
@@ -58,16 +60,17 @@ def states_nft(states: Any) -> Iterable[str]:
         yield f"ct status {_names(_NFT_TRANSLATED, mask)}"
         return
     matching = mask ^ REAL if negated else mask
-    if not matching:
-        raise InexpressibleError("! --ctstate with all states: no packet meets it")
-    if matching != REAL:
+    if not matching:  # no packet meets it
+        yield f"ct state ! {_names(_NFT_STATES, REAL)}"
+    elif matching != REAL:
         yield f"ct state {_names(_NFT_STATES, matching)}"
 
 
 def _status_nft(status: Any) -> Iterable[str]:
     negated, mask = sign(status)
-    if not mask:
-        raise InexpressibleError("--ctstatus NONE: no connection meets it, or every one")
+    if not mask:  # no connection meets it, or every one
+        yield "ct status ! 0x0" if negated else "ct status 0x0"
+        return
     yield f"ct status {'! ' if negated else ''}{_names(_NFT_STATUS, mask)}"
 
 
@@ -84,9 +87,13 @@ def _duration(seconds: int) -> str:
 
 def _expire_nft(expire: Any) -> Iterable[str]:
     """The range as two bounds: nft compares milliseconds but lists whole seconds, so a range would lose its end."""
+    met = meets_connection(expire)
+    if met is not None:  # nft lists 0 s as nothing at all, so any time and none are said by the status
+        yield "ct status ! 0x0" if met else "ct status 0x0"
+        return
     held = bounds(*sign(expire))
-    if held is None or held == (0, SECONDS_MAX):
-        raise InexpressibleError("--ctexpire of two ranges, of all or of nothing")
+    if held is None:
+        raise InexpressibleError("! --ctexpire of a range inside: nft needs a rule for what is below and what is above")
     if held[0]:
         yield f"ct expiration >= {_duration(held[0])}"
     if held[1] < SECONDS_MAX:
@@ -120,6 +127,7 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
         held = getattr(value, field)
         if held is not None:
             negated, network = sign(held)
+            network = network.network if isinstance(network, HostMask) else network
             yield set_nft(f"ct {direction} {header} {address}", format_network(network), negated)
     for field, left in _NFT_PORTS.items():
         held = getattr(value, field)
@@ -127,8 +135,8 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
             continue
         if not isinstance(rule.protocol, int) and value.protocol not in _PORT_PROTOCOLS:
             raise InexpressibleError("conntrack with ports: nft needs -p, or --ctproto with a protocol that has ports")
-        negated, ports = sign(held)
-        yield set_nft(left, ports.nft(), negated)
+        negated, ports = plain_ports(held)
+        yield set_nft(left, ports.nft(), negated)  # of all ports as well: it still asks for a connection
 
 
 def _header_follows(value: Conntrack, rule: Rule) -> bool:
@@ -183,6 +191,8 @@ def _read_state(match: NftMatch, family: Family) -> Conntrack | None:
 def _read_status(match: NftMatch, family: Family) -> Conntrack | None:
     if match.op != "in":
         return None
+    if match.right == 0:
+        return Conntrack(status=0)
     status = _read_bits(_NFT_STATUS, match.right)
     if status:
         return Conntrack(status=status)
@@ -196,6 +206,8 @@ def _read_no_state(match: NftMatch, family: Family) -> Conntrack | None:
 
 
 def _read_no_status(match: NftMatch, family: Family) -> Conntrack | None:
+    if match.mask == 0 and match.op == "==" and match.right == 0:
+        return Conntrack(status=Not(0))
     status = _read_bits(_NFT_STATUS, match.mask) if match.op == "==" and match.right == 0 else None
     return Conntrack(status=Not(status)) if status else None
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import Ports, port_met, sign
-from meshfw.model import Ends, Family, Match, Network, Not, Packet, Rule, every, format_address, some, turned
+from meshfw.extensions.codecs import ALL_PORTS, Ports, port_met, sign
+from meshfw.extensions.hostmask import HostMask
+from meshfw.model import Ends, Family, Loss, Match, Network, Not, Packet, Rule, every, format_address, some, turned
 
 
 class CtState(IntFlag):
@@ -43,20 +44,20 @@ SECONDS_MAX: Final = 0xFFFFFFFF
 DIRECTIONS: Final = ("ORIGINAL", "REPLY")
 
 
-def format_network(network: Network) -> str:
+def format_network(network: Network | HostMask) -> str:
     """A host without its mask, as the tool prints it here."""
     return format_address(network.address, network.family) if network.prefix == network.family.bits else str(network)
 
 
 class Seconds(msgspec.Struct, frozen=True, gc=False, order=True):
-    """A range of whole seconds, both ends included."""
+    """A range of whole seconds, both ends included; one that ends below its beginning holds none."""
 
     low: int
     high: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= SECONDS_MAX:
-            raise ModelError(f"seconds {self.low}:{self.high}: two numbers of 32 bits in ascending order")
+        if not (0 <= self.low <= SECONDS_MAX and 0 <= self.high <= SECONDS_MAX):
+            raise ModelError(f"seconds {self.low}:{self.high}: two numbers of 32 bits")
 
     def __str__(self) -> str:
         return str(self.low) if self.low == self.high else f"{self.low}:{self.high}"
@@ -78,6 +79,35 @@ def meets_no_connection(states: Any) -> bool:
     return bool((~mask if negated else mask) & _NO_CONNECTION)
 
 
+def _met(held: Any) -> bool | None:
+    """Whether every connection meets a range of ports or seconds, or none does; None where it depends."""
+    negated, value = sign(held)
+    if value.low > value.high:
+        return negated
+    if value in (ALL_PORTS, _ALL_SECONDS):
+        return not negated
+    return None
+
+
+_ALL_SECONDS: Final = Seconds(0, SECONDS_MAX)
+
+
+def meets_connection(held: Any) -> bool | None:
+    """Whether every connection meets a condition, or none does; None where it depends on the connection."""
+    value = sign(held)[1]
+    if isinstance(value, Ports | Seconds):
+        return _met(held)
+    if type(value) is int and not value:  # --ctstatus NONE
+        return type(held) is Not
+    return None
+
+
+_ANY_TIME: Final = Loss(
+    frozenset({"native"}),
+    "--ctexpire of any time or of none: nft can't list 0 s, and keeps whether there is a connection",
+)
+
+
 def bounds(negated: bool, seconds: Seconds) -> tuple[int, int] | None:
     """The lowest and highest number of seconds that match; None where there are two ranges, or none."""
     if not negated:
@@ -90,7 +120,7 @@ def bounds(negated: bool, seconds: Seconds) -> tuple[int, int] | None:
 def _expire_atoms(negated: bool, seconds: Seconds) -> Iterable[Any]:
     """One part for each end of the range, as two conditions would have."""
     held = bounds(negated, seconds)
-    if held is None or held == (0, SECONDS_MAX):
+    if held is None:
         yield ("ct expire", negated, seconds)
         return
     low, high = held
@@ -149,10 +179,10 @@ class Conntrack(Match, frozen=True, kw_only=True):
 
     states: int | Not[int] | None = None
     protocol: int | Not[int] | None = None
-    orig_source: Network | Not[Network] | None = None
-    orig_destination: Network | Not[Network] | None = None
-    reply_source: Network | Not[Network] | None = None
-    reply_destination: Network | Not[Network] | None = None
+    orig_source: Network | HostMask | Not[Network | HostMask] | None = None
+    orig_destination: Network | HostMask | Not[Network | HostMask] | None = None
+    reply_source: Network | HostMask | Not[Network | HostMask] | None = None
+    reply_destination: Network | HostMask | Not[Network | HostMask] | None = None
     orig_sport: Ports | Not[Ports] | None = None
     orig_dport: Ports | Not[Ports] | None = None
     reply_sport: Ports | Not[Ports] | None = None
@@ -175,7 +205,8 @@ class Conntrack(Match, frozen=True, kw_only=True):
     def _networks(self) -> Iterable[Network]:
         for held in (self.orig_source, self.orig_destination, self.reply_source, self.reply_destination):
             if held is not None:
-                yield sign(held)[1]
+                network = sign(held)[1]
+                yield network.network if isinstance(network, HostMask) else network
 
     def connection_atoms(self) -> Iterable[Any]:
         """The parts of the meaning that a packet needs a connection for."""
@@ -184,12 +215,15 @@ class Conntrack(Match, frozen=True, kw_only=True):
             if held is None or field == "states":
                 continue
             negated, value = sign(held)
-            if field == "status" and negated and value:
+            met = None if field == "protocol" else meets_connection(held)
+            if met is not None:
+                yield (f"ct {field}", met)
+            elif field == "status" and negated:
                 yield from (("ct status", True, int(bit)) for bit in CtStatus if value & bit)
             elif field == "expire":
                 yield from _expire_atoms(negated, value)
             else:
-                yield (f"ct {field}", negated, value.atom() if isinstance(value, Network) else value)
+                yield (f"ct {field}", negated, value.atom() if isinstance(value, Network | HostMask) else value)
 
     def atoms(self) -> Iterable[Any]:
         """One part for each field; but a packet without a connection that meets the states passes the others unseen."""
@@ -200,6 +234,11 @@ class Conntrack(Match, frozen=True, kw_only=True):
         if parts and meets_no_connection(self.states):
             return [("ct state or", state, frozenset(parts))]
         return parts if state is None else [state, *parts]
+
+    def losses(self) -> Iterable[Loss]:
+        """An expiry that every connection has, or none."""
+        if self.expire is not None and meets_connection(self.expire) is not None:
+            yield _ANY_TIME
 
     def meets(self, packet: Packet) -> bool | None:
         """All of it; but of a packet without a connection the states alone, which it must name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from meshfw.extensions.codecs import PROTOCOL_NAMES, quoted
@@ -12,6 +13,7 @@ from meshfw.model import (
     Family,
     Goto,
     Jump,
+    Match,
     Not,
     OpaqueMatch,
     OpaqueTarget,
@@ -36,7 +38,7 @@ def format_rule(rule: Rule, *, family: Family, language: Language) -> str:
         words.append(protocol_name(value, language))
     if rule.fragment is not None:
         words += ["-f"] if rule.fragment else ["!", "-f"]
-    for match in rule.matches:
+    for match in rule.matches if len(rule.matches) < 3 else _told_apart(rule.matches, language):
         if isinstance(match, OpaqueMatch):
             words += ["-m", match.name, *map(quote_opaque, match.words)]
             continue
@@ -45,6 +47,35 @@ def format_rule(rule: Rule, *, family: Family, language: Language) -> str:
         words += extension.words(match, family)
     words += _target_words(rule.target, family, language)
     return " ".join(words)
+
+
+def _told_apart(matches: Sequence[Match], language: Language) -> Sequence[Match]:
+    """The matches in an order in which iptables takes every option for one of the match that it stands behind.
+
+    Of the extensions that have an option of that name it means the one that a rule loaded last, and loads each once:
+    ``-m mark --mark 1 -m connmark --mark 2 -m mark --mark 3`` it refuses. So the second of a kind goes to the first.
+    """
+    if len({type(match) for match in matches}) == len(matches):
+        return matches
+    told: list[Match] = []
+    for match in matches:
+        at = next((place for place in range(len(told), 0, -1) if type(told[place - 1]) is type(match)), len(told))
+        passed = told[at:]
+        clash = any(_share_an_option(match, other, language) for other in passed)
+        if clash and not match.stateful and not any(other.stateful for other in passed):
+            told.insert(at, match)
+        else:
+            told.append(match)
+    return told
+
+
+def _share_an_option(one: Match, other: Match, language: Language) -> bool:
+    names = [
+        {name for option in language.by_value[type(match)].options for name in option.names}
+        for match in (one, other)
+        if not isinstance(match, OpaqueMatch)
+    ]
+    return len(names) == 2 and not names[0].isdisjoint(names[1])
 
 
 def quote_opaque(word: str) -> str:

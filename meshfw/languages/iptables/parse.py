@@ -15,6 +15,7 @@ from meshfw.languages.iptables.vocabulary import (
     BASE_OPTIONS,
     COMMANDS,
     GLUED,
+    GONE,
     INVERTIBLE,
     OPAQUE_TARGETS,
     VERDICTS,
@@ -116,7 +117,7 @@ class RuleParser:
     def _option(self, word: Word) -> None:
         text = word.text
         base = BASE_OPTIONS.get(text)
-        if base is not None:
+        if base is not None and not (text == "--proto" and self._exact(text)):  # short for --protocol, or policy's own
             self._base(base, word)
         elif text in COMMANDS:
             self._command(COMMANDS[text], word)
@@ -250,6 +251,8 @@ class RuleParser:
         elif extension is not None:
             self._known_family(extension, value)
             self._target = _Loaded(extension, value)
+        elif name in GONE:
+            raise self._error(f"{name} is gone", value, GONE[name])
         elif name in OPAQUE_TARGETS:
             self._target = _Opaque(name)
         else:
@@ -273,7 +276,7 @@ class RuleParser:
             return
         loaded, option = found
         negated = self._take_negation(word, allowed=option.invertible)
-        if option.field in loaded.fields:
+        if option.field in loaded.fields and not option.many:
             raise self._error(f"{word.text} is given twice", word)
         value: Any = option.preset
         if option.words and not (option.optional and self._no_value()):
@@ -285,21 +288,28 @@ class RuleParser:
                 value = codec.parse(text, context)
             except ModelError as error:
                 raise self._refused(error, values[0], codec.expected) from None
-        loaded.fields[option.field] = Not(value) if negated else value
+        held = Not(value) if negated else value
+        given = (*loaded.fields.get(option.field, ()), (option.name, held))
+        loaded.fields[option.field] = given if option.many else held
 
-    def _find(self, name: str) -> tuple[_Loaded, Option] | None:
-        """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""
-        candidates = [item for item in (self._target, *reversed(self._matches)) if isinstance(item, _Loaded)]
-        for loaded in candidates:
+    def _loaded(self) -> list[_Loaded]:
+        return [item for item in (self._target, *reversed(self._matches)) if isinstance(item, _Loaded)]
+
+    def _exact(self, name: str) -> tuple[_Loaded, Option] | None:
+        for loaded in self._loaded():
             option = loaded.extension.named.get(name)
             if option is not None:
                 return loaded, option
-        implied = self._implied_match(name)
-        if implied is not None:
-            return implied
+        return None
+
+    def _find(self, name: str) -> tuple[_Loaded, Option] | None:
+        """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""
+        found = self._exact(name) or self._implied_match(name)
+        if found is not None:
+            return found
         abbreviated = [
             (loaded, option)
-            for loaded in candidates
+            for loaded in self._loaded()
             for option in loaded.extension.options
             if any(spelling.startswith(name) for spelling in option.names)
         ]

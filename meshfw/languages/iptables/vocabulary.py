@@ -73,11 +73,8 @@ INVERTIBLE: Final = frozenset({"source", "destination", "in_interface", "out_int
 GLUED: Final = frozenset("sdiopmjg")
 VERDICTS: Final[Mapping[str, Target]] = {"ACCEPT": ACCEPT, "DROP": DROP, "RETURN": RETURN}
 
-OPAQUE_TARGETS: Final = frozenset(
-    "AUDIT CHECKSUM CLASSIFY CLUSTERIP CONNSECMARK CT DNPT LED NETMAP NFLOG NFQUEUE "
-    "NOTRACK QUEUE SECMARK SET SNPT SYNPROXY TEE TPROXY TRACE ULOG".split()
-)
-"""Names of targets in iptables-extensions(8): without a typed value they are kept opaque, never taken for a chain."""
+OPAQUE_TARGETS: Final = frozenset("ACCOUNT CHAOS DELUDE DHCPMAC DNETMAP ECHO IPMARK LOGMARK PROTO SYSRQ TARPIT".split())
+"""Names of targets that others bring (xtables-addons(8)): they are kept opaque, and never taken for a chain."""
 
 
 def unabbreviated(text: str) -> str | None:
@@ -88,6 +85,10 @@ def unabbreviated(text: str) -> str | None:
         meaning: name for table in (BASE_OPTIONS, COMMANDS) for name, meaning in table.items() if name.startswith(text)
     }
     return next(iter(found.values())) if len(found) == 1 else None
+
+
+GONE: Final[Mapping[str, str]] = {"ULOG": "-j NFLOG: Linux has had no ULOG since 3.17"}
+"""Targets that no kernel of today has, and what to write instead."""
 
 
 def parse_protocol(text: str, language: Language) -> int | None:

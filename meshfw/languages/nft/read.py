@@ -56,8 +56,10 @@ def read_rule(
     reader = _RuleReader(family, language, names)
     statement: Mapping[str, Any] = {}
     try:
-        for statement in statements:
+        for index, statement in enumerate(statements):
             reader.statement(statement)
+            if "counter" in statement and reader.whole_target(statements[index + 1 :]):
+                break
     except (KeyError, TypeError, ValueError, IndexError, ModelError) as error:
         raise UnreadableError(f"{statement}: {error}") from None
     return reader.rule(comment)
@@ -103,6 +105,19 @@ class _RuleReader:
         else:
             self._other(name, body, statement)
 
+    def whole_target(self, statements: Sequence[Mapping[str, Any]]) -> bool:
+        """Take all that stands behind the counter for one target, where an extension reads it so."""
+        if len(statements) < 2:
+            return False
+        reader = self._language.readers.get(" + ".join(map(_statement_key, statements)))
+        if reader is None:
+            return False
+        value = reader([body for statement in statements for body in statement.values()], self._family)
+        if not isinstance(value, Target):
+            raise UnreadableError(statements)
+        self._target = value
+        return True
+
     def _jump(self, kind: str, chain: str) -> None:
         logical = self._names.chain_of(chain)
         if logical is None:
@@ -110,14 +125,10 @@ class _RuleReader:
         self._target = Jump(logical) if kind == "jump" else Goto(logical)
 
     def _other(self, name: str, body: Any, statement: Mapping[str, Any]) -> None:
-        key = name
-        if name == "mangle":
-            key = f"mangle {_left(body['key'])[0]}"
-        elif name == "meter":
-            key = f"meter {next(iter(body['stmt']))}"
+        if name == "meter":
             for header in _headers(body["key"]):
                 self._implied_protocols(f"{header} ")
-        reader = self._language.readers.get(key)
+        reader = self._language.readers.get(_statement_key(statement))
         value = reader(body, self._family) if reader is not None else None
         if self._target is not None:  # a target may take several statements
             value = self._target.then(value) if isinstance(value, Target) else None
@@ -157,9 +168,11 @@ class _RuleReader:
     def _extension_match(self, match: NftMatch, body: Mapping[str, Any]) -> None:
         readers = self._language.readers
         kind = next(iter(match.right)) if isinstance(match.right, Mapping) else ""
-        key = match.key.partition(",")[0]  # of @nh,64,32 the place is no part of what reads it
-        key += (" &" if match.mask is not None else "") + (" |" if match.bits else "")
-        reader = readers.get(f"{key} {kind}") or readers.get(key)
+        more = (" &" if match.mask is not None else "") + (" |" if match.bits else "")
+        key = f"{match.key}{more}"
+        spots = (key, f"{match.key.partition(',')[0]}{more}")  # @nh,64,32 itself, or any place behind @nh
+        names = (name for spot in spots for name in (f"{spot} {kind}", spot))
+        reader = next((readers[name] for name in names if name in readers), None)
         value = reader(match, self._family) if reader is not None else None
         if not isinstance(value, Match):
             raise UnreadableError(body)
@@ -190,7 +203,7 @@ class _RuleReader:
             if name == NO_INTERFACE and match.op == "==":
                 self._once(field, Not(Interface("+")))
                 return True
-            value = Interface(f"{name[:-1]}+" if name.endswith("*") else name)
+            value = _interface(name)
         elif key == "meta l4proto" or (key == "ip protocol" and self._family is Family.IPV4):
             field, value = "protocol", _protocol(match.right, self._language)
         elif key == "ip frag-off" and match.mask == 8191 and match.right == 0 and match.op in ("==", "!="):
@@ -219,6 +232,13 @@ class _RuleReader:
         return SetRef(text[1:]) if text.startswith("@") else _network(text, self._family)
 
 
+def _interface(name: str) -> Interface:
+    """The interface of a name in nft: a last ``*`` stands for any ending, one behind a backslash for itself."""
+    if name.endswith("\\*"):
+        return Interface(f"{name[:-2]}*")
+    return Interface(f"{name[:-1]}+" if name.endswith("*") else name)
+
+
 def _network(text: str, family: Family, *, mask: int | None = None) -> Network:
     found, address = parse_address(text)
     if found is not family:
@@ -232,6 +252,16 @@ def _protocol(right: Any, language: Language) -> int | None:
     if isinstance(right, str):
         return PROTOCOL_NUMBERS.get(right, language.hosts.protocols.get(right))
     return None
+
+
+def _statement_key(statement: Mapping[str, Any]) -> str:
+    """What a statement's reader is found by: its name, and for a condition or a change what that looks at."""
+    ((name, body),) = statement.items()
+    if name == "mangle":
+        return f"mangle {_left(body['key'])[0]}"
+    if name == "meter":
+        return f"meter {next(iter(body['stmt']))}"
+    return f"match {_left(body['left'])[0]}" if name == "match" else str(name)
 
 
 def _left(left: Any) -> tuple[str, Any]:
@@ -278,8 +308,8 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         return f"@{body['base']},{body['offset']},{body['len']}"
     if kind == "socket":
         return f"socket {body['key']}"
-    if kind == "meta":
-        return f"meta {body['key']}"
+    if kind in ("meta", "rt"):
+        return f"{kind} {body['key']}"
     if kind == "numgen":
         return f"numgen {body['mode']}"
     if kind == "ct":
@@ -289,6 +319,15 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         flags = body["flags"]
         joined = " . ".join([flags] if isinstance(flags, str) else flags)
         return f"fib {joined} {body['result']}"
+    return _header_key(kind, body)
+
+
+def _header_key(kind: str, body: Mapping[str, Any]) -> str:
+    """A header behind the first ones, an option or a chunk, as nft's words."""
+    if kind == "tcp option" and body.get("offset", 0) == 0 and body.get("len", 8) == 8 and "base" in body:
+        return f"tcp option {body['base']}"  # one that nft has no name for
+    if kind == "sctp chunk":
+        return f"sctp chunk {body['name']} {body.get('field', '')}".strip()
     if kind == "exthdr":
         return f"{body['name']} {body['field']}" if "field" in body else f"exthdr {body['name']}"
     if kind == "tcp option":

@@ -19,6 +19,7 @@ from meshfw.model import (
     Drop,
     Family,
     Goto,
+    Hook,
     Interface,
     Jump,
     Match,
@@ -56,15 +57,17 @@ class NftText(msgspec.Struct, frozen=True, gc=False):
         return f"{self.head}counter packets {packets} bytes {octets}{self.tail}"
 
 
-def render_rule(rule: Rule, *, family: Family, language: Language, names: Names = PLAIN_NAMES) -> NftText:
-    """The rule as nft lists it.
+def render_rule(
+    rule: Rule, *, family: Family, language: Language, names: Names = PLAIN_NAMES, hook: Hook | None = None
+) -> NftText:
+    """The rule as nft lists it, for packets that come from a hook where that is known.
 
     Raises:
         InexpressibleError: where nft has no way to say it, with what and why.
     """
     base = _interface_conditions(rule)
     objects: list[NftObject] = []
-    held, comment = _match_statements(rule, family, language, names, objects)
+    held = _match_statements(rule, family, language, names, objects)
     if rule.protocol is not None:
         if isinstance(rule.protocol, Not):
             base.append(f"meta l4proto != {rule.protocol.value}")
@@ -74,7 +77,8 @@ def render_rule(rule: Rule, *, family: Family, language: Language, names: Names 
     if rule.fragment is not None:
         base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
     base.extend(text for _, text in held)
-    tail = _target_text(rule, family, language, names, objects)
+    tail = _target_text(rule, language, names, objects, family=family, hook=hook)
+    comment = stored_comment(rule.comment)
     if comment:
         tail += f' comment "{comment}"'
     return NftText(" ".join(base) + " " if base else "", tail, tuple(objects), tuple(_warnings(rule, comment, names)))
@@ -133,23 +137,19 @@ def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
     if matches_none(held):  # nft takes no negated "*"; iptables-nft has the same name that no interface can bear
         return f'{left} "{NO_INTERFACE}"'
     name = held.value.name if isinstance(held, Not) else held.name
-    if "*" in name or "\\" in name:
-        raise InexpressibleError(f"interface {name}: nft reads * and \\ as its own")
-    text = f"{name[:-1]}*" if name.endswith("+") else name
+    if "\\" in name:
+        raise InexpressibleError(f"interface {name}: nft reads \\ as its own")
+    text = f"{name[:-1]}*" if name.endswith("+") else f"{name[:-1]}\\*" if name.endswith("*") else name
     return f'{left} {"!= " if negated else ""}"{text}"'
 
 
 def _match_statements(
     rule: Rule, family: Family, language: Language, names: Names, objects: list[NftObject]
-) -> tuple[list[tuple[Match, str]], str]:
-    """The statements of the rule's matches with the match each comes from, and its comment."""
+) -> list[tuple[Match, str]]:
+    """The statements of the rule's matches with the match each comes from."""
     held: list[tuple[Match, str]] = []
-    comment = ""
     for match in rule.matches:
         if isinstance(match, Comment):
-            if comment and match.text:
-                raise InexpressibleError("two comments: an nft rule holds one")
-            comment = comment or stored_comment(match.text)
             continue
         if isinstance(match, OpaqueMatch):
             raise InexpressibleError(f"match {match.name} has no typed value")
@@ -158,7 +158,7 @@ def _match_statements(
         if statements is None:
             raise InexpressibleError(f"match {extension.name} has no nft expression in this form")
         held.extend((match, _named_set(text, names)) for text in _spoken(statements, objects))
-    return _told_apart(held), comment
+    return _told_apart(held)
 
 
 _NO_PORT: Final = re.compile(r"\w+ ([sd]port) != (\d+)\Z")
@@ -186,8 +186,8 @@ def _named_set(text: str, names: Names) -> str:
     return _SET.sub(lambda found: f"@{names.set(found[1])}", text) if "@" in text else text
 
 
-_PRESENCE: Final = re.compile(r"tcp option \S+ (?:exists|missing)\Z")
-"""Whether an option is there: nft answers for packets that aren't TCP as well."""
+_PRESENCE: Final = re.compile(r"(?:tcp option|sctp chunk) \S+ (?:exists|missing)\Z")
+"""Whether an option or chunk is there: nft answers for packets that aren't TCP or SCTP as well."""
 
 
 def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
@@ -214,7 +214,9 @@ def _spoken(statements: Iterable[str | NftObject], objects: list[NftObject]) -> 
             yield statement
 
 
-def _target_text(rule: Rule, family: Family, language: Language, names: Names, objects: list[NftObject]) -> str:
+def _target_text(
+    rule: Rule, language: Language, names: Names, objects: list[NftObject], *, family: Family, hook: Hook | None
+) -> str:
     match rule.target:
         case None:
             return ""
@@ -232,7 +234,7 @@ def _target_text(rule: Rule, family: Family, language: Language, names: Names, o
             raise InexpressibleError(f"target {name} has no typed value")
         case target:
             extension = language.by_value[type(target)]
-            statements = extension.nft_statements(target, family, rule)
+            statements = extension.nft_statements(target, family, rule, hook=hook)
             if statements is None:
                 raise InexpressibleError(f"target {extension.name} has no nft statement in this form")
             return "".join(f" {text}" for text in _spoken(statements, objects))

@@ -113,9 +113,12 @@ class _Writer:
 
     def _rules(self, chain: DumpChain, table: Table) -> list[tuple[NftText, str]]:
         found = []
+        hook = hook_of(chain.name, table)
         for number, entry in enumerate(chain.rules, 1):
             try:
-                text = render_rule(entry.rule, family=self._family, language=self._language, names=SPOKEN_NAMES)
+                text = render_rule(
+                    entry.rule, family=self._family, language=self._language, names=SPOKEN_NAMES, hook=hook
+                )
                 self._meters.take(text)
             except InexpressibleError as error:
                 shown = format_rule(entry.rule, family=self._family, language=self._language)

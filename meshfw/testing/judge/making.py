@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -54,6 +55,7 @@ MATCHES_LEFT_OUT: Final[Mapping[str, str]] = {
     "set": "its elements stand outside the ruleset",
     "physdev": "no bridge is on the road",
     "cpu": "it looks at the processor",
+    "ipvs": "it looks at connections of a load balancer",
     "rateest": "it measures",
 }
 """Matches without a state of their own whose answer comes from somewhere else than the packet."""
@@ -63,6 +65,8 @@ TARGETS_LEFT_OUT: Final[Mapping[str, str]] = {
     "AUDIT": "it writes into the host's log",
     "TEE": "it makes a second packet",
     "NFQUEUE": "a program decides",
+    "QUEUE": "a program decides",
+    "CLUSTERIP": "its hash begins with a secret",
     "SET": "it changes what stands outside the ruleset",
     "TPROXY": "it needs a socket",
     "SYNPROXY": "it answers in the server's place",
@@ -127,7 +131,23 @@ _HOOKS: Final = {
     Table.FILTER: ((Hook.INPUT, Hook.FORWARD, Hook.OUTPUT), 9),
 }
 _SHARE: Final = {Table.RAW: 0.6, Table.MANGLE: 0.5, Table.NAT: 0.7, Table.FILTER: 0.9}
+_UNTOLD: Final = 0.1  # with more of these the evaluation has hardly an opinion on any probe
 _TRIES: Final = 60
+
+
+class Kind(StrEnum):
+    """What a random ruleset is about.
+
+    ``fragments`` leaves out conditions on the headers of ports, types and flags, where nf_tables and iptables differ: a
+    second or further fragment of IPv4 has no such header, which makes iptables' matches fail, negated or not; nf_tables
+    reads what stands in its place (nf_tables_core.c, nft_payload_fast_eval), also where iptables-nft wrote the rule.
+    With connection tracking about nobody meets such fragments: it puts packets together first.
+    """
+
+    CONNECTIONS = "connections"
+    STATELESS = "stateless"
+    FRAGMENTS = "fragments"
+
 
 Accepted = Callable[[Ruleset], bool]
 """Whether every backend can hold a ruleset."""
@@ -179,7 +199,7 @@ class _Seat(NamedTuple):
     table: Table
     hooks: frozenset[Hook]
     size: int
-    tracked: bool
+    kind: Kind
     others: tuple[str, ...] = ()
 
     def below(self, chains: Iterable[Chain]) -> _Seat:
@@ -196,16 +216,19 @@ class RulesetMaker:
         self._language = language
         self._accepted = accepted
         self._chance = chance
+        told = [match for match in pool.matches if _is_told(match)]
+        self._told = told, [match for match in pool.matches if not _is_told(match)]
 
-    def make(self, *, tracked: bool = True) -> Ruleset:
-        """A ruleset over several tables and hooks; without ``tracked`` one that looks at no connection."""
+    def make(self, kind: Kind = Kind.CONNECTIONS) -> Ruleset:
+        """A ruleset over several tables and hooks."""
+        tracked = kind is Kind.CONNECTIONS
         chains: list[Chain] = []
         attachments: list[Attachment] = []
         for table, (hooks, size) in _HOOKS.items():
             chosen = [hook for hook in hooks if self._chance.random() < _SHARE[table]]
             if not chosen or (table is Table.NAT and not tracked):
                 continue
-            seat = _Seat(table, frozenset(chosen), size, tracked)
+            seat = _Seat(table, frozenset(chosen), size, kind)
             inner = self._inner(seat)
             chains += inner
             for hook in chosen:
@@ -242,7 +265,9 @@ class RulesetMaker:
         for _ in range(_TRIES):
             try:
                 rule = self._drawn(seat.table, seat.hooks, seat.others)
-                if rule.losses() or (not seat.tracked and _looks_at_connections(rule, self._family, self._language)):
+                if seat.kind is Kind.FRAGMENTS:
+                    rule = msgspec.structs.replace(rule, fragment=self._chance.choice((None, None, True, False)))
+                if rule.losses() or not self._is_of(seat.kind, rule):
                     continue
                 render_rule(rule, family=self._family, language=self._language)
                 alone = msgspec.structs.replace(rule, target=None if _leads(rule) else rule.target)
@@ -252,6 +277,12 @@ class RulesetMaker:
                 continue
         return None
 
+    def _is_of(self, kind: Kind, rule: Rule) -> bool:
+        """Whether a rule looks at nothing that the kind leaves out."""
+        if kind is Kind.FRAGMENTS and any(match.protocols is not None for match in rule.matches):
+            return False
+        return kind is Kind.CONNECTIONS or not _looks_at_connections(rule, self._family, self._language)
+
     def _alone(self, rule: Rule, table: Table, hooks: Iterable[Hook]) -> Ruleset:
         chain = Chain(family=self._family, table=table, name="alone", rules=(rule,))
         attached = [Attachment(family=self._family, table=table, hook=hook, chain="alone") for hook in hooks]
@@ -260,7 +291,7 @@ class RulesetMaker:
     def _drawn(self, table: Table, hooks: frozenset[Hook], others: Sequence[str]) -> Rule:
         chance = self._chance
         count = chance.choice((0, 1, 1, 1, 1, 2, 2, 3))
-        matches = tuple(chance.choice(self._pool.matches) for _ in range(min(count, len(self._pool.matches))))
+        matches = tuple(self._match() for _ in range(count if self._pool.matches else 0))
         target, protocol = self._target(table, hooks, others)
         for match in matches:
             if match.protocols is not None:
@@ -276,6 +307,13 @@ class RulesetMaker:
         if chance.random() < 0.2 and not hooks & {Hook.INPUT, Hook.PREROUTING}:
             fields["out_interface"] = self._signed(Interface(chance.choice((MESH, WAN, "wg+", "e+"))))
         return Rule(matches=matches, target=target, **fields)
+
+    def _match(self) -> Match:
+        """A match of the pool, mostly one of which the evaluation can tell whether a packet meets it."""
+        told, untold = self._told
+        if not told or (untold and self._chance.random() < _UNTOLD):
+            return self._chance.choice(untold)
+        return self._chance.choice(told)
 
     def _signed(self, value: Any) -> Any:
         return Not(value) if self._chance.random() < 0.25 else value
@@ -302,6 +340,11 @@ class RulesetMaker:
         if table is not Table.FILTER and chance.random() < 0.8:
             return chance.choice((ACCEPT, RETURN, None)), None
         return chance.choice(_VERDICTS), None
+
+
+def _is_told(match: Match) -> bool:
+    kind = type(match)
+    return kind.meets is not Match.meets or kind.meets_among is not Match.meets_among
 
 
 def _leads(rule: Rule) -> bool:

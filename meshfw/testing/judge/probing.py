@@ -17,35 +17,32 @@ import msgspec
 
 from meshfw.extensions.icmp import ICMP, ICMPV6
 from meshfw.extensions.sctp import SCTP
-from meshfw.extensions.tcp import FLAGS, TCP
+from meshfw.extensions.tcp import TCP
 from meshfw.extensions.udp import UDP
-from meshfw.model import Elements, Ends, Family, Hook, Packet, Rule
-from meshfw.testing.judge.addresses import MACS, OWN, any_address, side, usable, visible
+from meshfw.model import Elements, Family, Hook, Interface, Packet, Rule
+from meshfw.testing.judge.addresses import MACS, OWN, any_address, usable, visible
+from meshfw.testing.judge.connecting import ACK, RST, SYN, Connecting
 from meshfw.testing.judge.edges import Edges, edges
-from meshfw.testing.judge.frames import AH, ERRORS, ICMPS, PORTED, UDPLITE, Probe, build
+from meshfw.testing.judge.frames import AH, ICMPS, PORTED, UDPLITE, Probe, build
 from meshfw.testing.topology import MESH, WAN
 
-SYN, ACK, RST, FIN, PSH, URG = (FLAGS[name] for name in ("SYN", "ACK", "RST", "FIN", "PSH", "URG"))
 HOPS: Final = 64
 """The usual time to live."""
 
 _OTHERS: Final = (SCTP, UDPLITE, 33, 50, 47)
 _CHOICE: Final = (TCP,) * 8 + (UDP,) * 8 + (0,) * 3 + _OTHERS  # 0 is the family's ICMP
-_FIRST: Final = {ACK, ACK | PSH, ACK | URG, ACK | PSH | URG}
-"""TCP flags that open a connection in the middle of it (nf_conntrack_tcp_loose)."""
-_VALID: Final = {SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG}
-"""Flags that may stand together, PSH aside (nf_conntrack_proto_tcp.c, tcp_valid_flags)."""
-_ONGOING: Final = (ACK, ACK | PSH, ACK | URG, FIN | ACK)
-_OPENING: Final = {Family.IPV4: {8, 13, 15, 17}, Family.IPV6: {128, 139}}
-_NEVER_TRACKED: Final = {130, 131, 132, 133, 134, 135, 136, 143}  # nf_conntrack_proto_icmpv6.c, noct_valid_new
 _NOT_SENT: Final = {Family.IPV4: {5}, Family.IPV6: {2}}  # what changes routes
-_STATES: Final = ("new",) * 11 + ("established",) * 4 + ("invalid",) * 2 + ("related", "untracked", "untracked")
-_EVEN: Final = ("new", "established", "invalid", "related", "untracked")
 _INWARD: Final = {"client": MESH, "server": WAN, "gateway": ""}
 _MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}\Z")
-_TOLD_APART: Final = {ICMP, ICMPV6, TCP, UDP, UDPLITE, SCTP}
-_ON_THE_WAY: Final = {43, 44, 50, AH, 60, 135}  # RFC 8200, 4.1
+_ON_THE_WAY: Final = {43, 44, AH, 60, 135}  # RFC 8200, 4.1
 _TRIES: Final = 40
+_EAGER: Final = 8  # of which so many for a packet that meets the rule; where none does, nobody looks for one again
+_CLIMBS: Final = {True: 5, False: 25}  # the field's rules state more at once than random ones, and are judged once
+_TOGETHER: Final = (
+    *(("source", "source_type"), ("destination", "destination_type"), ("in_interface", "mac")),
+    *(("protocol", "sport", "dport", "tcp_flags", "icmp"), ("mark",), ("tos",), ("ttl",)),
+)
+"""Fields that stand or fall together."""
 
 
 class Aim(NamedTuple):
@@ -58,8 +55,9 @@ class Aim(NamedTuple):
 class ProbeMaker:
     """Makes probes of one family at random, none twice, for a list of aims.
 
-    Every other one has to meet the aim's rule, as far as that can be told. Without ``tracked`` the probes may be
-    fragments, without ``routed`` those for prerouting may bear addresses that no router takes.
+    Every other one has to meet the aim's rule, as far as that can be told. Without ``tracked`` none has a state,
+    with ``fragments`` many are second or further fragments of IPv4, without ``routed`` those for prerouting may bear
+    addresses that no router takes.
     """
 
     def __init__(
@@ -70,20 +68,23 @@ class ProbeMaker:
         sets: Mapping[str, Elements],
         chance: random.Random,
         tracked: bool = True,
+        fragments: bool = False,
         routed: bool = True,
     ) -> None:
         self._family = family
         self._chance = chance
         self._sets = sets
-        self._tracked = tracked
+        self._tracked = tracked and not fragments
+        self._fragments = fragments
         self._routed = routed
         self._aims = [(aim, edges(aim.rule, family=family, sets=sets)) for aim in aims]
         self._all = Edges()
         for _, found in self._aims:
             self._all.add(found)
         self._taken: set[Any] = set()
-        self._flows: set[Any] = set()
+        self._hopeless = {aim for aim in aims if _is_elsewhere(aim.rule)}
         self._lengths: dict[Any, int] = {}
+        self._connecting = Connecting(family, chance, routed=routed, sized=self._sized)
 
     def make(self, count: int) -> list[Probe]:
         """So many distinct probes, shared among the aims; fewer where there are none left to find."""
@@ -99,50 +100,75 @@ class ProbeMaker:
 
     def one(self, aim: Aim, near: Edges, *, meeting: bool = False) -> Probe | None:
         """A new probe for an aim, ``meeting`` its rule if it can; None where a few tries find none."""
+        eager = _EAGER if meeting and aim not in self._hopeless else 0
         for attempt in range(_TRIES):
-            probe = self._draw(aim, near)
-            if probe is None or (meeting and attempt < _TRIES // 2 and not self._may_meet(aim, probe.packet)):
+            drawn = self._climbed(aim, near) if attempt < eager else self._bare(aim, near)
+            probe = None if drawn is None else self._finished(*drawn, near)
+            if probe is None or (attempt < eager and self._unmet(aim, probe.packet)):
+                if attempt == _EAGER - 1:
+                    self._hopeless.add(aim)
                 continue
             key = (probe.packet, probe.start)
-            flow = self._flow(probe.packet)
-            if key not in self._taken and flow not in self._flows:
+            if key not in self._taken and self._connecting.claimed(probe.packet):
                 self._taken.add(key)
-                if flow is not None:
-                    self._flows.add(flow)
                 return probe
         return None
 
-    def _may_meet(self, aim: Aim, packet: Packet) -> bool:
-        return aim.rule.meets(packet, self._sets) is not False
+    def _unmet(self, aim: Aim, packet: Packet) -> int:
+        """How many conditions of the aim's rule the packet is known not to meet."""
+        return sum(answer is False for _, answer in aim.rule.answers(packet, self._sets))
 
-    def _flow(self, packet: Packet) -> Any:
-        """What conntrack would take for the same connection, in either direction; None where that does no harm."""
-        if packet.protocol not in PORTED:
+    def _climbed(self, aim: Aim, near: Edges) -> tuple[str, Packet] | None:
+        """A packet that meets as many conditions as a few draws have met: each gives it the fields that help."""
+        drawn = self._bare(aim, near)
+        if drawn is None:
             return None
-        ends = (packet.source, packet.sport), (packet.destination, packet.dport)
-        return (packet.protocol, *sorted(ends, key=repr))
+        start, packet = drawn
+        unmet = self._unmet(aim, packet)
+        for _ in range(_CLIMBS[self._routed]):
+            if not unmet:
+                break
+            other = self._bare(aim, near)
+            if other is None:
+                continue
+            for fields in _TOGETHER:
+                taken = {field: getattr(other[1], field) for field in fields}
+                moved = other[0] if "in_interface" in fields else start
+                tried = msgspec.structs.replace(packet, **taken)
+                left = self._unmet(aim, tried)
+                if left < unmet and self._can_start(moved, tried):
+                    start, packet, unmet = moved, tried, left
+        return start, packet
 
     # --- drawing ---
 
-    def _draw(self, aim: Aim, near: Edges) -> Probe | None:
+    def _bare(self, aim: Aim, near: Edges) -> tuple[str, Packet] | None:
+        """Where a probe starts, and its packet without a state; None where nobody could send it."""
         start, packet = self._ends(aim, near)
-        if packet is None:
+        if not self._can_start(start, packet):
             return None
         packet = self._transport(packet, near, aim.rule)
-        packet = msgspec.structs.replace(packet, **self._header(packet, near))
-        if not self._tracked:
-            packet = msgspec.structs.replace(packet, state=None)
-            if self._cut(start, packet):
-                packet = msgspec.structs.replace(
-                    packet, fragment=True, sport=None, dport=None, tcp_flags=None, icmp=None
-                )
-            return Probe(packet=self._sized(packet, near), start=start)
-        return self._with_state(start, packet, near)
+        return start, msgspec.structs.replace(packet, **self._header(packet, near))
+
+    def _can_start(self, start: str, packet: Packet) -> bool:
+        """Whether the gateway neither gets its own packets back nor talks to itself."""
+        own = OWN[self._family]
+        return packet.destination not in own if start == "gateway" else packet.source not in own
+
+    def _finished(self, start: str, packet: Packet, near: Edges) -> Probe | None:
+        """The probe of a packet, with its state and length."""
+        if self._tracked:
+            return self._connecting.made(start, packet, near)
+        packet = msgspec.structs.replace(packet, state=None)
+        if self._cut(start, packet):
+            nothing = {"sport": None, "dport": None, "tcp_flags": None, "icmp": None}
+            packet = msgspec.structs.replace(packet, fragment=True, **nothing)
+        return Probe(packet=self._sized(packet, near), start=start)
 
     def _cut(self, start: str, packet: Packet) -> bool:
         """Whether the packet is to be a later fragment, as IPv4 routers pass them on; their receiver waits for more."""
         through = start != "gateway" and packet.destination not in OWN[self._family]
-        return through and self._family is Family.IPV4 and self._chance.random() < 0.3
+        return through and self._fragments and self._family is Family.IPV4 and self._chance.random() < 0.4
 
     def _pick(self, field: str, near: Edges) -> Any:
         """A value of the rule's own edges, or now and then of another rule's; None where there is none."""
@@ -153,7 +179,7 @@ class ProbeMaker:
         values = getattr(self._all, field)
         return self._chance.choice(values) if values and roll > 0.7 else None
 
-    def _ends(self, aim: Aim, near: Edges) -> tuple[str, Packet | None]:
+    def _ends(self, aim: Aim, near: Edges) -> tuple[str, Packet]:
         """Where the probe starts, and a packet with its addresses."""
         chance, family = self._chance, self._family
         outward = aim.hook is Hook.OUTPUT or (aim.hook is Hook.POSTROUTING and chance.random() < 0.3)
@@ -168,20 +194,24 @@ class ProbeMaker:
             source = any_address(start, family, chance)
         if destination is None or not self._bears(aim, destination):
             destination = any_address("gateway" if inward else far, family, chance)
-        if start == "gateway" and destination in OWN[family]:
-            return start, None
-        if start != "gateway" and source in OWN[family]:
-            return start, None
         packet = Packet(
             family=family,
             source=source,
             destination=destination,
+            source_type=self._type(source),
+            destination_type=self._type(destination),
             in_interface=_INWARD[start],
             mac=self._mac(start, near),
             ttl=HOPS,
             tos=0,
         )
         return start, packet
+
+    def _type(self, address: int) -> str | None:
+        """What routing takes an address for (linux/rtnetlink.h, RTN_*)."""
+        if address in OWN[self._family]:
+            return "LOCAL"
+        return "UNICAST" if usable(address, self._family) else None
 
     def _mac(self, start: str, near: Edges) -> str:
         macs = [word for word in near.words if _MAC.match(word)]
@@ -236,7 +266,7 @@ class ProbeMaker:
             return fields
         roll = chance.random()
         if roll < 0.3:
-            fields["ttl"] = min(max(number, 3), 254)  # with 255 neighbour discovery would be heeded
+            fields["ttl"] = min(max(number, 1), 254)  # with 255 neighbour discovery would be heeded
         elif roll < 0.6:
             fields["tos"] = number & 0xFF
         elif roll < 0.8:
@@ -257,122 +287,8 @@ class ProbeMaker:
         length = wanted if grows and wanted is not None and least <= wanted <= 1400 else least
         return msgspec.structs.replace(packet, length=length)
 
-    # --- states ---
 
-    def _with_state(self, start: str, packet: Packet, near: Edges) -> Probe | None:
-        wish = self._chance.choice(_EVEN if near.states else _STATES)
-        if packet.protocol not in _TOLD_APART and self._chance.random() < 0.9:
-            wish = "untracked"  # connections without ports run into one another, all the more where they are translated
-        if wish == "untracked":
-            return self._probe(start, packet, near, state="UNTRACKED", ct_mark=None)
-        if wish == "established" and packet.protocol in (TCP, UDP):
-            return self._established(start, packet, near)
-        if packet.protocol == ICMPS[self._family] and packet.icmp and packet.icmp[0] in ERRORS[self._family]:
-            return self._error(start, packet, near, related=wish == "related")
-        if wish == "invalid" and packet.protocol == TCP and not near.flags:
-            packet = msgspec.structs.replace(packet, tcp_flags=self._chance.choice((RST, FIN | ACK, 0, SYN | FIN)))
-        return self._lone(start, packet, near)
-
-    def _probe(self, start: str, packet: Packet, near: Edges, **fields: Any) -> Probe:
-        return Probe(packet=self._sized(msgspec.structs.replace(packet, **fields), near), start=start)
-
-    def _lone(self, start: str, packet: Packet, near: Edges) -> Probe:
-        """A packet that no other came before."""
-        state = first_state(packet)
-        if state == "NEW":
-            return self._probe(start, packet, near, **_opened(packet))
-        return self._probe(start, packet, near, state=state, ct_mark=None)
-
-    def _established(self, start: str, packet: Packet, near: Edges) -> Probe | None:
-        """A packet of a connection whose first packets went before it, in one direction or the other."""
-        replying = self._chance.random() < 0.5
-        flags = packet.tcp_flags
-        if packet.protocol == TCP:
-            flags = flags if flags in _ONGOING else self._chance.choice(_ONGOING)
-        far = side(packet.destination or 0, self._family)
-        out = packet if not replying else _turned(packet)
-        there, back = (start, far) if not replying else (far, start)
-        if "gateway" in (there, back) and OWN[self._family] >= {packet.source, packet.destination}:
-            return None
-        packet = msgspec.structs.replace(packet, tcp_flags=flags)
-        steps = [(there, out, SYN), (back, _turned(out), SYN | ACK)]
-        steps += [(there, out, ACK)] if packet.protocol == TCP else []
-        if packet.protocol == UDP and replying:
-            steps = steps[:1]
-        prior = tuple(self._prior(place, held, on) for place, held, on in steps)
-        fields = {"state": "ESTABLISHED", "ct_mark": 0, "snat": False, "dnat": False}
-        made = self._probe(
-            start, packet, near, **fields, direction="REPLY" if replying else "ORIGINAL", origin=_ends(out)
-        )
-        return msgspec.structs.replace(made, prior=prior)
-
-    def _prior(self, place: str, packet: Packet, flags: int) -> Probe:
-        """A plain packet of a probe's connection, sent before."""
-        bare = Packet(
-            family=packet.family,
-            source=packet.source,
-            destination=packet.destination,
-            protocol=packet.protocol,
-            sport=packet.sport,
-            dport=packet.dport,
-            tcp_flags=flags if packet.protocol == TCP else None,
-        )
-        return Probe(packet=bare, start=place)
-
-    def _error(self, start: str, packet: Packet, near: Edges, *, related: bool) -> Probe | None:
-        """An ICMP error about a packet that its receiver sent before, or about one that nobody saw."""
-        family = self._family
-        sender = side(packet.destination or 0, family)
-        if sender == start or (sender == "gateway" and packet.source in OWN[family]):
-            return None
-        about = Packet(
-            family=family,
-            source=packet.destination,
-            destination=packet.source,
-            protocol=UDP,
-            sport=self._chance.randint(1024, 0xFFFF),
-            dport=self._chance.randint(1, 0xFFFF),
-        )
-        flow = self._flow(about)
-        if flow in self._flows:
-            return None
-        self._flows.add(flow)
-        state = "RELATED" if related else "INVALID"
-        fields: dict[str, Any] = {"state": state, "ct_mark": 0 if related else None}
-        if related:
-            fields |= {"snat": False, "dnat": False, "direction": None, "origin": None}
-        made = self._sized(msgspec.structs.replace(packet, **fields), near, about)
-        prior = (self._prior(sender, about, 0),) if related else ()
-        return Probe(packet=made, start=start, about=about, prior=prior)
-
-
-def first_state(packet: Packet) -> str | None:
-    """What conntrack makes of a packet that belongs to no connection; None where that isn't known here."""
-    if packet.protocol == TCP:
-        flags = packet.tcp_flags or 0
-        if flags & ~PSH not in _VALID:
-            return "INVALID"
-        return "NEW" if flags & ~PSH in (SYN, SYN | URG) or flags in _FIRST else "INVALID"
-    if packet.protocol == ICMPS[packet.family]:
-        kind = packet.icmp[0] if packet.icmp else 8
-        if packet.family is Family.IPV6 and kind in _NEVER_TRACKED:
-            return "UNTRACKED"
-        return "NEW" if kind in _OPENING[packet.family] else "INVALID"
-    return "NEW" if packet.protocol in (UDP, SCTP) else None
-
-
-def _opened(packet: Packet) -> dict[str, Any]:
-    """What is known of a connection that the packet opens."""
-    known = {"state": "NEW", "ct_mark": 0, "snat": False, "dnat": False, "direction": "ORIGINAL"}
-    return known | {"origin": _ends(packet)}
-
-
-def _ends(packet: Packet) -> Ends:
-    return Ends(source=packet.source, destination=packet.destination, sport=packet.sport, dport=packet.dport)
-
-
-def _turned(packet: Packet) -> Packet:
-    """The packet's way back."""
-    return msgspec.structs.replace(
-        packet, source=packet.destination, destination=packet.source, sport=packet.dport, dport=packet.sport
-    )
+def _is_elsewhere(rule: Rule) -> bool:
+    """Whether a rule is about an interface that the road doesn't have."""
+    stated = (rule.in_interface, rule.out_interface)
+    return any(isinstance(held, Interface) and not (held.holds(MESH) or held.holds(WAN)) for held in stated)

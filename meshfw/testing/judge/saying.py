@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
 from meshfw.model import Family, Fate, Hook, Packet, Ruleset, format_address
-from meshfw.packet import Ending, Journey, Way, journey
+from meshfw.packet import Ending, Evaluator, Journey, Way
 from meshfw.testing.judge.addresses import route, side
 from meshfw.testing.judge.frames import DCCP, ERRORS, ICMPS, Probe
 from meshfw.testing.judge.road import Answer, Arrival, Outcome
@@ -23,6 +23,7 @@ _ANSWERS: Final[Mapping[Family, Mapping[str, str]]] = {
         "host-prohibited": "icmp 3/10",
         "admin-prohibited": "icmp 3/13",
         "tcp-reset": "reset",
+        "time-exceeded": "icmp 11/0",
     },
     Family.IPV6: {
         "no-route": "icmp 1/0",
@@ -32,6 +33,7 @@ _ANSWERS: Final[Mapping[Family, Mapping[str, str]]] = {
         "policy-fail": "icmp 1/5",
         "reject-route": "icmp 1/6",
         "tcp-reset": "reset",
+        "time-exceeded": "icmp 3/0",
     },
 }
 """Each answer of REJECT as it is heard (RFC 792, RFC 1812, RFC 4443)."""
@@ -68,8 +70,6 @@ class Opinion(msgspec.Struct, frozen=True):
 
     def _fits(self, probe: Probe, ending: Ending, outcome: Outcome, crowded: bool) -> bool:
         packet = ending.packet
-        if packet.ttl is not None and packet.ttl <= 1 and probe.start != "gateway":
-            return True  # routing, not a rule, ends it
         fate = ending.verdict.fate
         if fate is Fate.DROP:
             return not outcome
@@ -81,7 +81,7 @@ class Opinion(msgspec.Struct, frozen=True):
         return (
             len(outcome) == 1
             and isinstance(outcome[0], Arrival)
-            and _arrived(probe, packet, outcome[0], crowded and bool(ending.translations))
+            and _arrived(packet, outcome[0], crowded and bool(ending.translations))
         )
 
 
@@ -102,7 +102,7 @@ def _unknown_error(kind: int, family: Family) -> bool:
     return kind < 128 if family is Family.IPV6 else kind > 18
 
 
-def _arrived(probe: Probe, packet: Packet, arrival: Arrival, crowded: bool) -> bool:
+def _arrived(packet: Packet, arrival: Arrival, crowded: bool) -> bool:
     """Whether the packet turned up where it was to go, and as it was to be."""
     seen = arrival.seen
     wanted = [(packet.source, seen.source), (packet.destination, seen.destination)]
@@ -111,19 +111,24 @@ def _arrived(probe: Probe, packet: Packet, arrival: Arrival, crowded: bool) -> b
         # A source port is kept where no other connection has it; alone on the road, none has.
         wanted += [(packet.sport, seen.sport)] if packet.sport is not None and not crowded else []
     if arrival.place != "gateway" or packet.family is Family.IPV4:
-        hop = 1 if probe.start != "gateway" and arrival.place != "gateway" else 0
-        wanted += [(packet.tos, seen.tos), (None if packet.ttl is None else packet.ttl - hop, seen.ttl)]
+        wanted += [(packet.tos, seen.tos), (packet.ttl, seen.ttl)]
     if packet.destination is not None and arrival.place != side(packet.destination, packet.family):
         return False
     return all(expected is None or expected == found for expected, found in wanted)
 
 
-def evaluate(ruleset: Ruleset, probe: Probe) -> Opinion:
-    """What the evaluation says of a probe."""
-    packet = probe.packet
-    way = Way.OUTPUT if probe.start == "gateway" else Way.FORWARD if route(packet) else Way.INPUT
-    hooks = {item.hook for item in ruleset.attachments if item.family is packet.family}
-    return Opinion(journey(ruleset, packet, way=way, route=route), not hooks & {Hook.OUTPUT, Hook.POSTROUTING})
+def evaluate(ruleset: Ruleset) -> Callable[[Probe], Opinion]:
+    """The voice of the evaluation under one ruleset: what it says of each probe."""
+    evaluator = Evaluator(ruleset)
+    hooks = {item.hook for item in ruleset.attachments}
+    answered = not hooks & {Hook.OUTPUT, Hook.POSTROUTING}
+
+    def opinion(probe: Probe) -> Opinion:
+        packet = probe.packet
+        way = Way.OUTPUT if probe.start == "gateway" else Way.FORWARD if route(packet) else Way.INPUT
+        return Opinion(evaluator.journey(packet, way=way, route=route), answered)
+
+    return opinion
 
 
 def spoken(opinion: Opinion) -> str:

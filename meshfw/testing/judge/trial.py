@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -23,8 +24,8 @@ from meshfw.testing.judge.telling import told
 REPORTED: Final = 5
 """Disagreements of one ruleset that are shrunk; more of them have the same few reasons mostly."""
 
-Evaluate = Callable[[Ruleset, Probe], Opinion]
-"""The voice that only reads the ruleset: its opinion on a probe."""
+Evaluate = Callable[[Ruleset], Callable[[Probe], Opinion]]
+"""The voice that only reads a ruleset: its opinion on each probe."""
 
 
 class Disagreement(msgspec.Struct, frozen=True):
@@ -99,10 +100,11 @@ class Bench:
         found = Judgement(probes=len(probes), refusals=refusals)
         heard = [road.run(ruleset, probes, tracked=tracked) for road in self._roads]
         suspects: list[Probe] = []
+        asked = self._asked(ruleset)
         for probe, outcomes in zip(probes, zip(*heard, strict=True), strict=True):
             name = kind(outcomes[0])
             found.outcomes[name] = found.outcomes.get(name, 0) + 1
-            opinion = self._evaluate(ruleset, probe) if self._evaluate else Opinion()
+            opinion = asked(probe)
             found.abstained += opinion.unsure and self._evaluate is not None
             if not agreed(probe, outcomes, opinion, crowded=True):
                 suspects.append(probe)
@@ -115,11 +117,11 @@ class Bench:
         refusals: list[Disagreement] = []
         while refused := {road.name: str(why) for road in self._roads if (why := _refused(road, ruleset))}:
             road = next(road for road in self._roads if road.name in refused)
-            least = shrunk(ruleset, lambda smaller, road=road: _refused(road, smaller) is not None)  # type: ignore[misc]
+            least = shrunk(ruleset, partial(_is_refused, road))
             said = {road.name: str(_refused(road, least) or "takes it") for road in self._roads}
             rules = lines(least, family=family, language=self._language)
             refusals.append(Disagreement(family=family, rules=rules, packet="none: it is not loaded", voices=said))
-            ruleset = shrunk_away(ruleset, lambda smaller, road=road: _refused(road, smaller) is None)  # type: ignore[misc]
+            ruleset = shrunk_away(ruleset, partial(_is_taken, road))
         return ruleset, refusals
 
     def _confirm(self, ruleset: Ruleset, probe: Probe, found: Judgement, *, family: Family, tracked: bool) -> None:
@@ -147,15 +149,17 @@ class Bench:
             outcomes = [road.run(ruleset, (probe,), tracked=tracked)[0] for road in self._roads]
         except MeshfwError:
             return False
-        opinion = self._evaluate(ruleset, probe) if self._evaluate else Opinion()
-        return not agreed(probe, outcomes, opinion)
+        return not agreed(probe, outcomes, self._asked(ruleset)(probe))
 
     def said(self, ruleset: Ruleset, probe: Probe, *, tracked: bool) -> dict[str, str]:
         """What each voice says of a probe, in words."""
         said = {road.name: text(road.run(ruleset, (probe,), tracked=tracked)[0], probe) for road in self._roads}
         if self._evaluate is not None:
-            said["packet.py"] = spoken(self._evaluate(ruleset, probe))
+            said["packet.py"] = spoken(self._asked(ruleset)(probe))
         return said
+
+    def _asked(self, ruleset: Ruleset) -> Callable[[Probe], Opinion]:
+        return self._evaluate(ruleset) if self._evaluate is not None else lambda probe: Opinion()
 
 
 def _refused(road: GovernedRoad, ruleset: Ruleset) -> MeshfwError | None:
@@ -170,6 +174,14 @@ def _refused(road: GovernedRoad, ruleset: Ruleset) -> MeshfwError | None:
     except MeshfwError as error:
         return error
     return None
+
+
+def _is_refused(road: GovernedRoad, ruleset: Ruleset) -> bool:
+    return _refused(road, ruleset) is not None
+
+
+def _is_taken(road: GovernedRoad, ruleset: Ruleset) -> bool:
+    return _refused(road, ruleset) is None
 
 
 def agreed(probe: Probe, outcomes: Sequence[Outcome], opinion: Opinion, *, crowded: bool = False) -> bool:

@@ -11,6 +11,8 @@ A file may hold any of these; the laws beside this package run over all files:
   ``PACKETS_IPV4`` and ``PACKETS_IPV6`` for one alone.
 * ``CHANGES``, ``CHANGES_IPV4`` and ``CHANGES_IPV6``: rules that change a packet, octet for octet the same on iptables
   and on nft.
+* ``PACKETS_AT``: the same for chains of a table, by ``table/CHAIN``; ``PACKETS_AT_IPV4`` for ipv4 alone.
+* ``IPSETS``: what ipset(8) is told before the cases that name a set.
 * ``prepare()``: makes in a network namespace what the rules of ``CASES`` need to be loaded by iptables.
 * ``matches(family, protocol)`` and ``targets(family, protocol)``: lists of hypothesis strategies of values that can
   stand in a rule of the family and protocol.
@@ -48,6 +50,17 @@ PACKETS: dict[Family, tuple[str, ...]] = {
 CHANGES: dict[Family, tuple[str, ...]] = {
     family: _gathered("CHANGES") + _gathered(f"CHANGES_{family.upper()}") for family in Family
 }
+IPSETS: tuple[str, ...] = _gathered("IPSETS")
+
+
+def packets_at(family: Family) -> dict[str, tuple[str, ...]]:
+    """The rules of each chain of a table that packets are counted at."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in ("PACKETS_AT", f"PACKETS_AT_{family.upper()}"):
+        for file in _FILES:
+            for place, rules in getattr(file, name, {}).items():
+                found[place] = (*found.get(place, ()), *rules)
+    return found
 
 
 def _strategies(name: str, family: Family, protocol: int | None) -> list[Any]:

@@ -19,6 +19,8 @@ CASES = (
         "-s 2001::1/ffff::ffff -j DROP",
         "ip6 saddr & ffff::ffff == 2001::1 counter drop",
     ),
+    Case("46", "filter", "-i a*b -o a*b*+ -j DROP", "", 'iifname "a*b" oifname "a*b**" counter drop'),
+    Case("46", "filter", "! -i a* -j DROP", "", 'iifname != "a\\*" counter drop'),
     Case("46", "filter", "-i + -p 0 -o eth+ -j DROP", "-o eth+ -j DROP", 'oifname "eth*" counter drop'),
 )
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.extensions.case import Case
 
 CASES = (
+    Case("4", "filter", "-m conntrack --ctorigsrc 10.0.0.1/8", "", "ct original ip saddr 10.0.0.0/8 counter"),
+    Case("6", "filter", "-m conntrack ! --ctrepldst fd00::1/8", "", "ct reply ip6 daddr != fd00::/8 counter"),
+    Case("46", "filter", "-m conntrack --ctproto all", "-m conntrack --ctproto 0", "ct protocol 0 counter"),
+    Case("46", "filter", "-m conntrack ! --ctproto ip", "-m conntrack ! --ctproto 0", "ct protocol != 0 counter"),
     Case("46", "filter", "-m conntrack --ctstate RELATED,ESTABLISHED", "", "ct state established,related counter"),
     Case(
         "46",
@@ -100,7 +104,30 @@ CASES = (
         "-m conntrack ! --ctstatus SEEN_REPLY,ASSURED,CONFIRMED",
         "ct status ! seen-reply,assured,confirmed counter",
     ),
-    Case("46", "filter", "-m conntrack --ctstatus NONE", "", None),
+    Case("46", "filter", "-m conntrack --ctstatus NONE", "", "ct status 0x0 counter"),
+    Case("46", "filter", "-m conntrack ! --ctstatus NONE", "", "ct status ! 0x0 counter"),
+    Case(
+        "46",
+        "filter",
+        "-p tcp -m conntrack --ctorigdstport 4:3",
+        "",
+        "meta l4proto 6 ct original proto-dst != 0-65535 counter",
+    ),
+    Case(
+        "46",
+        "filter",
+        "-p udp -m conntrack ! --ctreplsrcport 4:3",
+        "",
+        "meta l4proto 17 ct reply proto-src 0-65535 counter",
+    ),
+    Case("46", "filter", "-m conntrack --ctexpire 9:8", "", "ct status 0x0 counter"),
+    Case(
+        "46",
+        "filter",
+        "-m conntrack ! --ctstate INVALID,NEW,RELATED,ESTABLISHED,UNTRACKED",
+        "",
+        "ct state ! invalid,established,related,new,untracked counter",
+    ),
     Case("46", "filter", "-m conntrack --ctexpire 10:20", "", "ct expiration >= 10s ct expiration < 21s counter"),
     Case(
         "46",
@@ -140,4 +167,26 @@ CASES = (
     ),
     Case("46", "filter", "-m state ! --state INVALID", "", "ct state established,related,new,untracked counter"),
     Case("46", "filter", "-m state --state n", "-m state --state NEW", "ct state new counter"),
+)
+
+EQUAL = (
+    ("-m conntrack --ctorigsrc 10.0.0.1/8", "-m conntrack --ctorigsrc 10.0.0.0/8"),
+    ("-m conntrack --ctexpire 0:", "-m conntrack ! --ctexpire 9:8"),
+    ("-m conntrack --ctorigdstport 4:3", "-m conntrack ! --ctorigdstport 0:65535"),
+)
+DIFFERENT = (
+    ("-m conntrack --ctorigdstport 4:3", "-m conntrack ! --ctorigdstport 4:3"),
+    ("-m conntrack --ctorigdstport 4:3", "-m conntrack --ctorigsrcport 4:3"),
+    ("-m conntrack --ctstatus NONE", "-m conntrack ! --ctstatus NONE"),
+)
+UNSAYABLE = (("-m conntrack ! --ctexpire 5:6", "below"),)
+PACKETS = (
+    "-m conntrack --ctstatus NONE",
+    "-m conntrack ! --ctstatus NONE",
+    "-m conntrack --ctexpire 9:8",
+    "-m conntrack ! --ctexpire 9:8",
+    "-p udp -m conntrack --ctorigdstport 4:3",
+    "-p udp -m conntrack ! --ctreplsrcport 4:3",
+    "-p udp -m conntrack --ctreplsrcport :",
+    "-m conntrack ! --ctstate INVALID,NEW,RELATED,ESTABLISHED,UNTRACKED",
 )

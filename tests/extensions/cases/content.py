@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from meshfw.extensions.bpf import Bpf, Instruction
 from meshfw.extensions.osf import Osf
 from meshfw.extensions.string import String
-from meshfw.extensions.u32 import U32, Step, Test
+from meshfw.extensions.u32 import U32, Step, WordTest
 from meshfw.model import Family, Not
 from tests.extensions.case import Case
 
@@ -157,7 +157,7 @@ def matches(family: Family, protocol: int | None) -> list[Any]:
     value = st.tuples(word, word) | word.map(lambda held: (held, held))
     place = st.integers(0, 44) | st.integers(0, 0xFFFFFFFF)
     test = st.builds(
-        Test,
+        WordTest,
         place,
         st.lists(step, max_size=3).map(tuple),
         st.lists(value, min_size=1, max_size=3).map(tuple),
@@ -166,15 +166,18 @@ def matches(family: Family, protocol: int | None) -> list[Any]:
     pattern = st.binary(min_size=1, max_size=9) | st.text(st.characters(codec="ascii"), min_size=1).map(str.encode)
     pattern = pattern.filter(lambda held: len(held) <= 128)
     start = st.integers(0, 99)
-    octet = st.integers(0, 0xFF)
-    instruction = st.builds(Instruction, octet, octet, octet, word)
+    # A kernel takes known instructions alone, jumps inside the program, and a return at the end (bpf_check_classic).
+    instruction = st.builds(Instruction, st.sampled_from((4, 32, 40, 48, 84)), st.just(0), st.just(0), word)
+    jump = st.builds(Instruction, st.sampled_from((21, 37, 53)), st.just(0), st.just(0), word)
+    end = st.builds(Instruction, st.just(6), st.just(0), st.just(0), word)
+    program = st.tuples(st.lists(instruction | jump, max_size=4), end).map(lambda parts: (*parts[0], parts[1]))
     held: list[Any] = [
         st.builds(U32, tests | tests.map(Not)),
         st.builds(U32, st.tuples(test)),
         st.builds(
             String, pattern | pattern.map(Not), st.sampled_from(("bm", "kmp")), start, st.just(0xFFFF), st.booleans()
         ),
-        st.builds(Bpf, st.lists(instruction, min_size=1, max_size=4).map(tuple)),
+        st.builds(Bpf, program),
     ]
     if protocol == 6 and family is Family.IPV4:
         level = st.none() | st.integers(0, 2)

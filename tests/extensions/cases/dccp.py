@@ -15,6 +15,7 @@ _TYPES = "REQUEST,RESPONSE,DATA,ACK,DATAACK,CLOSEREQ,CLOSE,RESET,SYNC,SYNCACK,IN
 CASES = (
     Case("46", "filter", "-p dccp --dport 80", "-p dccp -m dccp --dport 80", "dccp dport 80 counter"),
     Case("46", "filter", "-p dccp -m dccp", "", "meta l4proto 33 counter"),
+    Case("46", "filter", "-p dccp --sport 4:3", "-p dccp -m dccp --sport 4:3", "dccp sport != 0-65535 counter"),
     Case(
         "46",
         "filter",

@@ -6,7 +6,7 @@ from tests.extensions.case import Case
 
 CASES = (
     Case("4", "filter", "-p icmp --icmp-type any", "-p icmp -m icmp --icmp-type any", "meta l4proto 1 counter"),
-    Case("4", "filter", "-p icmp ! --icmp-type any", "-p icmp -m icmp ! --icmp-type any", None),
+    Case("4", "filter", "-p icmp ! --icmp-type any", "-p icmp -m icmp ! --icmp-type any", "icmp type != 0-255 counter"),
     Case(
         "4",
         "filter",

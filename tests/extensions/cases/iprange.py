@@ -15,5 +15,18 @@ CASES = (
     ),
     Case("6", "filter", "-m iprange ! --src-range fd00::5-fd00::9", "", "ip6 saddr != fd00::5-fd00::9 counter"),
     Case("4", "filter", "-m iprange --src-range 0.0.0.0-255.255.255.255", "", "counter"),
-    Case("4", "filter", "-m iprange ! --src-range 0.0.0.0-255.255.255.255", "", None),
+    Case(
+        "4",
+        "filter",
+        "-m iprange ! --src-range 0.0.0.0-255.255.255.255",
+        "",
+        "ip saddr != 0.0.0.0-255.255.255.255 counter",
+    ),
+    Case("4", "filter", "-m iprange --dst-range 10.0.0.9-10.0.0.1", "", "ip daddr != 0.0.0.0-255.255.255.255 counter"),
+    Case("4", "filter", "-m iprange ! --dst-range 10.0.0.9-10.0.0.1", "", "counter"),
 )
+EQUAL = (
+    ("-m iprange ! --src-range 10.0.0.9-10.0.0.1", ""),
+    ("-m iprange --src-range 10.0.0.9-10.0.0.1", "-m iprange ! --src-range 0.0.0.0-255.255.255.255"),
+)
+DIFFERENT = (("-m iprange --src-range 10.0.0.9-10.0.0.1", "-m iprange --src-range 10.0.0.1-10.0.0.9"),)

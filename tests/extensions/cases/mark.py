@@ -9,8 +9,9 @@ CASES = (
     Case("46", "filter", "-m mark ! --mark 0x10/0xff", "", "meta mark & 0x000000ff != 0x00000010 counter"),
     Case("46", "filter", "-m mark --mark 0x100/0xffffff00", "", "meta mark 0x00000100/24 counter"),
     Case("46", "filter", "-m mark --mark 0/0", "-m mark --mark 0x0/0x0", "meta mark 0x00000000/0 counter"),
-    Case("46", "filter", "-m mark ! --mark 0/0", "-m mark ! --mark 0x0/0x0", None),
-    Case("46", "filter", "-m mark --mark 0x11/0x1", "", None),
+    Case("46", "filter", "-m mark ! --mark 0/0", "-m mark ! --mark 0x0/0x0", "meta mark != 0x00000000/0 counter"),
+    Case("46", "filter", "-m mark --mark 0x11/0x1", "", "meta mark != 0x00000000/0 counter"),
+    Case("46", "filter", "-m connmark ! --mark 0x1/0xff000000", "", "ct mark 0x00000000/0 counter"),
     Case("46", "filter", "-m connmark --mark 010", "-m connmark --mark 0x8", "ct mark 0x00000008 counter"),
     Case("46", "filter", "-m connmark ! --mark 0x4000/0x4000", "", "ct mark & 0x00004000 != 0x00004000 counter"),
     Case("46", "filter", "-m connmark --mark 0/0", "-m connmark --mark 0x0/0x0", "ct mark 0x00000000/0 counter"),
@@ -132,7 +133,42 @@ CASES = (
         "mangle",
         "-j CONNMARK --restore-mark --left-shift-mark 3",
         "-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff --left-shift-mark 3",
-        None,
+        "counter meta mark set ct mark << 3",
     ),
-    Case("46", "mangle", "-j CONNMARK --set-xmark 0x5/0x7 --right-shift-mark 3", "", None),
+    Case(
+        "46",
+        "mangle",
+        "-j CONNMARK --set-xmark 0x5/0x7 --right-shift-mark 3",
+        "",
+        "counter ct mark set (ct mark & 0xfffffffd | 0x00000005) >> 3",
+    ),
+    Case(
+        "46",
+        "mangle",
+        "-j CONNMARK --save-mark --nfmask 0xf --left-shift-mark 4",
+        "-j CONNMARK --save-mark --nfmask 0xf --ctmask 0xffffffff --left-shift-mark 4",
+        "counter ct mark set (meta mark & 0x0000000f) << 4",
+    ),
+)
+
+EQUAL = (
+    ("-m mark --mark 2/1", "-m mark ! --mark 0/0"),
+    ("-m mark ! --mark 2/1", ""),
+    ("-m connmark ! --mark 2/1", "-m connmark --mark 0/0"),
+)
+DIFFERENT = (("-m mark --mark 2/1", "-m mark --mark 1/1"),)
+UNSAYABLE = (("-j CONNMARK --set-mark 1 --left-shift-mark 1", "comes of it"),)
+PACKETS = (
+    "-p udp --dport 108 -j MARK --set-mark 0x13",
+    "-p udp --dport 108 -j CONNMARK --save-mark --nfmask 0xf --left-shift-mark 4",
+    "-m connmark --mark 0x30",
+    "-p udp --dport 108 -j CONNMARK --set-xmark 0x1/0x1 --left-shift-mark 1",
+    "-m connmark --mark 0x62",
+    "-p udp --dport 108 -j CONNMARK --restore-mark --ctmask 0xf0 --right-shift-mark 5",
+    "-m mark --mark 0x3",
+    "-m mark --mark 2/1",
+    "-m mark ! --mark 0x1/0xff000000",
+    "-m mark ! --mark 0/0",
+    "-m connmark --mark 2/1",
+    "-m connmark ! --mark 0x1/0xff000000",
 )

@@ -48,7 +48,7 @@ CASES = (
         "tcp sport . tcp dport { 1-9 . 0-65535, 0 . 1-9, 10-65535 . 1-9 } counter",
     ),
     Case("46", "filter", "-p tcp -m multiport --dports 0:65535", "", "meta l4proto 6 counter"),
-    Case("46", "filter", "-p tcp -m multiport ! --dports 0:65535", "", None),
+    Case("46", "filter", "-p tcp -m multiport ! --dports 0:65535", "", "tcp dport != 0-65535 counter"),
     Case(
         "46",
         "filter",
@@ -57,3 +57,5 @@ CASES = (
         "tcp dport { 22, 53 } counter",
     ),
 )
+
+PACKETS = ("-p udp -m multiport ! --dports 0:65535", "-p udp -m multiport ! --ports 0:65535")

@@ -86,7 +86,29 @@ CASES = (
         "tcp flags fin,psh,urg / fin,syn,rst,psh,ack,urg tcp dport 1-2 counter",
     ),
     Case("46", "filter", "-p tcp --tcp-flags NONE NONE", "-p tcp -m tcp", "meta l4proto 6 counter"),
-    Case("46", "filter", "-p tcp --tcp-flags SYN ACK", "-p tcp -m tcp --tcp-flags SYN ACK", None),
+    Case(
+        "46",
+        "filter",
+        "-p tcp --tcp-flags FIN,SYN ACK",
+        "-p tcp -m tcp --tcp-flags FIN,SYN ACK",
+        "tcp flags ack / fin,syn counter",
+    ),
+    Case(
+        "46",
+        "filter",
+        "-p tcp ! --tcp-flags SYN,FIN ACK",
+        "-p tcp -m tcp ! --tcp-flags FIN,SYN ACK",
+        "tcp flags != ack / fin,syn counter",
+    ),
+    Case(
+        "46",
+        "filter",
+        "-p tcp ! --tcp-flags NONE NONE",
+        "-p tcp -m tcp ! --tcp-flags NONE NONE",
+        "tcp flags 0x0 counter",
+    ),
+    Case("46", "filter", "-p tcp --tcp-flags NONE SYN", "-p tcp -m tcp --tcp-flags NONE SYN", "tcp flags 0x0 counter"),
+    Case("46", "filter", "-p tcp ! --dport :", "-p tcp -m tcp ! --dport 0:65535", "tcp dport != 0-65535 counter"),
     Case(
         "46",
         "filter",
@@ -101,5 +123,29 @@ CASES = (
         "-p tcp -m tcp ! --tcp-option 8 --tcp-flags FIN,SYN,RST,ACK SYN",
         "tcp flags syn / fin,syn,rst,ack tcp option timestamp missing counter",
     ),
-    Case("46", "filter", "-p tcp --tcp-option 253", "-p tcp -m tcp --tcp-option 253", None),
+    Case(
+        "46",
+        "filter",
+        "-p tcp --dport 9 ! --tcp-option 6",
+        "-p tcp -m tcp --dport 9 ! --tcp-option 6",
+        "tcp dport 9 tcp option 6 missing counter",
+    ),
+)
+EQUAL = (("-p tcp --dport 1 -m tcp --dport 2", "-p tcp -m tcp --dport 2 -m tcp --dport 1"),)
+DIFFERENT = (
+    ("-p tcp ! --dport :", "-p tcp"),
+    ("-p tcp ! --dport :", "-p tcp ! --sport :"),
+    ("-p tcp --tcp-flags SYN ACK", "-p tcp"),
+    ("-p tcp --tcp-flags SYN ALL", "-p tcp --tcp-flags SYN SYN,ACK"),  # neither is ever met, but both are written
+    ("-p tcp --tcp-option 253", "-p tcp --tcp-option 254"),
+)
+PACKETS = (
+    "-p tcp --tcp-flags SYN SYN,ACK",
+    "-p tcp ! --tcp-flags SYN SYN,ACK",
+    "-p tcp ! --tcp-flags NONE NONE",
+    "-p tcp --tcp-flags NONE SYN",
+    "-p tcp ! --dport :",
+    "-p tcp --tcp-option 253",
+    "-p tcp ! --tcp-option 253",
+    "-p tcp --dport 92 ! --tcp-option 254",
 )
