@@ -296,16 +296,12 @@ class RuleParser:
         return [item for item in (self._target, *reversed(self._matches)) if isinstance(item, _Loaded)]
 
     def _exact(self, name: str) -> tuple[_Loaded, Option] | None:
-        for loaded in self._loaded():
-            option = loaded.extension.named.get(name)
-            if option is not None:
-                return loaded, option
-        return None
+        found = ((loaded, loaded.extension.named.get(name)) for loaded in self._loaded())
+        return next(((loaded, option) for loaded, option in found if option is not None), None)
 
     def _find(self, name: str) -> tuple[_Loaded, Option] | None:
         """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""
-        found = self._exact(name) or self._implied_match(name)
-        if found is not None:
+        if found := self._exact(name) or self._implied_match(name):
             return found
         abbreviated = [
             (loaded, option)
