@@ -167,6 +167,7 @@ WRONG: Final = (
     Trap(r"TOS --set-tos 0x\w\w/0x\w[^048c]", "it loses the bits of congestion notification"),
     Trap(r"CONNMARK --set-xmark 0x\w+/0x(?!0 |0$|f{8})", "nft reads its 'xor VALUE and MASK' with the mask on VALUE"),
     Trap(r"-j TOS", "it loses the lower two bits and the mask"),
+    Trap(r"-m devgroup ! --src-group \S+ --dst-group", "--dst-group takes the sign of --src-group"),
     Trap(r"--ahlen", "it takes a length in octets for the header's own, which counts words"),
 )
 """Where iptables-translate 1.8.9 means something else."""

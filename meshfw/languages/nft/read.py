@@ -215,7 +215,7 @@ class _RuleReader:
         return True
 
     def _once(self, field: str, value: Any) -> None:
-        if field in self._fields:
+        if self._fields.get(field, value) != value:
             raise UnreadableError(f"two conditions on {field}")
         self._fields[field] = value
 

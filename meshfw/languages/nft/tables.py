@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -22,6 +23,8 @@ PRIORITIES: Final[Mapping[Table, int]] = {
     Table.SECURITY: 50,
 }
 """Priorities of iptables' tables (linux/netfilter_ipv4.h, enum nf_ip_hook_priorities); nat has two."""
+METER: Final = re.compile(r"\bmeter (\S+) size ")
+"""The names of the meters in a rule's text; in one table no two can have the same."""
 _NAT: Final[Mapping[Hook, int]] = {Hook.PREROUTING: -100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100, Hook.INPUT: 100}
 
 
@@ -70,9 +73,12 @@ class NftTables(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def render_tables(dump: Dump, *, language: Language) -> NftTables:
-    """The dump as one ``table`` block each, loadable by ``nft -f``; chains bear their names as nft can say them."""
-    writer = _Writer(dump.family, language)
+def render_tables(dump: Dump, *, language: Language, approximate: bool = False) -> NftTables:
+    """The dump as one ``table`` block each, loadable by ``nft -f``; chains bear their names as nft can say them.
+
+    With ``approximate`` what comes near takes the place of what can't be said, each with a warning.
+    """
+    writer = _Writer(dump.family, language, approximate=approximate)
     lines = [line for table in dump.tables for line in writer.table(table)]
     return NftTables("".join(f"{line}\n" for line in lines), tuple(writer.untold), tuple(writer.warnings))
 
@@ -80,9 +86,11 @@ def render_tables(dump: Dump, *, language: Language) -> NftTables:
 class _Writer:
     """The state of writing one dump."""
 
-    def __init__(self, family: Family, language: Language) -> None:
+    def __init__(self, family: Family, language: Language, *, approximate: bool) -> None:
         self._family = family
         self._language = language
+        self._approximate = approximate
+        self._meters: set[tuple[Table, str]] = set()
         self.untold: list[Untold] = []
         self.warnings: list[str] = []
 
@@ -115,8 +123,14 @@ class _Writer:
         for number, entry in enumerate(chain.rules, 1):
             try:
                 text = render_rule(
-                    entry.rule, family=self._family, language=self._language, names=SPOKEN_NAMES, hook=hook
+                    entry.rule,
+                    family=self._family,
+                    language=self._language,
+                    names=SPOKEN_NAMES,
+                    hook=hook,
+                    approximate=self._approximate,
                 )
+                self._claim_meters(table, text)
             except InexpressibleError as error:
                 shown = format_rule(entry.rule, family=self._family, language=self._language)
                 self.untold.append(Untold(table, chain.name, number, shown, error.reason, entry.line))
@@ -125,3 +139,10 @@ class _Writer:
             counted = entry.packets or entry.bytes
             found.append((text, text.counting_from(entry.packets, entry.bytes) if counted else str(text)))
         return found
+
+    def _claim_meters(self, table: Table, text: NftText) -> None:
+        """Refuse a meter that another rule of the table has: iptables counts them together, and nft can't."""
+        names = {(table, name) for name in METER.findall(text.head)}
+        for _, name in names & self._meters:
+            raise InexpressibleError(f"another rule of table {table} counts in {name} too, and nft's count apart")
+        self._meters |= names
