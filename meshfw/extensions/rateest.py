@@ -144,6 +144,14 @@ def _parse_rate(text: str, context: ParseContext) -> int:
     return octets
 
 
+def _octets(text: str) -> int | None:
+    """The rate that a text says; None for one beyond what iptables can count, as rounding makes of the greatest."""
+    try:
+        return _parse_rate(text, ParseContext(Family.IPV4))
+    except ModelError:
+        return None
+
+
 def _printed(octets: int) -> tuple[str, bool]:
     """The rate as iptables-save prints it, and whether that is another one; then it is exact."""
     bits = octets * 8
@@ -152,7 +160,7 @@ def _printed(octets: int) -> tuple[str, bool]:
         text = f"{bits / 1_000_000:.0f}Mbit"
     elif bits >= 1_000_000:
         text = f"{bits / 1_000:.0f}Kbit"
-    lost = _parse_rate(text, ParseContext(Family.IPV4)) != octets
+    lost = _octets(text) != octets
     return (f"{bits}bit", True) if lost else (text, False)
 
 

@@ -25,6 +25,7 @@ from tests.extensions.judges import (
     Trap,
     canonical,
     check,
+    furnish,
     home,
     loadable,
     lost,
@@ -100,13 +101,17 @@ def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -
     kinds = {type(held) for held in (*rule.matches, rule.target)} & set(LANGUAGE.by_value) - {type(value)}
     taken = {name for kind in kinds for option in LANGUAGE.by_value[kind].options for name in option.names}
     known = {name: option for option in extension.options for name in option.names}
-    words = iter(extension.words(value, family))
+    told = extension.words(value, family)
+    words = iter(told)
     options: list[list[str]] = []
     for word in words:
         sign = [word] if word == "!" else []
         option = known[next(words) if sign else word]
         names = [name for name in option.names if not any(other.startswith(name) for other in taken)]
-        options.append([*sign, random.choice(names or [option.name]), *(next(words) for _ in range(option.words))])
+        behind = [next(words, "") for _ in range(option.words)]
+        if "" in behind or any(word in known for word in behind):
+            return told  # an option that can stand without its words, where the place says which is meant
+        options.append([*sign, random.choice(names or [option.name]), *behind])
     if extension.name not in IN_ORDER:
         random.shuffle(options)
     return [word for option in options for word in option]
@@ -173,6 +178,7 @@ class Spelling:
 def test_iptables_takes_every_spelling_for_the_rule(
     kernel_room: Callable[[], Netns], requires: Callable[..., None], tmp_path: Path, family: Family
 ) -> None:
-    requires("iptables-legacy-restore", "ip6tables-legacy-restore")
+    requires("iptables-legacy-restore", "ip6tables-legacy-restore", "ipset")
     with kernel_room() as room:
+        furnish(room)
         check(loadable(family), family, Spelling(Iptables(room, "legacy", tmp_path / "lock"), family))

@@ -17,7 +17,7 @@ from meshfw.model import Chain, Family, Rule, Ruleset
 from meshfw.reconcile import apply
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
-from tests.extensions.judges import by_halves, check, home, loadable, sample
+from tests.extensions.judges import by_halves, check, furnish, home, loadable, sample
 from tests.kernel.neighbours import MAKERS, OPTIONS, streets
 
 TOGETHER: Final = 10
@@ -35,10 +35,12 @@ def memory() -> Made:
 def real(
     request: pytest.FixtureRequest, kernel_room: Callable[[], Netns], requires: Callable[..., None], tmp_path: Path
 ) -> Iterator[tuple[str, Made]]:
-    requires("nft", "iptables-nft-restore", "iptables-legacy-restore")
+    requires("nft", "iptables-nft-restore", "iptables-legacy-restore", "ip6tables-legacy-restore", "ipset")
     with streets(kernel_room, tmp_path) as make:
+        room = make("nft").room
+        furnish(room)
         options = OPTIONS.get(request.param, {})
-        site = Site(owner="meshfw", language=LANGUAGE, netns=make("nft").room.path, options=options)
+        site = Site(owner="meshfw", language=LANGUAGE, netns=room.path, options=options)
         yield request.param, lambda: MAKERS[request.param](site)
 
 

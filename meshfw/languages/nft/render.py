@@ -42,6 +42,8 @@ _FRAGMENT: Final = "ip frag-off & 8191"  # struct iphdr, IP_OFFSET
 
 APPROXIMATED: Final = "approximated: "
 """What the warning of an approximation begins with."""
+_METER: Final = re.compile(r"\bmeter (\S+) size ")
+ONE_METER: Final = "nft keeps one meter of a name in a table, and rules can't share it"
 
 
 class NftText(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +59,11 @@ class NftText(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.head}counter{self.tail}"
+
+    @property
+    def meters(self) -> tuple[str, ...]:
+        """The names of its meters, of which a table holds one each."""
+        return tuple(_METER.findall(self.head)) if "meter " in self.head else ()
 
     def counting_from(self, packets: int, octets: int) -> str:
         """The text with a counter that goes on from these numbers."""
@@ -97,8 +104,12 @@ def render_rule(
     comment = stored_comment(rule.comment)
     if comment:
         tail += f' comment "{comment}"'
+    head = " ".join(base) + " " if base else ""
     warnings = (*speaker.approximations, *_warnings(rule, comment, names))
-    return NftText(" ".join(base) + " " if base else "", tail, tuple(speaker.objects), warnings)
+    text = NftText(head, tail, tuple(speaker.objects), warnings)
+    if len(text.meters) > len(set(text.meters)):
+        raise InexpressibleError(f"meter {text.meters[0]} twice: {ONE_METER}")
+    return text
 
 
 def _warnings(rule: Rule, comment: str, names: Names) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -13,7 +12,7 @@ from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, DumpChain, DumpTable, hook_of
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, spoken_name
-from meshfw.languages.nft.render import NftText, render_rule
+from meshfw.languages.nft.render import ONE_METER, NftText, render_rule
 from meshfw.model import Family, Hook, Policy, Table
 
 PRIORITIES: Final[Mapping[Table, int]] = {
@@ -23,8 +22,6 @@ PRIORITIES: Final[Mapping[Table, int]] = {
     Table.SECURITY: 50,
 }
 """Priorities of iptables' tables (linux/netfilter_ipv4.h, enum nf_ip_hook_priorities); nat has two."""
-METER: Final = re.compile(r"\bmeter (\S+) size ")
-"""The names of the meters in a rule's text; in one table no two can have the same."""
 _NAT: Final[Mapping[Hook, int]] = {Hook.PREROUTING: -100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100, Hook.INPUT: 100}
 
 
@@ -90,12 +87,13 @@ class _Writer:
         self._family = family
         self._language = language
         self._approximate = approximate
-        self._meters: set[tuple[Table, str]] = set()
+        self._meters: set[str] = set()
         self.untold: list[Untold] = []
         self.warnings: list[str] = []
 
     def table(self, table: DumpTable) -> Iterator[str]:
         yield f"table {FAMILIES[self._family]} {table.table} {{"
+        self._meters.clear()
         texts = [self._rules(chain, table.table) for chain in table.chains]
         objects = {(held.kind, held.name): held for rules in texts for text, _ in rules for held in text.objects}
         for held in objects.values():
@@ -130,19 +128,15 @@ class _Writer:
                     hook=hook,
                     approximate=self._approximate,
                 )
-                self._claim_meters(table, text)
+                again = self._meters.intersection(text.meters)
+                if again:
+                    raise InexpressibleError(f"meter {min(again)} is another rule's as well: {ONE_METER}")
             except InexpressibleError as error:
                 shown = format_rule(entry.rule, family=self._family, language=self._language)
                 self.untold.append(Untold(table, chain.name, number, shown, error.reason, entry.line))
                 continue
+            self._meters.update(text.meters)
             self.warnings += [told for told in text.warnings if told not in self.warnings]
             counted = entry.packets or entry.bytes
             found.append((text, text.counting_from(entry.packets, entry.bytes) if counted else str(text)))
         return found
-
-    def _claim_meters(self, table: Table, text: NftText) -> None:
-        """Refuse a meter that another rule of the table has: iptables counts them together, and nft can't."""
-        names = {(table, name) for name in METER.findall(text.head)}
-        for _, name in names & self._meters:
-            raise InexpressibleError(f"another rule of table {table} counts in {name} too, and nft's count apart")
-        self._meters |= names

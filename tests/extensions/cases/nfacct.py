@@ -36,9 +36,9 @@ DIFFERENT = (
 
 
 def prepare() -> None:
-    """Make the objects of the cases: NFNL_MSG_ACCT_NEW with NFACCT_NAME."""
+    """Make the objects of the cases and of the strategy: NFNL_MSG_ACCT_NEW with NFACCT_NAME."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:  # NETLINK_NETFILTER
-        for name in (b"test\0", b"my traffic\0"):
+        for name in (b"test\0", b"my traffic\0", b"a/b\0", "é\0".encode()):
             attribute = struct.pack("=HH", 4 + len(name), 1) + name + b"\0" * (-len(name) % 4)
             body = struct.pack("=BBH", 0, 0, 0) + attribute
             netlink.send(struct.pack("=IHHII", 16 + len(body), 7 << 8, 0x405, 1, 0) + body)  # REQUEST, ACK, CREATE
