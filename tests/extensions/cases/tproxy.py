@@ -54,7 +54,11 @@ DIFFERENT = (
     ("-p tcp -j TPROXY --on-port 80", "-p tcp -j TPROXY --on-port 80 --on-ip 10.0.0.1"),
     ("-p tcp -j TPROXY --on-port 80", "-p tcp -j TPROXY --on-port 80 --tproxy-mark 1"),
 )
-UNSAYABLE = (("-p tcp -j TPROXY --on-port 80", "no socket listens"),)
+UNSAYABLE = (
+    ("-p tcp -j TPROXY --on-port 80", "no socket listens"),
+    ("-p tcp -j TPROXY --on-port 0 --on-ip 10.0.0.1", "no socket listens"),
+    ("-p tcp -j TPROXY --on-port 80 --tproxy-mark 1/3", "goes on to the next rule"),
+)
 
 
 def targets(family: Family, protocol: int | None) -> list[st.SearchStrategy[Any]]:
