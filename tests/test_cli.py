@@ -618,14 +618,14 @@ def test_wanted_rules_are_shown_without_a_kernel(cli: Any, house: Path, monkeypa
 
 
 def test_rules_that_nft_can_not_say_are_all_named(cli: Any, house: Path) -> None:
-    text = '[[chain]]\nname = "a"\nfamilies = "ipv4"\nrules = ["-m x --y 1", "-j ACCEPT", "-j TCPMSS --set-mss 9"]\n'
+    text = '[[chain]]\nname = "a"\nfamilies = "ipv4"\nrules = ["-m x --y 1", "-j ACCEPT", "-j FROB --set 9"]\n'
     (house / "meshfw.toml").write_text(text, encoding="utf-8")
     said = cli("show", "--wanted", "--nft")
     assert said.code == 1
     assert said.err == (
         "meshfw: error: backend nft refuses this ruleset:\n"
         "  ipv4 filter a, rule 1 (-m x --y 1): match x has no typed value\n"
-        "  ipv4 filter a, rule 3 (-j TCPMSS --set-mss 9): target TCPMSS has no typed value\n"
+        "  ipv4 filter a, rule 3 (-j FROB --set 9): target FROB has no typed value\n"
     )
 
 

@@ -100,8 +100,8 @@ def test_a_shortened_name_is_known_as_soon_as_it_was_written(lexicon: Lexicon) -
 
 # --- spellings of opaque rules ---
 
-WRITTEN = "-m string --algo bm --string foo -j DROP"
-PRINTED = '-m string --string "foo" --algo bm --to 65535 -j DROP'
+WRITTEN = "-m frob --algo bm --frob foo -j DROP"
+PRINTED = '-m frob --frob "foo" --algo bm --to 65535 -j DROP'
 
 
 def test_another_spelling_is_taken_for_the_rule_that_was_written(lexicon: Lexicon, spellings: KnownTexts) -> None:
@@ -117,11 +117,11 @@ def test_another_spelling_is_taken_for_the_rule_that_was_written(lexicon: Lexico
 @pytest.mark.parametrize(
     "text",
     [
-        '-m string --string "foo" --algo bm -j ACCEPT',
-        '-s 10.0.0.0/8 -m string --string "foo" --algo bm -j DROP',
-        '-m string --string "foo" --algo bm',
+        '-m frob --frob "foo" --algo bm -j ACCEPT',
+        '-s 10.0.0.0/8 -m frob --frob "foo" --algo bm -j DROP',
+        '-m frob --frob "foo" --algo bm',
         "-j DROP",
-        '-m other --string "foo" -j DROP',
+        '-m other --frob "foo" -j DROP',
         "-s nowhere",
     ],
 )
@@ -135,7 +135,7 @@ def test_a_rule_with_typed_values_alone_has_one_spelling(lexicon: Lexicon) -> No
 
 
 def test_rules_that_are_printed_alike_are_told_apart_by_what_is_wanted(lexicon: Lexicon, spellings: KnownTexts) -> None:
-    one, other = rule(WRITTEN), rule("-m string --string foo --algo bm -j DROP")
+    one, other = rule(WRITTEN), rule("-m frob --frob foo --algo bm -j DROP")
     assert one != other
     for opaque in (one, other):
         lexicon.learn(FAMILY, opaque, PRINTED)

@@ -18,6 +18,7 @@ LOST = [
     ("-p tcp --tcp-flags SYN SYN,ACK -j DROP", set(), ""),
     ("-p tcp ! --tcp-flags NONE SYN -j DROP", {"native"}, "none is on"),
     ("-p tcp -m tcp --dport 22 -m tcp --dport 23 -j DROP", {"nft"}, "the last one only"),
+    ("-p sctp --chunk-types any I_DATA:I", {"legacy", "nft", "native"}, "I_DATA"),
     ("-j NFLOG --nflog-range 80", {"nft", "native"}, "--nflog-size"),
     ("-j AUDIT --type drop", {"native"}, "--type"),
     ("-j TEE --gateway 192.0.2.1 --oif lo", {"native"}, "--oif"),

@@ -25,7 +25,7 @@ backend.notebook.file = "page.json"
 [[chain]]
 name = "input"
 attach = { hook = "input" }
-rules = ["-m cpu --cpu 1 -j DROP", { cpu = { not = 2 }, protocol = "tcp", dport = 22, target = "ACCEPT" }]
+rules = ["-m link --link 1 -j DROP", { link = { not = 2 }, protocol = "tcp", dport = 22, target = "ACCEPT" }]
 
 [[source]]
 type = "blocklist"
@@ -75,9 +75,9 @@ def test_an_installed_backend_is_chosen_by_configuration(python: Path, house: Pa
     assert first.returncode == 0, first.stderr
     assert "(notebook)" in first.stdout
     page = json.loads((house / "page.json").read_text(encoding="utf-8"))
-    assert "-m cpu --cpu 1 -j DROP" in page["ipv4"]
+    assert "-m link --link 1 -j DROP" in page["ipv4"]
     assert "-p tcp" in page["ipv6"]
-    assert "! --cpu 2" in page["ipv6"]
+    assert "! --link 2" in page["ipv6"]
     assert "2001:db8::7" in page["ipv6"]
     assert "192.0.2.0/24" in page["ipv4"]
 
@@ -107,14 +107,14 @@ def test_an_installed_plugin_hears_of_every_reconcile(python: Path, house: Path)
 
 
 def test_an_installed_plugin_that_nobody_chose_changes_nothing(python: Path, tmp_path: Path) -> None:
-    text = '[[chain]]\nname = "a"\nrules = ["-m cpu --cpu 1 -j DROP"]\n'
+    text = '[[chain]]\nname = "a"\nrules = ["-m link --link 1 -j DROP"]\n'
     (tmp_path / "meshfw.toml").write_text(text, encoding="utf-8")
     done = run(python, "-m", "meshfw", "show", "--wanted", "--nft", cwd=tmp_path)
     assert done.returncode == 1
-    assert "match cpu has no typed value" in done.stderr
+    assert "match link has no typed value" in done.stderr
     (tmp_path / "meshfw.toml").write_text(f'plugins = ["notebook"]\n{text}', encoding="utf-8")
     done = run(python, "-m", "meshfw", "show", "--wanted", "--nft", cwd=tmp_path)
-    assert "meta cpu 1 counter drop" in done.stdout
+    assert "meta iiftype 1 counter drop" in done.stdout
 
 
 def test_the_refusal_of_an_installed_backend_names_file_and_key(python: Path, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ WRONG: list[tuple[str, str, str]] = [
     (f"{A}rules = [{{ connmark = {{ mrk = 1 }} }}]", "rules[1].connmark.mrk", "did you mean mark?"),
     (f'{A}rules = [{{ connmark = {{ mark = "x" }} }}]', "rules[1].connmark.mark", "'x' is not a number"),
     (f'{A}rules = [{{ to-source = "10.0.0.1" }}]', "rules[1].to-source", 'expected target = "SNAT" beside it'),
-    (f'{A}rules = [{{ target = "TCPMSS", set-mss = 9 }}]', "rules[1].set-mss", "the rule as text"),
+    (f'{A}rules = [{{ target = "FROB", set-mss = 9 }}]', "rules[1].set-mss", "TCPMSS"),
     (f"{A}rules = [{{ target = 7 }}]", "rules[1].target", "7 is a number; expected a target's or chain's name"),
     (f'{A}rules = [{{ target = "DROP", goto = "a" }}]', "rules[1].goto", "a rule has one target"),
     (f'{A}rules = [{{ family = "ipv6" }}]\nfamilies = "ipv4"', "rules[1].family", "expected ipv4"),

@@ -244,6 +244,7 @@ class NftBackend:
         findings = list(table_findings(around.tables, owner=self._owner, adopt=self._adopt))
         for chain in ruleset.chains:
             findings.extend(self._renderings.findings(chain))
+        findings.extend(self._renderings.shared_meters(ruleset.chains))
         for attachment in ruleset.attachments:
             try:
                 self._renderings.rule(attachment.dispatcher, attachment.rule)

@@ -182,9 +182,14 @@ class Edits:
         """The text of the same edits, in the same order."""
         for change in prepared.sets:
             yield from element_lines(f"{FAMILIES[change.key[0]]} {self._owner}", change)
+        chains = {
+            edit.change.key: f"{FAMILIES[edit.change.key.family]} {self._owner} {chain_name(edit.change.key)}"
+            for edit in prepared.lists
+        }
+        for edit in prepared.lists:  # all that goes first: a meter may be that of a new rule elsewhere
+            yield from (f"delete rule {chains[edit.change.key]} handle {handle}\n" for handle in edit.gone)
         for edit in prepared.lists:
-            chain = f"{FAMILIES[edit.change.key.family]} {self._owner} {chain_name(edit.change.key)}"
-            yield from (f"delete rule {chain} handle {handle}\n" for handle in edit.gone)
+            chain = chains[edit.change.key]
             for placed in edit.placed:
                 where = f"add rule {chain}" if placed.before is None else f"insert rule {chain} handle {placed.before}"
                 text = placed.text.counting_from(placed.packets, placed.bytes) if placed.packets else str(placed.text)
@@ -199,10 +204,11 @@ class Edits:
     def _changes(self, prepared: Prepared) -> Iterator[Change]:
         for change in prepared.sets:
             yield from self._elements(change)
+        for edit in prepared.lists:
+            yield from (self._place(edit.change.key, handle) for handle in edit.gone)
         number = 0
         for edit in prepared.lists:
             place = self._place(edit.change.key)
-            yield from (msgspec.structs.replace(place, handle=handle) for handle in edit.gone)
             for placed in edit.placed:
                 body, ids = placed.body, {}
                 for held in body.sets:

@@ -12,7 +12,7 @@ from meshfw.backends.layout import base_chain, dispatcher_of, logical_chain, log
 from meshfw.errors import ModelError
 from meshfw.extensions.language import Language
 from meshfw.kernel.netlink import NfChain
-from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule
+from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule, reads_whole
 from meshfw.model import (
     ChainKey,
     ElementType,
@@ -138,7 +138,7 @@ class JsonReader:
         text = ""
         rule: Rule | None = None
         try:
-            _check_counter(body["expr"])
+            _check_counter(body["expr"], self._language)
             rule = read_rule(
                 body["expr"],
                 family=family,
@@ -163,10 +163,14 @@ class JsonReader:
             self._listing.sets[(family, entry.name)] = entry
 
 
-def _check_counter(statements: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a rule that doesn't count, or that counts packets which a later condition lets go: none is ours."""
+def _check_counter(statements: Sequence[Mapping[str, Any]], language: Language) -> None:
+    """Refuse a rule that doesn't count, or that counts packets which a later condition lets go: none is ours.
+
+    A condition may be part of the target: a packet that doesn't meet it has met the rule, and goes on.
+    """
     names = [next(iter(statement)) for statement in statements]
-    if names.count("counter") != 1 or {"match", "limit"} & set(names[names.index("counter") :]):
+    behind = names.index("counter") + 1 if names.count("counter") == 1 else 0
+    if not behind or ({"match", "limit"} & set(names[behind:]) and not reads_whole(statements[behind:], language)):
         raise UnreadableError("its counter is missing or stands before a condition")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from meshfw.alignment import shared_ends
@@ -12,8 +12,8 @@ from meshfw.backends.nft_text import chain_name
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule
-from meshfw.languages.nft import NftText, render_rule
-from meshfw.model import Chain, Rule
+from meshfw.languages.nft import ONE_METER, NftText, render_rule
+from meshfw.model import Chain, Family, Rule
 from meshfw.plan import Plan
 from meshfw.snapshot import ListKey
 
@@ -26,6 +26,7 @@ class Renderings:
     def __init__(self, language: Language) -> None:
         self._language = language
         self._texts: dict[ListKey, tuple[Chain, tuple[NftText, ...]]] = {}
+        self._meters: dict[ListKey, tuple[Chain, tuple[tuple[int, str], ...]]] = {}
 
     def rule(self, key: ListKey, rule: Rule) -> NftText:
         """The text of one rule of a list.
@@ -70,6 +71,7 @@ class Renderings:
     def keep(self, wanted: Collection[ListKey]) -> None:
         """Forget all chains but these."""
         self._texts = {key: held for key, held in self._texts.items() if key in wanted}
+        self._meters = {key: held for key, held in self._meters.items() if key in wanted}
 
     def of_plan(self, plan: Plan) -> Callable[[ListKey, Rule], NftText]:
         """The text of any rule of a plan's changed lists."""
@@ -98,3 +100,26 @@ class Renderings:
                 except InexpressibleError as error:
                     text = format_rule(rule, family=chain.family, language=self._language)
                     yield Unsupported(f"{chain.key}, rule {index}", error.reason, text)
+
+    def shared_meters(self, chains: Iterable[Chain]) -> Iterator[Unsupported]:
+        """The rules that would need a meter of the name that another rule's has in the same table."""
+        first: dict[tuple[Family, str], str] = {}
+        for chain in chains:
+            for index, name in self._meters_of(chain):
+                where = f"{chain.key}, rule {index}"
+                other = first.setdefault((chain.family, name), where)
+                if other != where:
+                    text = format_rule(chain.rules[index - 1], family=chain.family, language=self._language)
+                    yield Unsupported(where, f"meter {name} is that of {other}: {ONE_METER}", text)
+
+    def _meters_of(self, chain: Chain) -> tuple[tuple[int, str], ...]:
+        """The meters of a chain by the numbers of their rules; none of one that can't be said."""
+        known = self._meters.get(chain.key)
+        if known is not None and known[0] is chain:
+            return known[1]
+        held, texts = self._texts.get(chain.key, (None, ()))
+        found = tuple(
+            (index, name) for index, text in enumerate(texts if held is chain else (), 1) for name in text.meters
+        )
+        self._meters[chain.key] = (chain, found)
+        return found

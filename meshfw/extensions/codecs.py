@@ -10,7 +10,7 @@ import msgspec
 
 from meshfw.errors import ModelError
 from meshfw.extensions.extension import Codec, NftMatch, ParseContext
-from meshfw.model import Elements, Not, Packet, SetRef, merge_ranges, within
+from meshfw.model import Elements, Not, Packet, SetRef, byte_length, merge_ranges, parse_address, within
 
 PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {
     "ip": 0,
@@ -351,3 +351,31 @@ def plain(expected: str) -> Codec:
 def integer(expected: str, *, low: int = 0, high: int = 0xFFFFFFFF) -> Codec:
     """A number within bounds, printed in decimal."""
     return Codec(parse=lambda text, context: number(text, low=low, high=high), format=str, expected=expected)
+
+
+def word(expected: str, *, most: int) -> Codec:
+    """A name of at most so many bytes that iptables-save prints without quotes, and so must need none."""
+
+    def parse(text: str, context: ParseContext) -> str:
+        if not text or byte_length(text) > most:
+            raise ModelError(f"{text!r} has not between 1 and {most} bytes")
+        if not text.isprintable() or set(text) & set(" \"'\\"):
+            raise ModelError(f"{text!r}: iptables-save prints it without quotes, and can't read a space or quote again")
+        return text
+
+    return Codec(parse=parse, format=str, expected=expected)
+
+
+def prefix_length(text: str, context: ParseContext) -> int:
+    """A prefix length of the family's addresses, or a mask that is one."""
+    bits = context.family.bits
+    if text.isascii() and text.isdigit():
+        return number(text, high=bits)
+    family, mask = parse_address(text)
+    length = mask.bit_count()
+    if family is not context.family or mask != (1 << bits) - (1 << bits - length):
+        raise ModelError(f"{text!r} is no prefix length from 0 to {bits}, and no mask of one")
+    return length
+
+
+PREFIX: Final = Codec(parse=prefix_length, format=str, expected="a prefix length, or a mask without gaps")

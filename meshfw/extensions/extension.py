@@ -51,6 +51,8 @@ class NftMatch(msgspec.Struct, frozen=True):
     op: str = "=="
     mask: Any = None
     bits: int = 0
+    detail: Mapping[str, Any] = {}
+    """What more the left side states, such as the modulus of ``numgen inc``."""
 
 
 class NftObject(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -86,6 +88,7 @@ class Option(msgspec.Struct, frozen=True):
 
     ``words`` is how many words follow it; more than one are given to the codec joined by a space, and with none the
     field becomes ``preset``. A second option that fills the same field is another spelling, read but never printed.
+    Where the word is ``optional``, a field without one becomes ``preset`` too.
     ``nft`` is the left side of nft's condition, where the table alone is enough to translate it. With ``many`` it may
     be given again: the field becomes the pairs of option and value that fill it, in the order of the words.
     """
@@ -99,6 +102,7 @@ class Option(msgspec.Struct, frozen=True):
     preset: Any = True
     nft: str = ""
     many: bool = False
+    optional: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

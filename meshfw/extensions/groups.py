@@ -130,7 +130,7 @@ def _read_number(match: NftMatch) -> Number | None:
     return Not(held) if match.negated else held
 
 
-def _reader(make: Callable[[Number], Match]) -> Callable[[NftMatch, Family], Match | None]:
+def _reader(make: Callable[[Number], Match | None]) -> Callable[[NftMatch, Family], Match | None]:
     def read(match: NftMatch, family: Family) -> Match | None:
         held = _read_number(match)
         return None if held is None else make(held)
@@ -138,7 +138,7 @@ def _reader(make: Callable[[Number], Match]) -> Callable[[NftMatch, Family], Mat
     return read
 
 
-def _readers(key: str, make: Callable[[Number], Match]) -> dict[str, Callable[[NftMatch, Family], Match | None]]:
+def _readers(key: str, make: Callable[[Number], Match | None]) -> dict[str, Callable[[NftMatch, Family], Match | None]]:
     return {key: _reader(make), f"{key} &": _reader(make)}
 
 
@@ -167,8 +167,8 @@ EXTENSIONS: Final = (
         ),
         to_nft=_groups_nft,
         from_nft={
-            **_readers("meta iifgroup", lambda held: DevGroup(source=held)),
-            **_readers("meta oifgroup", lambda held: DevGroup(destination=held)),
+            **_readers("meta iifgroup", lambda held: DevGroup(source=held) if _inside(held) == held else None),
+            **_readers("meta oifgroup", lambda held: DevGroup(destination=held) if _inside(held) == held else None),
         },
     ),
 )

@@ -100,8 +100,6 @@ _UNSEEN: Final = {
 """Why nft can't say that a packet has a header."""
 _ENDS: Final = {0x04: 50, 0x02: 59}
 _EXTENSIONS: Final = frozenset(_NUMBERS) - {255}
-_NFT_NAMES: Final = {"ip": 0, "ipv6-route": 43, "ipv6-frag": 44, "esp": 50, "ah": 51, "ipv6-nonxt": 59, "ipv6-opts": 60}
-"""What nft calls the headers where it calls them by name."""
 
 
 def _to_nft(value: Ipv6Header, family: Family, rule: Rule) -> Iterable[str]:
@@ -141,12 +139,26 @@ def read_presence(match: NftMatch, family: Family) -> Ipv6Header | None:
     return Ipv6Header(bit if match.right else Not(bit), soft=True)
 
 
+_WORDS: Final = {
+    "ip": 0,
+    "hopopt": 0,
+    "ipv6-route": 43,
+    "ipv6-frag": 44,
+    "esp": 50,
+    "ah": 51,
+    "ipv6-nonxt": 59,
+    "ipv6-opts": 60,
+    "ipv6-icmp": 58,
+}
+"""Words that nft prints for numbers of next headers where the host has them (protocols(5))."""
+
+
 def _read_next(match: NftMatch, family: Family) -> Ipv6Header | None:
     if not plain_condition(match):
         return None
     if match.right == {"range": [0, 255]}:
         return Ipv6Header(HEADERS["hop-by-hop"]) if match.negated else None
-    numbers = {_NFT_NAMES.get(item, item) for item in listed(match.right)}
+    numbers = {_WORDS.get(item, item) for item in listed(match.right)}
     if numbers == _EXTENSIONS:
         return Ipv6Header(_PROTOCOL if match.negated else Not(_PROTOCOL))
     ends = [bit for bit, number in _ENDS.items() if numbers == {number}]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from meshfw.extensions.codecs import sign
 from meshfw.extensions.extension import Extension, Option
-from meshfw.extensions.spans import Span, span_atoms, spans
+from meshfw.extensions.spans import Span, span_atoms, span_meets, spans
 from meshfw.model import Match, Not, Packet
 
 
@@ -22,10 +22,8 @@ class Length(Match, frozen=True):
 
     def meets(self, packet: Packet) -> bool | None:
         """Whether the packet's length is in the range."""
-        if packet.length is None:
-            return None
         negated, span = sign(self.length)
-        return bool(span.low <= packet.length <= span.high) != negated
+        return span_meets(span, packet.length, negated=negated)
 
 
 EXTENSIONS: Final = (

@@ -212,8 +212,6 @@ def _shifted(text: str, shift: int) -> str:
     """A mark expression moved to the left, or below 0 to the right."""
     if not shift:
         return text
-    if abs(shift) == 32:
-        raise InexpressibleError("CONNMARK with a shift of 32 bits: nft moves a mark by 31 at the most")
     operator = "<<" if shift > 0 else ">>"
     return f"{text if text in _PLAIN else f'({text})'} {operator} {abs(shift)}"
 

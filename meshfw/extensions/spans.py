@@ -44,6 +44,14 @@ def span_atoms(field: str, negated: bool, span: Span, *, last: int = WORD) -> It
         yield (field, met)
 
 
+def span_meets(span: Span, number: int | None, *, negated: bool, last: int = WORD) -> bool | None:
+    """Whether a number up to ``last`` meets the condition; one that isn't known, where all or none do."""
+    met = span.met(last, negated=negated)
+    if number is not None:
+        return any(low <= number <= high for low, high in met)
+    return True if met == ((0, last),) else None if met else False
+
+
 def span_nft(left: str, span: Span, negated: bool, *, last: int = WORD) -> str:
     """The condition in nft, where the range of all numbers stands for a condition that is always or never met."""
     met = span.met(last)

@@ -10,8 +10,8 @@ import msgspec
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.codecs import integer, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Extension, NftMatch, Option
-from meshfw.extensions.spans import EVERY, Span, read_span, span_atoms, span_nft, spans
-from meshfw.model import Family, Loss, Match, Not, Rule
+from meshfw.extensions.spans import EVERY, WORD, Span, read_span, span_atoms, span_meets, span_nft, spans
+from meshfw.model import Family, Loss, Match, Not, Packet, Rule
 
 ESP: Final = 50
 AH: Final = 51
@@ -37,6 +37,14 @@ def _lost(option: str, held: Spans) -> Iterable[Loss]:
         )
 
 
+def _met(packet: Packet, held: Spans, *, last: int = WORD) -> bool | None:
+    """Whether the packet's index, which is never known, meets it; a later fragment has none."""
+    if packet.fragment:
+        return False
+    negated, span = (False, EVERY) if held is None else sign(held)
+    return span_meets(span, None, negated=negated, last=last)
+
+
 def _useful(match: Any) -> None:
     """Sets the range of every index, which iptables doesn't print, to None in the making of a match."""
     if match.spi == EVERY:
@@ -56,6 +64,10 @@ class Esp(Match, frozen=True):
         """The indexes that meet it."""
         if self.spi is not None:
             yield from span_atoms("esp spi", *sign(self.spi))
+
+    def meets(self, packet: Packet) -> bool | None:
+        """What can be told without the index."""
+        return _met(packet, self.spi)
 
     def losses(self) -> Iterable[Loss]:
         """The negation of every index."""
@@ -101,6 +113,11 @@ class Ah(Match, frozen=True):
         if self.reserved:
             yield ("ah reserved", 0)
 
+    def meets(self, packet: Packet) -> bool | None:
+        """What can be told without the header."""
+        answer = _met(packet, self.spi)
+        return answer if answer is False or self.family is Family.IPV4 else None
+
     def losses(self) -> Iterable[Loss]:
         """The negation of every index."""
         return _lost("--ahspi", self.spi)
@@ -130,6 +147,10 @@ class IpComp(Match, frozen=True):
         """The indexes that meet it."""
         if self.spi is not None:
             yield from span_atoms("comp cpi", *sign(self.spi), last=CPI_LAST)
+
+    def meets(self, packet: Packet) -> bool | None:
+        """What can be told without the index."""
+        return _met(packet, self.spi, last=CPI_LAST)
 
     def losses(self) -> Iterable[Loss]:
         """Every index, and none."""

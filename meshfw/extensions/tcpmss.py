@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, plain_condition, sign
 from meshfw.extensions.extension import Extension, NftMatch, Option
 from meshfw.extensions.spans import Span, read_span, span_nft, spans
 from meshfw.extensions.tcp import FLAGS, TCP, Tcp, TcpFlags
-from meshfw.model import Family, Hook, Match, Not, Rule, Target
+from meshfw.model import Family, Hook, Match, Not, Packet, Rule, Target
 
 SIZE_LAST: Final = {Family.IPV4: 0xFFFF - 20, Family.IPV6: 0xFFFF - 40}
 """The largest size that iptables sets: what a packet of 65,535 octets leaves behind its IP header."""
@@ -45,6 +47,10 @@ class SetMss(Target, frozen=True):
     def allowed_hooks(self) -> frozenset[Hook] | None:
         """Where the path is known, if it is asked for (xt_TCPMSS.c)."""
         return None if self.mss is not None else frozenset({Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING})
+
+    def applied(self, packet: Packet) -> Packet:
+        """The packet, which is longer by the option where it had none."""
+        return msgspec.structs.replace(packet, length=None)
 
     def problem(self, rule: Rule, family: Family) -> str | None:
         """A rule that isn't one of opening segments, or a size that no packet has room for."""
@@ -83,7 +89,8 @@ def _target_nft(value: SetMss, family: Family, rule: Rule) -> Iterable[str]:
     if value.mss is not None and value.mss < DEFAULT_SIZE[family]:
         raise InexpressibleError(
             f"TCPMSS --set-mss {value.mss}: iptables adds the option where it is missing, which means "
-            f"{DEFAULT_SIZE[family]}; nft does not"
+            f"{DEFAULT_SIZE[family]}; nft does not",
+            nearest=(f"{_LEFT} set {value.mss}",),
         )
     yield f"{_LEFT} set {'rt mtu' if value.mss is None else value.mss}"
 

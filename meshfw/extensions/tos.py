@@ -69,8 +69,11 @@ def tos_atoms(negated: bool, held: Masked) -> Iterable[tuple[Any, ...]]:
 
 
 def tos_meets(negated: bool, held: Masked, packet: Packet) -> bool | None:
-    """Whether the packet's octet meets the condition."""
-    return None if packet.tos is None else (packet.tos & held.mask == held.value) != negated
+    """Whether the packet's octet meets the condition; what all or no octets meet needs none."""
+    atoms = tuple(tos_atoms(negated, held))
+    if not atoms or atoms == (NEVER,):
+        return not atoms
+    return None if packet.tos is None else (packet.tos & held.mask == held.value) is not negated
 
 
 def tos_applied(change: Masked, packet: Packet) -> Packet:

@@ -46,7 +46,7 @@ class Ttl(Match, frozen=True, kw_only=True):
     def meets(self, packet: Packet) -> bool | None:
         """Whether the packet's number is one of them."""
         if packet.ttl is None:
-            return None
+            return None if self.met else False
         return any(low <= packet.ttl <= high for low, high in self.met)
 
 

@@ -72,10 +72,7 @@ class Match(msgspec.Struct, frozen=True, gc=False):
         return None
 
     def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
-        """The same, where the elements of the ruleset's sets of the packet's family are known by name.
-
-        Only what may name a set needs its own.
-        """
+        """The same, with the elements of the family's sets by name; only what may name a set needs its own."""
         return self.meets(packet)
 
 
@@ -124,7 +121,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
         return self.hooks
 
     def then(self, following: Target) -> Target | None:
-        """One target that does what this does and then what the following does; None where there is none."""
+        """One target that does what this and then the following does; None where there is none."""
         return None
 
     def problem(self, rule: Rule, family: Family) -> str | None:

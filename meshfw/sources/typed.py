@@ -53,12 +53,12 @@ class TypedRule:
     def _read(self, table: Mapping[str, Any]) -> None:
         tail = self._read_target({key: value for key, value in table.items() if key in _TARGETS})
         for key, value in table.items():
-            if key in _BASE:
+            if key in _BASE and not self._is_match(key, value):
                 self._base(key, value)
             elif key == "fragment":
                 self.words += self._option(key, value, _FRAGMENT, "-f")
         for key, value in table.items():
-            if key not in _BASE and key not in _TARGETS and key != "fragment":
+            if self._is_match(key, value) or (key not in _BASE and key not in _TARGETS and key != "fragment"):
                 self._extended(key, value)
         for name, held in self._groups.values():
             self.words += [Word("-m", name.column), name, *held]
@@ -93,10 +93,17 @@ class TypedRule:
 
     # --- options of extensions ---
 
+    def _is_match(self, key: str, value: Any) -> bool:
+        """Whether a key with such a value is a match by name, rather than an option; ``dst`` and ``ecn`` are both."""
+        if key not in self._language.matches:
+            return False
+        if value is True:
+            return self._target is None or _find(self._target, f"--{key}") is None
+        return isinstance(value, dict) and set(value) != {"not"}
+
     def _extended(self, key: str, value: Any) -> None:
-        extension = self._language.matches.get(key)
-        if extension is not None and (value is True or (isinstance(value, dict) and set(value) != {"not"})):
-            self._match(extension, key, value)
+        if self._is_match(key, value):
+            self._match(self._language.matches[key], key, value)
             return
         owner, option = self._owner(key)
         words = self._option(key, value, option, f"--{key}")

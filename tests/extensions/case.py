@@ -22,7 +22,8 @@ FAMILIES = {"4": Family.IPV4, "6": Family.IPV6}
 class Case(NamedTuple):
     """One rule; ``families`` are the digits 4 and 6, ``table`` may name a built-in chain behind a slash.
 
-    ``saved`` is empty where it is what was written; ``nft`` is None where nft has no way to say it.
+    ``saved`` is empty where it is what was written; ``nft`` is None where nft has no way to say it. It is not the
+    ``same`` where nft lists other words than it reads.
     """
 
     families: str
@@ -30,6 +31,7 @@ class Case(NamedTuple):
     written: str
     saved: str
     nft: str | None
+    same: bool = True
 
     @property
     def canonical(self) -> str:

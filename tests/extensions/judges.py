@@ -22,13 +22,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from meshfw.errors import ModelError
+from meshfw.errors import MeshfwError
 from meshfw.extensions.extension import NftObject
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Rule, Table, table_problem
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
+from tests.extensions.cases import IPSETS, PREPARATIONS
 from tests.extensions.rules import rules
 
 K = TypeVar("K")
@@ -36,6 +37,7 @@ T = TypeVar("T")
 
 TOOLS: Final = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 TABLES: Final = (Table.MANGLE, Table.FILTER, Table.NAT, Table.RAW, Table.SECURITY)
+"""All, those first that most rules may stand in."""
 BATCH: Final = 500
 """The most rules of one restore."""
 
@@ -91,12 +93,32 @@ def line(rule: Rule, family: Family) -> Line:
     return Line(home(rule), canonical(rule, family))
 
 
+_RE1: Final = "-j RATEEST --rateest-name RE1 --rateest-interval 1s --rateest-ewmalog 4s"
+ESTIMATOR: Final = (
+    "*raw",
+    ":est - [0:0]",
+    "-A est -j RATEEST --rateest-name RE1 --rateest-interval 1s --rateest-ewmalog 4s",
+)
+"""What every restore begins with: -m rateest is taken only where a target made what it compares."""
+
+
+def furnish(room: Netns) -> None:
+    """Make in a namespace what rules name: sets, objects that count, and an estimator of a rate."""
+    with room.entered():
+        subprocess.run(["ipset", "restore"], input="\n".join(IPSETS), text=True, check=True)
+        for prepare in PREPARATIONS:
+            prepare()
+        for tool in TOOLS.values():
+            script = "\n".join([*ESTIMATOR, "COMMIT", ""])
+            subprocess.run([f"{tool}-legacy-restore"], input=script, text=True, check=True)
+
+
 def restore_input(lines: Mapping[int, Line]) -> str:
     """What iptables-restore is given: the rule of each number in a chain with that number."""
-    script = []
-    for table in TABLES:  # every one, so that nothing is left of what was there
+    script: list[str] = []
+    for table in sorted(TABLES, key=Table.RAW.__ne__):  # every one, so that nothing is left of what was there
         mine = {index: held.text for index, held in lines.items() if held.table is table}
-        script += [f"*{table}", *(f":c{index} - [0:0]" for index in mine)]
+        script += [*(ESTIMATOR if table is Table.RAW else (f"*{table}",)), *(f":c{index} - [0:0]" for index in mine)]
         script += [f"-A c{index} {text}".rstrip() for index, text in mine.items()]
         script.append("COMMIT")
     return "\n".join([*script, ""])
@@ -126,8 +148,13 @@ def lost(rule: Rule, variant: str) -> bool:
     return any(variant in loss.variants for loss in rule.losses())
 
 
-ABSENT: Final = (Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),)
+ABSENT: Final = (
+    Trap(r"-m set |-j SET ", "a set of ipset(8) must be there"),
+    Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),
+    Trap(r"-j NFQUEUE", "nft's queue statement is a module of its own (CONFIG_NFT_QUEUE), which a kernel may lack"),
+)
 """Rules that a kernel takes only where it finds something else."""
+
 
 _MISSING: Final = re.compile(r"Extension (\S+) revision \d+ not supported, missing kernel module")
 
@@ -192,10 +219,11 @@ def by_halves(load: Callable[[Mapping[K, T]], str], items: Mapping[K, T]) -> dic
 
 
 @cache
-def loadable(family: Family) -> Sequence[Rule]:
+def loadable(family: Family, *, nft: bool = False) -> Sequence[Rule]:
     """The sample's rules but those of extensions that this kernel lacks, or that need what isn't there."""
-    missing: set[str] = set()
+    missing = missing_in_nf_tables() if nft else set()
     with Netns() as room, TemporaryDirectory() as directory:
+        furnish(room)
         iptables = Iptables(room, "legacy", Path(directory) / "lock")
 
         def load(part: Mapping[str, Line]) -> str:
@@ -209,6 +237,21 @@ def loadable(family: Family) -> Sequence[Rule]:
         for rule in sample(family)
         if missing.isdisjoint(names(rule)) and not any(trap.holds(canonical(rule, family)) for trap in ABSENT)
     ]
+
+
+NEEDED: Final = {"queue to 0": {"NFQUEUE", "QUEUE"}, 'osf name "Linux"': {"osf"}}
+"""Statements of nft that a kernel may lack, and the extensions that are said by them."""
+
+
+def missing_in_nf_tables() -> set[str]:
+    """The extensions that this kernel's nf_tables has no statement for."""
+    with Netns() as room:
+        return {
+            extension
+            for statement, extensions in NEEDED.items()
+            if listed(room, Family.IPV4, [statement])[1]
+            for extension in extensions
+        }
 
 
 def names(rule: Rule) -> set[str]:
@@ -285,22 +328,26 @@ MOST: Final = 12
 """Rules that one failure shows."""
 
 
-def check(held: Sequence[Rule], said: Sequence[str], family: Family, judge: Callable[[Rule], str]) -> None:
-    """Fail where something was said of a rule, with those rules alone, each shrunk as far as the judge finds fault."""
-    faults = [(rule, words) for rule, words in zip(held, said, strict=True) if words]
+Judge = Callable[[Sequence[Rule]], Sequence[str]]
+"""What somebody has to say against each of some rules; nothing is empty."""
+
+
+def check(held: Sequence[Rule], family: Family, judge: Judge) -> None:
+    """Fail where the judge says something, with those rules alone, each shrunk as far as there is something to say."""
+    faults = [(rule, said) for part in batches(held) for rule, said in zip(part, judge(part), strict=True) if said]
     shown: dict[str, str] = {}
-    for rule, words in faults:
+    for rule, said in faults:
         if len(shown) < MOST:
-            least, why = _shrunk(rule, words, family, judge)
+            least, why = _shrunk(rule, said, family, judge)
             shown.setdefault(f"{family} {home(least)}: {canonical(least, family)}", why)
     if shown:
         lines = [f"{len(faults)} of {len(held)} rules", *(f"{text}\n    {why}" for text, why in shown.items())]
         pytest.fail("\n".join(lines), pytrace=False)
 
 
-def _shrunk(rule: Rule, said: str, family: Family, judge: Callable[[Rule], str]) -> tuple[Rule, str]:
+def _shrunk(rule: Rule, said: str, family: Family, judge: Judge) -> tuple[Rule, str]:
     for less in smaller(rule, family):
-        words = judge(less)
+        (words,) = judge([less])
         if words:
             return _shrunk(less, words, family, judge)
     return rule, said
@@ -325,8 +372,8 @@ def _lesser(value: Any) -> Iterator[Any]:
     """The value with one field as it is where nothing is said."""
     defaults = value.__struct_defaults__
     for field, default in zip(value.__struct_fields__[-len(defaults) :] if defaults else (), defaults, strict=True):
-        if getattr(value, field) != default:
-            with suppress(ModelError):
+        if default is not msgspec.NODEFAULT and getattr(value, field) != default:
+            with suppress(MeshfwError):
                 yield msgspec.structs.replace(value, **{field: default})
 
 

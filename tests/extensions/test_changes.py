@@ -14,7 +14,7 @@ import pytest
 
 from meshfw.languages.iptables import format_rule, parse_rule
 from meshfw.languages.nft import FAMILIES, render_rule
-from meshfw.model import Family
+from meshfw.model import Family, Packet
 from meshfw.testing.netns import Netns
 from tests.extensions.case import LANGUAGE
 from tests.extensions.cases import CHANGES
@@ -49,6 +49,14 @@ def packets(address: str) -> list[bytes]:
     for flags in (SYN, SYN | ACK, SYN | ECE | CWR, ACK):
         held += [packet(address, 6, segment(address, 5000, 5001, flags, options), hops=64) for options in OPTIONS]
     return held
+
+
+def seen(family: Family, octets: bytes) -> Packet:
+    """What the model knows of such a packet."""
+    if family is Family.IPV4:
+        return Packet(family=family, protocol=octets[9], tos=octets[1], ttl=octets[8])
+    (word,) = struct.unpack("!H", octets[:2])
+    return Packet(family=family, protocol=octets[6], tos=word >> 4 & 0xFF, ttl=octets[7])
 
 
 @contextmanager
@@ -121,6 +129,9 @@ def test_a_packet_is_changed_on_nft_as_on_iptables(
             # Where it is missing, iptables adds the size that its absence means: then they differ by words alone.
             if "TCPMSS" not in text or SIZE in sent:
                 assert one.hex() == other.hex(), text
+            if rule.meets(seen(family, sent), {}) and rule.target is not None:
+                known, found = rule.target.applied(seen(family, sent)), seen(family, one)
+                assert (known.tos, known.ttl) == (found.tos, found.ttl), text
         if on_iptables == packets(ADDRESSES[family]):
             idle.append(text)
     assert set(idle) <= {"-j TOS --set-tos 0/0", "-p tcp --syn -j TCPMSS --set-mss 9000"}, "a change that changes none"

@@ -23,9 +23,9 @@ from tests.extensions.judges import (
     Iptables,
     Line,
     Trap,
-    batches,
     canonical,
     check,
+    furnish,
     home,
     loadable,
     lost,
@@ -91,20 +91,29 @@ def shuffled(matches: Sequence[Match], random: Random) -> Iterator[Match]:
             yield match
 
 
+IN_ORDER = {"owner", "policy"}
+"""Extensions of which the tools want --suppl-groups behind --gid-owner, and an element's options between two --next."""
+
+
 def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -> list[str]:
     """The words of a value's options in any order, under any names that nothing else of the rule has as well."""
     extension = LANGUAGE.by_value[type(value)]
     kinds = {type(held) for held in (*rule.matches, rule.target)} & set(LANGUAGE.by_value) - {type(value)}
     taken = {name for kind in kinds for option in LANGUAGE.by_value[kind].options for name in option.names}
     known = {name: option for option in extension.options for name in option.names}
-    words = iter(extension.words(value, family))
+    told = extension.words(value, family)
+    words = iter(told)
     options: list[list[str]] = []
     for word in words:
         sign = [word] if word == "!" else []
         option = known[next(words) if sign else word]
         names = [name for name in option.names if not any(other.startswith(name) for other in taken)]
-        options.append([*sign, random.choice(names or [option.name]), *(next(words) for _ in range(option.words))])
-    random.shuffle(options)
+        behind = [next(words, "") for _ in range(option.words)]
+        if "" in behind or any(word in known for word in behind):
+            return told  # an option that can stand without its words, where the place says which is meant
+        options.append([*sign, random.choice(names or [option.name]), *behind])
+    if extension.name not in IN_ORDER:
+        random.shuffle(options)
     return [word for option in options for word in option]
 
 
@@ -141,25 +150,21 @@ class Spelling:
         self._iptables = iptables
         self._family = family
 
-    def __call__(self, rule: Rule) -> str:
-        """What is wrong with the other spelling of one rule."""
-        return "" if lost(rule, "legacy") else self.all([rule])[0]
-
-    def all(self, held: Sequence[Rule]) -> list[str]:
-        """What is wrong with that of each."""
-        texts = [other_spelling(rule, self._family) for rule in held]
-        texts = [
-            canonical(rule, self._family) if any(trap.holds(text) for trap in WRONG) else text
-            for rule, text in zip(held, texts, strict=True)
-        ]
-        lines = [Line(home(rule), text) for rule, text in zip(held, texts, strict=True)]
+    def __call__(self, held: Sequence[Rule]) -> list[str]:
+        """What is wrong with the other spelling of each rule of which we don't say that it gets lost."""
+        asked = {index: rule for index, rule in enumerate(held) if not lost(rule, "legacy")}
+        texts = [self._spelt(rule) for rule in asked.values()]
+        lines = [Line(home(rule), text) for rule, text in zip(asked.values(), texts, strict=True)]
         answers = self._iptables.saved(self._family, lines)
-        return [
-            f"{texts[index]}\n    {answers.refused.get(index) or answers.made.get(index)}"
-            if index in answers.refused or not self._equal(rule, answers.made.get(index, ""))
-            else ""
-            for index, rule in enumerate(held)
-        ]
+        said = [""] * len(held)
+        for at, (index, rule) in enumerate(asked.items()):
+            if at in answers.refused or not self._equal(rule, answers.made.get(at, "")):
+                said[index] = f"{texts[at]}\n    {answers.refused.get(at) or answers.made.get(at)}"
+        return said
+
+    def _spelt(self, rule: Rule) -> str:
+        text = other_spelling(rule, self._family)
+        return canonical(rule, self._family) if any(trap.holds(text) for trap in WRONG) else text
 
     def _equal(self, rule: Rule, text: str) -> bool:
         try:
@@ -173,8 +178,7 @@ class Spelling:
 def test_iptables_takes_every_spelling_for_the_rule(
     kernel_room: Callable[[], Netns], requires: Callable[..., None], tmp_path: Path, family: Family
 ) -> None:
-    requires("iptables-legacy-restore", "ip6tables-legacy-restore")
+    requires("iptables-legacy-restore", "ip6tables-legacy-restore", "ipset")
     with kernel_room() as room:
-        judge = Spelling(Iptables(room, "legacy", tmp_path / "lock"), family)
-        for part in batches([rule for rule in loadable(family) if not lost(rule, "legacy")]):
-            check(part, judge.all(part), family, judge)
+        furnish(room)
+        check(loadable(family), family, Spelling(Iptables(room, "legacy", tmp_path / "lock"), family))

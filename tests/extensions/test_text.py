@@ -240,6 +240,27 @@ def test_a_word_of_the_other_family_is_told_apart(family: Family, text: str) -> 
         parse_rule(text, family=family, language=LANGUAGE)
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (
+            "-m mark --mark 1 -m connmark --mark 2 -m mark --mark 3",
+            "-m mark --mark 0x1 -m mark --mark 0x3 -m connmark --mark 0x2",
+        ),
+        (
+            "-m mark --mark 1 -m limit -m mark --mark 3 -m mark --mark 5",
+            "-m mark --mark 0x1 -m limit --limit 3/hour -m mark --mark 0x3 -m mark --mark 0x5",
+        ),
+        (
+            "-m mark --mark 1 -m connmark --mark 2 -m limit -m mark --mark 3",
+            "-m mark --mark 0x1 -m connmark --mark 0x2 -m limit --limit 3/hour -m mark --mark 0x3",
+        ),
+    ],
+)
+def test_an_option_stands_where_iptables_takes_it_for_its_own_match(written: str, told: str) -> None:
+    assert canonical(written) == told
+
+
 def test_an_answer_without_a_family_is_one_rule_for_both() -> None:
     assert canonical("-j REJECT") == "-j REJECT --reject-with icmp-port-unreachable"
     assert canonical("-j REJECT", Family.IPV6) == "-j REJECT --reject-with icmp6-port-unreachable"
@@ -251,6 +272,9 @@ def test_an_answer_without_a_family_is_one_rule_for_both() -> None:
 @pytest.fixture(scope="module")
 def room() -> Iterator[Netns]:
     with Netns() as made:
+        with made.entered():
+            for prepare in cases.PREPARATIONS:
+                prepare()
         yield made
 
 

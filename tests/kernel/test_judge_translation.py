@@ -15,11 +15,12 @@ from typing import Final
 import msgspec
 import pytest
 
-from meshfw.errors import InexpressibleError, MeshfwError
+from meshfw.errors import InexpressibleError, MeshfwError, ModelError
 from meshfw.languages.dump import hook_of
 from meshfw.languages.iptables import parse_rule
 from meshfw.languages.nft import render_rule
 from meshfw.model import Family, Hook, Interface, Not, Rule, Table
+from meshfw.model.placement import hook_problem, interface_problem
 from meshfw.testing.judge.counting import Scales, Translated
 from meshfw.testing.topology import MESH, WAN
 from tests.corpus import Vector, language, needed, saved, typed, vectors
@@ -89,11 +90,11 @@ def pairs_of(vector: Vector) -> Iterator[Translated]:
 
 def seen_best(rule: Rule, own: Hook | None) -> Hook:
     """The hook where most packets are seen: before routing, where the rule can stand there, or else its own."""
-    for hook in (Hook.PREROUTING, Hook.FORWARD):
-        allowed = [match.allowed_hooks() for match in rule.matches]
-        if all(held is None or hook in held for held in allowed) and (hook is Hook.FORWARD or not rule.out_interface):
+    hooks: list[Hook] = [Hook.PREROUTING, Hook.FORWARD, own or Hook.FORWARD, *Hook]
+    for hook in hooks:
+        if not hook_problem(rule, [hook]) and not interface_problem(rule, hook):
             return hook
-    return own or Hook.FORWARD
+    raise ModelError("there is no hook where it can stand")
 
 
 def gathered() -> tuple[list[Translated], dict[str, int]]:

@@ -1,7 +1,7 @@
 """An example of a plugin, made of meshfw's public names alone: one of everything that a plugin can bring.
 
 The backend ``notebook`` keeps the rules in a file instead of a kernel, the source ``blocklist`` drops what comes from
-the addresses of a text file, the match ``cpu`` adds a condition, and every reconcile is noted in a journal.
+the addresses of a text file, the match ``link`` adds a condition, and every reconcile is noted in a journal.
 """
 
 from __future__ import annotations
@@ -138,10 +138,10 @@ class Blocklist:
 # --- an extension of the language --------------------------------------------------------------------------
 
 
-class Cpu(Match, frozen=True):
-    """The processor that handles the packet (iptables-extensions(8), cpu)."""
+class Link(Match, frozen=True):
+    """The type of the link that the packet came by, as linux/if_arp.h has them (nft(8), meta iiftype)."""
 
-    cpu: int
+    link: int
 
 
 def _number(text: str, context: ParseContext) -> int:
@@ -158,12 +158,16 @@ def _read(match: NftMatch) -> int:
     return int(match.right)
 
 
-CPU = Extension(
-    name="cpu",
-    value=Cpu,
+LINK = Extension(
+    name="link",
+    value=Link,
     options=(
         Option(
-            "--cpu", "cpu", Codec(_number, str, "a processor's number", _nft, _read), invertible=True, nft="meta cpu"
+            "--link",
+            "link",
+            Codec(_number, str, "a link type's number", _nft, _read),
+            invertible=True,
+            nft="meta iiftype",
         ),
     ),
 )
@@ -186,7 +190,7 @@ def meshfw_sources() -> Iterable[SourcePlugin]:
 
 @hookimpl
 def meshfw_extensions() -> Iterable[Extension]:
-    return (CPU,)
+    return (LINK,)
 
 
 @hookimpl

@@ -73,8 +73,8 @@ INVERTIBLE: Final = frozenset({"source", "destination", "in_interface", "out_int
 GLUED: Final = frozenset("sdiopmjg")
 VERDICTS: Final[Mapping[str, Target]] = {"ACCEPT": ACCEPT, "DROP": DROP, "RETURN": RETURN}
 
-OPAQUE_TARGETS: Final = frozenset("HMARK IDLETIMER RATEEST".split())
-"""Names of targets in iptables-extensions(8): without a typed value they are kept opaque, never taken for a chain."""
+OPAQUE_TARGETS: Final = frozenset("ACCOUNT CHAOS DELUDE DHCPMAC DNETMAP ECHO IPMARK LOGMARK PROTO SYSRQ TARPIT".split())
+"""Names of targets that others bring (xtables-addons(8)): they are kept opaque, and never taken for a chain."""
 
 
 def unabbreviated(text: str) -> str | None:

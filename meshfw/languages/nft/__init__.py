@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from meshfw.languages.nft.foreign import ForeignRuleset, Unread, read_tables
 from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, SPOKEN_NAMES, Names, spoken_name
-from meshfw.languages.nft.read import UnreadableError, read_rule
-from meshfw.languages.nft.render import NftText, render_rule
+from meshfw.languages.nft.read import UnreadableError, read_rule, reads_whole
+from meshfw.languages.nft.render import APPROXIMATED, ONE_METER, NftText, render_rule
 from meshfw.languages.nft.tables import PRIORITIES, NftHook, NftTables, Untold, nft_hook, render_tables
 
 __all__ = [
+    "APPROXIMATED",
     "FAMILIES",
+    "ONE_METER",
     "PLAIN_NAMES",
     "PRIORITIES",
     "SPOKEN_NAMES",
@@ -29,6 +31,7 @@ __all__ = [
     "nft_hook",
     "read_rule",
     "read_tables",
+    "reads_whole",
     "render_rule",
     "render_tables",
     "spoken_name",

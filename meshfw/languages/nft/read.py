@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from meshfw.errors import MeshfwError, ModelError
@@ -94,8 +94,8 @@ class _RuleReader:
         if self._target is not None and (name == "match" or name in _VERDICTS or name in ("jump", "goto")):
             raise UnreadableError(f"{statement} behind the target")
         if name == "counter":
-            if not isinstance(body, Mapping) and body is not None:
-                raise UnreadableError(statement)  # a named counter object, none of ours
+            if isinstance(body, str):  # an object's name
+                self._other(name, body, statement)
         elif name == "match":
             self._match(body)
         elif name in _VERDICTS:
@@ -107,11 +107,9 @@ class _RuleReader:
 
     def whole_target(self, statements: Sequence[Mapping[str, Any]]) -> bool:
         """Take all that stands behind the counter for one target, where an extension reads it so."""
-        if len(statements) < 2:
+        if not reads_whole(statements, self._language):
             return False
-        reader = self._language.readers.get(" + ".join(map(_statement_key, statements)))
-        if reader is None:
-            return False
+        reader = self._language.readers[_whole_key(statements)]
         value = reader([body for statement in statements for body in statement.values()], self._family)
         if not isinstance(value, Target):
             raise UnreadableError(statements)
@@ -125,6 +123,9 @@ class _RuleReader:
         self._target = Jump(logical) if kind == "jump" else Goto(logical)
 
     def _other(self, name: str, body: Any, statement: Mapping[str, Any]) -> None:
+        if name == "meter":
+            for header in _headers(body["key"]):
+                self._implied_protocols(f"{header} ")
         reader = self._language.readers.get(_statement_key(statement))
         value = reader(body, self._family) if reader is not None else None
         if self._target is not None:  # a target may take several statements
@@ -149,7 +150,8 @@ class _RuleReader:
             if mask is not None:
                 raise UnreadableError(body)
             op, mask, right = "==", right, 0
-        match = NftMatch(key, right, self._family, negated=op == "!=", op=op, mask=mask, bits=bits)
+        detail = _detail(body["left"])
+        match = NftMatch(key, right, self._family, negated=op == "!=", op=op, mask=mask, bits=bits, detail=detail)
         if not self._base(match):
             self._extension_match(match, body)
 
@@ -172,10 +174,13 @@ class _RuleReader:
         value = reader(match, self._family) if reader is not None else None
         if not isinstance(value, Match):
             raise UnreadableError(body)
+        self._implied_protocols(key)
+        self._matches.append(value)
+
+    def _implied_protocols(self, key: str) -> None:
         for number, keyword in KEYWORDS.items():
             if key.startswith(keyword) and (number != AH or self._family is Family.IPV4):
                 self._implied_protocol(number)
-        self._matches.append(value)
 
     def _implied_protocol(self, number: int) -> None:
         """A header's name means that nft tested the protocol before, whether the listing shows that test or not."""
@@ -210,7 +215,7 @@ class _RuleReader:
         return True
 
     def _once(self, field: str, value: Any) -> None:
-        if field in self._fields:
+        if self._fields.get(field, value) != value:
             raise UnreadableError(f"two conditions on {field}")
         self._fields[field] = value
 
@@ -247,11 +252,22 @@ def _protocol(right: Any, language: Language) -> int | None:
     return None
 
 
+def reads_whole(statements: Sequence[Mapping[str, Any]], language: Language) -> bool:
+    """Whether an extension reads the statements that stand behind a counter as one target, a condition among them."""
+    return len(statements) > 1 and _whole_key(statements) in language.readers
+
+
+def _whole_key(statements: Sequence[Mapping[str, Any]]) -> str:
+    return " + ".join(map(_statement_key, statements))
+
+
 def _statement_key(statement: Mapping[str, Any]) -> str:
     """What a statement's reader is found by: its name, and for a condition or a change what that looks at."""
     ((name, body),) = statement.items()
     if name == "mangle":
         return f"mangle {_left(body['key'])[0]}"
+    if name == "meter":
+        return f"meter {next(iter(body['stmt']))}"
     return f"match {_left(body['left'])[0]}" if name == "match" else str(name)
 
 
@@ -273,6 +289,24 @@ def _left(left: Any) -> tuple[str, Any]:
     return _key(kind, body), None
 
 
+def _detail(left: Any) -> Mapping[str, Any]:
+    """What the left side states beside its key."""
+    body = left.get("numgen") if isinstance(left, Mapping) else None
+    return body if isinstance(body, Mapping) else {}
+
+
+def _headers(key: Any) -> Iterator[str]:
+    """The headers that an expression looks into."""
+    if isinstance(key, Mapping):
+        if "payload" in key:
+            yield key["payload"]["protocol"]
+        else:
+            yield from _headers(list(key.values()))
+    elif isinstance(key, list):
+        for part in key:
+            yield from _headers(part)
+
+
 def _key(kind: str, body: Mapping[str, Any]) -> str:
     """One thing that a condition looks at, as nft's words."""
     if kind == "payload" and "field" in body:
@@ -283,6 +317,8 @@ def _key(kind: str, body: Mapping[str, Any]) -> str:
         return f"socket {body['key']}"
     if kind in ("meta", "rt"):
         return f"{kind} {body['key']}"
+    if kind == "numgen":
+        return f"numgen {body['mode']}"
     if kind == "ct":
         direction = f"{body['dir']} " if "dir" in body else ""
         return f"ct {direction}{body['key']}"

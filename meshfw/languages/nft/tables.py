@@ -12,7 +12,7 @@ from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, DumpChain, DumpTable, hook_of
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, spoken_name
-from meshfw.languages.nft.render import NftText, render_rule
+from meshfw.languages.nft.render import ONE_METER, NftText, render_rule
 from meshfw.model import Family, Hook, Policy, Table
 
 PRIORITIES: Final[Mapping[Table, int]] = {
@@ -70,9 +70,12 @@ class NftTables(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def render_tables(dump: Dump, *, language: Language) -> NftTables:
-    """The dump as one ``table`` block each, loadable by ``nft -f``; chains bear their names as nft can say them."""
-    writer = _Writer(dump.family, language)
+def render_tables(dump: Dump, *, language: Language, approximate: bool = False) -> NftTables:
+    """The dump as one ``table`` block each, loadable by ``nft -f``; chains bear their names as nft can say them.
+
+    With ``approximate`` what comes near takes the place of what can't be said, each with a warning.
+    """
+    writer = _Writer(dump.family, language, approximate=approximate)
     lines = [line for table in dump.tables for line in writer.table(table)]
     return NftTables("".join(f"{line}\n" for line in lines), tuple(writer.untold), tuple(writer.warnings))
 
@@ -80,14 +83,17 @@ def render_tables(dump: Dump, *, language: Language) -> NftTables:
 class _Writer:
     """The state of writing one dump."""
 
-    def __init__(self, family: Family, language: Language) -> None:
+    def __init__(self, family: Family, language: Language, *, approximate: bool) -> None:
         self._family = family
         self._language = language
+        self._approximate = approximate
+        self._meters: set[str] = set()
         self.untold: list[Untold] = []
         self.warnings: list[str] = []
 
     def table(self, table: DumpTable) -> Iterator[str]:
         yield f"table {FAMILIES[self._family]} {table.table} {{"
+        self._meters.clear()
         texts = [self._rules(chain, table.table) for chain in table.chains]
         objects = {(held.kind, held.name): held for rules in texts for text, _ in rules for held in text.objects}
         for held in objects.values():
@@ -115,12 +121,21 @@ class _Writer:
         for number, entry in enumerate(chain.rules, 1):
             try:
                 text = render_rule(
-                    entry.rule, family=self._family, language=self._language, names=SPOKEN_NAMES, hook=hook
+                    entry.rule,
+                    family=self._family,
+                    language=self._language,
+                    names=SPOKEN_NAMES,
+                    hook=hook,
+                    approximate=self._approximate,
                 )
+                again = self._meters.intersection(text.meters)
+                if again:
+                    raise InexpressibleError(f"meter {min(again)} is another rule's as well: {ONE_METER}")
             except InexpressibleError as error:
                 shown = format_rule(entry.rule, family=self._family, language=self._language)
                 self.untold.append(Untold(table, chain.name, number, shown, error.reason, entry.line))
                 continue
+            self._meters.update(text.meters)
             self.warnings += [told for told in text.warnings if told not in self.warnings]
             counted = entry.packets or entry.bytes
             found.append((text, text.counting_from(entry.packets, entry.bytes) if counted else str(text)))

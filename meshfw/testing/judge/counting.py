@@ -14,7 +14,6 @@ from typing import Final
 
 import msgspec
 
-from meshfw.errors import MeshfwError
 from meshfw.kernel.command import Completed, run
 from meshfw.languages.nft import FAMILIES
 from meshfw.model import Family, Hook, Rule
@@ -152,19 +151,31 @@ class Scales(Road):
     def _loadable(self, pairs: Sequence[Translated], found: Count) -> list[Translated]:
         """The pairs that both tools take; the others are put down as refused."""
         kept = list(pairs)
-        while kept:
-            self._clear(kept[0].family)
-            for (tool, text), lines in zip(_scripts(kept), (_IPTABLES_LINE, _NFT_LINE), strict=True):
-                done = self._run(*tool, text=text, check=False)
-                if done.returncode:
-                    wrong = _wrong_rule(done, lines, text)
-                    if wrong is None or wrong >= len(kept):
-                        raise MeshfwError(f"{tool[0]}: {done.stderr.strip()}")
-                    found.refused.append((kept.pop(wrong), f"{tool[0]}: {done.stderr.strip()}"))
-                    break
-            else:
-                return kept
+        while kept and (refusal := self._refusal(kept)):
+            wrong = refusal[0] if refusal[0] is not None else self._first_refused(kept)
+            found.refused.append((kept.pop(wrong), refusal[1]))
         return kept
+
+    def _refusal(self, pairs: Sequence[Translated]) -> tuple[int | None, str] | None:
+        """What a tool says against the pairs, behind the first that it means, if it says so; None where all load."""
+        self._clear(pairs[0].family)
+        for (tool, text), lines in zip(_scripts(pairs), (_IPTABLES_LINE, _NFT_LINE), strict=True):
+            done = self._run(*tool, text=text, check=False)
+            if done.returncode:
+                wrong = _wrong_rule(done, lines, len(pairs))
+                return wrong, f"{tool[0]}: {done.stderr.strip()}"
+        return None
+
+    def _first_refused(self, pairs: Sequence[Translated]) -> int:
+        """The index of the first pair without which those before it load: a kernel names no line when it commits."""
+        good, bad = 0, len(pairs)  # so many from the beginning load, so many don't
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            if self._refusal(pairs[:middle]):
+                bad = middle
+            else:
+                good = middle
+        return bad - 1
 
     def _run(self, *argv: str, text: str = "", check: bool = True) -> Completed:
         with self.topology.gateway.entered():
@@ -196,8 +207,7 @@ def _text(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _wrong_rule(done: Completed, lines: re.Pattern[str], text: str) -> int | None:
-    """The index of the first rule that a tool complained about; None where it says no line."""
-    found = [int(number) for number in lines.findall(done.stderr)]
-    wrong = [number - _HEAD - 1 for number in found if _HEAD < number <= text.count("\n")]
-    return min(wrong, default=None)
+def _wrong_rule(done: Completed, lines: re.Pattern[str], count: int) -> int | None:
+    """The index of the first of so many rules that a tool complained about; None where it names none of them."""
+    found = [int(number) - _HEAD - 1 for number in lines.findall(done.stderr)]
+    return min((index for index in found if 0 <= index < count), default=None)

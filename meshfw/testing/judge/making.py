@@ -65,6 +65,8 @@ TARGETS_LEFT_OUT: Final[Mapping[str, str]] = {
     "AUDIT": "it writes into the host's log",
     "TEE": "it makes a second packet",
     "NFQUEUE": "a program decides",
+    "QUEUE": "a program decides",
+    "CLUSTERIP": "its hash begins with a secret",
     "SET": "it changes what stands outside the ruleset",
     "TPROXY": "it needs a socket",
     "SYNPROXY": "it answers in the server's place",

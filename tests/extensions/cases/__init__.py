@@ -13,6 +13,7 @@ A file may hold any of these; the laws beside this package run over all files:
   and on nft.
 * ``PACKETS_AT``: the same for chains of a table, by ``table/CHAIN``; ``PACKETS_AT_IPV4`` for ipv4 alone.
 * ``IPSETS``: what ipset(8) is told before the cases that name a set.
+* ``prepare()``: makes in a network namespace what the rules of ``CASES`` need to be loaded by iptables.
 * ``matches(family, protocol)`` and ``targets(family, protocol)``: lists of hypothesis strategies of values that can
   stand in a rule of the family and protocol.
 """
@@ -42,6 +43,7 @@ REFUSED: tuple[tuple[str, str], ...] = _gathered("REFUSED")
 EQUAL: tuple[tuple[str, str], ...] = _gathered("EQUAL")
 DIFFERENT: tuple[tuple[str, str], ...] = _gathered("DIFFERENT")
 UNSAYABLE: tuple[tuple[str, str], ...] = _gathered("UNSAYABLE")
+PREPARATIONS: tuple[Callable[[], None], ...] = tuple(file.prepare for file in _FILES if hasattr(file, "prepare"))
 PACKETS: dict[Family, tuple[str, ...]] = {
     family: _gathered("PACKETS") + _gathered(f"PACKETS_{family.upper()}") for family in Family
 }

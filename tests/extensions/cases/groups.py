@@ -66,7 +66,7 @@ _BITS = st.integers(0, 0xFF) | st.integers(0, 0xFFFFFFFF) | st.sampled_from((0xF
 _NUMBER = st.builds(MarkValue, _BITS, _BITS) | st.tuples(_BITS, _BITS).map(
     lambda pair: MarkValue(pair[0] & pair[1], pair[1])
 )
-_SIGNED = _NUMBER | _NUMBER.map(Not)
+_SIGNED = _NUMBER.filter(lambda held: held != MarkValue(0)).flatmap(lambda held: st.sampled_from((held, Not(held))))
 
 
 def matches(family: Family, protocol: int | None) -> list[st.SearchStrategy[Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from meshfw.extensions.nfqueue import NfQueue, Queue
+from meshfw.extensions.nfqueue import NfQueue
 from meshfw.model import Family
 from tests.extensions.case import Case
 
@@ -66,4 +66,4 @@ def targets(family: Family, protocol: int | None) -> list[Any]:
         last = min(last, first + 0xFFFE)
         return NfQueue(first=first, last=last, bypass=bypass, fanout=fanout and first < last)
 
-    return [st.just(Queue()), st.builds(queue, st.tuples(number, number), st.booleans(), st.booleans())]
+    return [st.builds(queue, st.tuples(number, number), st.booleans(), st.booleans())]
