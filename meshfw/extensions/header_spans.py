@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from meshfw.errors import InexpressibleError
 from meshfw.extensions.codecs import complement, number, set_nft, sign
 from meshfw.extensions.extension import Codec, NftMatch, ParseContext
 from meshfw.model import Loss, Not
@@ -68,17 +67,13 @@ def span_atoms(field: str, held: Any, last: int) -> Iterable[tuple[str, Ranges]]
         yield (field, ranges)
 
 
-def span_nft(left: str, held: Any, last: int, *, option: str) -> Iterable[str]:
-    """The condition in nft of a span or its negation; nothing where every number meets it.
-
-    Raises:
-        InexpressibleError: where no number does.
-    """
+def span_nft(left: str, held: Any, last: int) -> Iterable[str]:
+    """The condition in nft of a span or its negation; nothing where every number meets it."""
     ranges = met(held, last)
-    if not ranges:
-        negated, span = sign(held)
-        raise InexpressibleError(f"{'! ' if negated else ''}{option} {span}: no packet meets it")
     if ranges == ((0, last),):
+        return
+    if not ranges:
+        yield f"{left} != 0-{last}"
         return
     negated = len(ranges) > 1 or sign(held)[0]
     low, high = complement(ranges, last=last)[0] if negated else ranges[0]

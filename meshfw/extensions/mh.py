@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import number, plain_condition
+from meshfw.extensions.codecs import header_met, number, plain_condition
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.extensions.header_spans import Span, drop_full_span, full_span_losses, read_span, span_atoms, span_nft
-from meshfw.model import Family, Loss, Match, Not, Rule
+from meshfw.model import Family, Loss, Match, Not, Packet, Rule, every
 
 MH: Final = 135
 TYPES: Final = {
@@ -47,6 +47,10 @@ class Mh(Match, frozen=True):
         """The types; nothing where every message meets them."""
         return () if self.types is None else span_atoms("mh type", self.types, _OCTET)
 
+    def meets(self, packet: Packet) -> bool | None:
+        """The protocol; types aren't known."""
+        return every((header_met(packet, {MH}), True if self.types is None else None))
+
     def losses(self) -> Iterable[Loss]:
         """The negation of all types."""
         return full_span_losses("--mh-type", self.types, _OCTET)
@@ -77,7 +81,7 @@ _NFT_NAMES: Final = {number: name for name, number in TYPES.items()}
 def _to_nft(value: Mh, family: Family, rule: Rule) -> Iterable[str]:
     if value.types is None:
         return
-    for text in span_nft("mh type", value.types, _OCTET, option="--mh-type"):
+    for text in span_nft("mh type", value.types, _OCTET):
         left, _, right = text.rpartition(" ")
         yield f"{left} {_NFT_NAMES[int(right)] if right.isdigit() and int(right) in _NFT_NAMES else right}"
 
