@@ -91,6 +91,14 @@ def shuffled(matches: Sequence[Match], random: Random) -> Iterator[Match]:
             yield match
 
 
+ORDERED: Final = {
+    "policy": "--next parts the elements",
+    "owner": "--suppl-groups stands behind --gid-owner",
+    "set": "the words of --match-set may be as many as one likes",
+}
+"""Extensions whose options can't stand in any order."""
+
+
 def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -> list[str]:
     """The words of a value's options in any order, under any names that nothing else of the rule has as well."""
     extension = LANGUAGE.by_value[type(value)]
@@ -98,6 +106,8 @@ def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -
     taken = {name for kind in kinds for option in LANGUAGE.by_value[kind].options for name in option.names}
     known = {name: option for option in extension.options for name in option.names}
     told = extension.words(value, family)
+    if extension.name in ORDERED:
+        return told
     words = iter(told)
     options: list[list[str]] = []
     for word in words:
