@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class MeshfwError(Exception):
@@ -74,11 +75,15 @@ class FailedCommandError(ParseError):
 
 
 class InexpressibleError(MeshfwError):
-    """Something that one rule language can't say; ``reason`` names it and, where there is one, the way round."""
+    """Something that one rule language can't say; ``reason`` names it and, where there is one, the way round.
 
-    def __init__(self, reason: str) -> None:
+    ``nearest`` are the statements that come near, and objects that they refer to, where somebody asks for those.
+    """
+
+    def __init__(self, reason: str, *, nearest: Sequence[Any] = ()) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.nearest = tuple(nearest)
 
     def __str__(self) -> str:
         return self.reason

@@ -15,7 +15,7 @@ from meshfw.errors import FamilyParseError, InexpressibleError, MeshfwError, Par
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import hook_of
 from meshfw.languages.iptables import format_rule, parse_rules
-from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule
+from meshfw.languages.nft import APPROXIMATED, FAMILIES, SPOKEN_NAMES, render_rule
 from meshfw.model import (
     Family,
     Goto,
@@ -45,6 +45,8 @@ class Kind(StrEnum):
     """An extension without a typed value: iptables may know it, nft's language can't be told."""
     INEXPRESSIBLE = "inexpressible"
     """A rule that nft has no way to say."""
+    APPROXIMATED = "approximated"
+    """The same, and what comes near was asked for: it stands there, and is no translation."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -78,9 +80,18 @@ _ANYWHERE: Final = Place()
 
 
 def translated(
-    rule: str | Sequence[str], *, family: Family, language: Language, place: Place = _ANYWHERE, nft: bool = True
+    rule: str | Sequence[str],
+    *,
+    family: Family,
+    language: Language,
+    place: Place = _ANYWHERE,
+    nft: bool = True,
+    approximate: bool = False,
 ) -> Translated:
-    """The rule in both languages, or without ``nft`` in iptables' own; a text is in restore quoting."""
+    """The rule in both languages, or without ``nft`` in iptables' own; a text is in restore quoting.
+
+    With ``approximate`` nft's part may be what comes near, each with a warning that begins so.
+    """
     try:
         rules = parse_rules(rule, family=family, language=language)
         texts = tuple(format_rule(held, family=family, language=language) for held in rules)
@@ -95,31 +106,45 @@ def translated(
     warnings = tuple(loss.text for held in rules for loss in held.losses())
     if not nft:
         return Translated(texts, warnings=warnings)
-    return _in_nft(rules, texts, family=family, language=language, place=place, warnings=warnings)
+    context = _Context(family, language, place, approximate)
+    return _in_nft(rules, texts, context, warnings=warnings)
+
+
+class _Context(msgspec.Struct, frozen=True):
+    """What rules are rendered by."""
+
+    family: Family
+    language: Language
+    place: Place
+    approximate: bool
 
 
 def _in_nft(
-    rules: Sequence[Rule],
-    texts: tuple[str, ...],
-    *,
-    family: Family,
-    language: Language,
-    place: Place,
-    warnings: tuple[str, ...],
+    rules: Sequence[Rule], texts: tuple[str, ...], context: _Context, *, warnings: tuple[str, ...]
 ) -> Translated:
+    family, place = context.family, context.place
     objects: dict[str, None] = {}
     statements = []
     hook = hook_of(place.chain, Table(place.table)) if place.table else None
     for rule in rules:
         try:
-            said = render_rule(rule, family=family, language=language, names=SPOKEN_NAMES, hook=hook)
+            said = render_rule(
+                rule,
+                family=family,
+                language=context.language,
+                names=SPOKEN_NAMES,
+                hook=hook,
+                approximate=context.approximate,
+            )
         except InexpressibleError as error:
             kind = Kind.OPAQUE if _opaque(rule) else Kind.INEXPRESSIBLE
             return Translated(texts, error=Failure(error.reason, kind), warnings=warnings)
         objects.update((held.command(FAMILIES[family], place.table or Table.FILTER), None) for held in said.objects)
         statements.append(str(said))
         warnings += said.warnings
-    return Translated(texts, (*objects, *statements), warnings=warnings)
+    near = next((told for told in warnings if told.startswith(APPROXIMATED)), None)
+    failure = None if near is None else Failure(near.removeprefix(APPROXIMATED), Kind.APPROXIMATED)
+    return Translated(texts, (*objects, *statements), error=failure, warnings=warnings)
 
 
 def _opaque(rule: Rule) -> bool:

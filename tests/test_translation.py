@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from meshfw.backends.nft_foreign import objects_of
-from meshfw.cli.jsonl import answers
+from meshfw.cli.jsonl import Terms, answers
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.dump import Dump, format_dump, parse_dump
 from meshfw.languages.nft import read_tables, render_tables
@@ -255,9 +255,9 @@ def test_host_names_are_looked_up_only_when_that_is_asked_for(tmp_path: Path) ->
 # --- streams ------------------------------------------------------------------------------------------------
 
 
-def answered(*requests: Any, nft: bool = True) -> list[dict[str, Any]]:
+def answered(*requests: Any, nft: bool = True, approximate: bool = False) -> list[dict[str, Any]]:
     lines = [request if isinstance(request, bytes) else json.dumps(request).encode() for request in requests]
-    return [json.loads(line) for line in answers(lines, language=LANGUAGE, nft=nft, family=None)]
+    return [json.loads(line) for line in answers(lines, Terms(language=LANGUAGE, nft=nft, approximate=approximate))]
 
 
 def test_a_request_is_answered_in_both_languages() -> None:
@@ -321,6 +321,45 @@ def test_what_nft_can_not_say_has_its_canonical_text() -> None:
     assert (inexpressible["nft"], inexpressible["error"]["kind"]) == ([], Kind.INEXPRESSIBLE)
     assert opaque["canonical"] == ["-m nosuch --x 1 -j DROP"]
     assert (opaque["nft"], opaque["error"]["kind"]) == ([], Kind.OPAQUE)
+
+
+NEAR = [
+    ("-m recent --set --name bad -j DROP", "update @recent-bad { ip saddr }"),
+    ("-m recent --update --seconds 60 --name bad -j DROP", "ip saddr @recent-bad update @recent-bad { ip saddr }"),
+    ("-m set --match-set trusted src -j ACCEPT", "ip saddr @trusted"),
+    ("-m set ! --match-set trusted dst -j DROP", "ip daddr != @trusted"),
+    ("-m owner ! --uid-owner 1000 -j DROP", "meta skuid != 1000"),
+    ("-m conntrack ! --ctstate DNAT -j DROP", "ct status ! dnat"),
+    ("-m rpfilter --invert -j DROP", "fib saddr . iif oif missing"),
+    ("-p tcp -j TPROXY --on-port 8080", "tproxy to :8080 accept"),
+    ("-m socket --transparent", "socket wildcard 0 socket transparent 1"),
+    ("-p tcp --syn -j TCPMSS --set-mss 500", "tcp option maxseg size set 500"),
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("rule", "near"), NEAR)
+def test_what_comes_near_loads_and_is_never_called_a_translation(
+    requires: Callable[..., None], rule: str, near: str
+) -> None:
+    requires("nft")
+    (strict,), (found,) = answered({"rule": rule}), answered({"rule": rule}, approximate=True)
+    assert (strict["nft"], strict["error"]["kind"]) == ([], Kind.INEXPRESSIBLE)
+    *objects, statement = found["nft"]
+    assert near in statement
+    assert found["error"] == {"message": strict["error"]["message"], "kind": Kind.APPROXIMATED}
+    assert [told for told in found["warnings"] if told.startswith("approximated: ")]
+    script = ["add table ip filter", *objects, "add chain ip filter c", f"add rule ip filter c {statement}", ""]
+    with Netns() as room, room.entered():
+        subprocess.run(["nft", "-f", "-"], input="\n".join(script), text=True, check=True)
+
+
+def test_rules_that_iptables_counts_together_are_refused_where_nft_would_count_them_apart() -> None:
+    rule = "-A INPUT -m hashlimit --hashlimit-upto 5/sec --hashlimit-mode srcip --hashlimit-name web -j ACCEPT\n"
+    dump = parse_dump(f"*filter\n:INPUT ACCEPT\n{rule}{rule}COMMIT\n", family=Family.IPV4, language=LANGUAGE)
+    (untold,) = render_tables(dump, language=LANGUAGE).untold
+    assert untold.number == 2
+    assert "another rule's as well" in untold.reason
 
 
 def test_placement_is_not_checked_without_a_table() -> None:

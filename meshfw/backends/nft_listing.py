@@ -12,7 +12,7 @@ from meshfw.backends.layout import base_chain, dispatcher_of, logical_chain, log
 from meshfw.errors import ModelError
 from meshfw.extensions.language import Language
 from meshfw.kernel.netlink import NfChain
-from meshfw.languages.nft import FAMILIES, UnreadableError, counts_what_meets_it, read_rule
+from meshfw.languages.nft import FAMILIES, UnreadableError, read_rule, reads_whole
 from meshfw.model import (
     ChainKey,
     ElementType,
@@ -138,8 +138,7 @@ class JsonReader:
         text = ""
         rule: Rule | None = None
         try:
-            if not counts_what_meets_it(body["expr"], self._language):
-                raise UnreadableError("its counter is missing or stands before a condition")
+            _check_counter(body["expr"], self._language)
             rule = read_rule(
                 body["expr"],
                 family=family,
@@ -162,6 +161,17 @@ class JsonReader:
             self._foreign(body, f"set {body['name']} is not one that meshfw makes")
         else:
             self._listing.sets[(family, entry.name)] = entry
+
+
+def _check_counter(statements: Sequence[Mapping[str, Any]], language: Language) -> None:
+    """Refuse a rule that doesn't count, or that counts packets which a later condition lets go: none is ours.
+
+    A condition may be part of the target: a packet that doesn't meet it has met the rule, and goes on.
+    """
+    names = [next(iter(statement)) for statement in statements]
+    behind = names.index("counter") + 1 if names.count("counter") == 1 else 0
+    if not behind or ({"match", "limit"} & set(names[behind:]) and not reads_whole(statements[behind:], language)):
+        raise UnreadableError("its counter is missing or stands before a condition")
 
 
 def _counter(statements: Iterable[Mapping[str, Any]]) -> tuple[int, int]:

@@ -147,7 +147,7 @@ def _parsers(names: Sequence[str]) -> tuple[_Parser, Mapping[str, _Parser]]:
 
 
 _TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]", "diff": " OLD NEW"}
-_FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6 --jsonl --resolve".split())
+_FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6 --jsonl --resolve --approximate".split())
 _ANYWHERE: Final = frozenset("--config --backend --netns".split())
 _TRANSLATE: Final = _ANYWHERE | frozenset("-f --file --from --to --table --chain".split())
 _VALUED: Final = _TRANSLATE | EXPLAIN | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
@@ -323,6 +323,11 @@ def _add_translate(parser: ArgumentParser) -> None:
         help="what it is, nft's as text or JSON (default: as it looks)",
     )
     parser.add_argument("--to", choices=("nft", "iptables"), default="nft", help="the language (default: %(default)s)")
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="where nft can't say something, print what comes near, if anything does, with a warning",
+    )
     parser.add_argument("--resolve", action="store_true", help="look host names up, which are refused otherwise")
     parser.add_argument(
         "--jsonl", action="store_true", help="read one JSON object a line with a rule, and answer each with another"

@@ -13,7 +13,6 @@ from meshfw.model import Family
 from meshfw.translation import Failure, Kind, Place, translated
 
 _EXPECTED: Final = 'an object with "family", and "rule" in restore quoting or "argv", a list of words'
-_BATCH: Final = 1000
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -38,7 +37,16 @@ class Answer(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-def answers(lines: Iterable[bytes], *, language: Language, nft: bool, family: Family | None) -> Iterator[bytes]:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests are answered: with nft's part or without it, approximated or not, and in which family."""
+
+    language: Language
+    nft: bool = True
+    approximate: bool = False
+    family: Family | None = None
+
+
+def answers(lines: Iterable[bytes], terms: Terms) -> Iterator[bytes]:
     """The answer to each line that isn't empty, each with its line's end."""
     decoder, encoder = msgspec.json.Decoder(Request), msgspec.json.Encoder()
     for line in lines:
@@ -49,10 +57,10 @@ def answers(lines: Iterable[bytes], *, language: Language, nft: bool, family: Fa
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             yield encoder.encode(_refused(_id_of(line), f"{error}; expected {_EXPECTED}")) + b"\n"
             continue
-        yield encoder.encode(_answer(request, language=language, nft=nft, family=family)) + b"\n"
+        yield encoder.encode(_answer(request, terms)) + b"\n"
 
 
-def _answer(request: Request, *, language: Language, nft: bool, family: Family | None) -> Answer:
+def _answer(request: Request, terms: Terms) -> Answer:
     if (request.rule is None) == (request.argv is None):
         return _refused(
             request.id,
@@ -60,7 +68,14 @@ def _answer(request: Request, *, language: Language, nft: bool, family: Family |
         )
     place = Place(request.table or "", request.chain or "")
     rule = request.rule if request.rule is not None else request.argv or []
-    found = translated(rule, family=family or request.family, language=language, place=place, nft=nft)
+    found = translated(
+        rule,
+        family=terms.family or request.family,
+        language=terms.language,
+        place=place,
+        nft=terms.nft,
+        approximate=terms.approximate,
+    )
     return Answer(request.id, found.canonical, found.nft, found.error, found.warnings)
 
 
@@ -77,14 +92,10 @@ def _id_of(line: bytes) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(found["id"])) if isinstance(found, dict) and "id" in found else _NULL
 
 
-def run(lines: Iterable[bytes], *, language: Language, nft: bool, family: Family | None) -> int:
-    """Answer every line; 0, whatever the answers are."""
+def run(lines: Iterable[bytes], terms: Terms) -> int:
+    """Answer every line at once, so that whoever waits for it can ask the next; 0, whatever the answers are."""
     out = sys.stdout.buffer
-    held: list[bytes] = []
-    for answer in answers(lines, language=language, nft=nft, family=family):
-        held.append(answer)
-        if len(held) == _BATCH:
-            out.write(b"".join(held))
-            held.clear()
-    out.write(b"".join(held))
+    for answer in answers(lines, terms):
+        out.write(answer)
+        out.flush()
     return 0

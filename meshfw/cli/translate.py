@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -63,11 +64,11 @@ def _stream(arguments: Namespace, language: Language, family: Family | None) -> 
 
     if arguments.rule not in ([], ["-"]):
         raise ParseError(f"{arguments.rule[0]!r} comes beside --jsonl", expected="-f FILE or standard input")
-    nft = arguments.to == "nft"
+    terms = jsonl.Terms(language=language, nft=arguments.to == "nft", approximate=arguments.approximate, family=family)
     if not arguments.file:
-        return jsonl.run(sys.stdin.buffer, language=language, nft=nft, family=family)
+        return jsonl.run(sys.stdin.buffer, terms)
     with open(arguments.file, "rb") as file:
-        return jsonl.run(file, language=language, nft=nft, family=family)
+        return jsonl.run(file, terms)
 
 
 def _input(arguments: Namespace) -> tuple[str | None, str]:
@@ -90,7 +91,9 @@ def _whole(dumps: Mapping[Family, Dump], arguments: Namespace, language: Languag
     if arguments.to == "iptables":
         text = "".join(_restorable(dumps, language))
     else:
-        rendered = [render_tables(dump, language=language) for dump in dumps.values()]
+        rendered = [
+            render_tables(dump, language=language, approximate=arguments.approximate) for dump in dumps.values()
+        ]
         untold = [item for tables in rendered for item in tables.untold]
         if untold:
             raise TranslationError("nft", untold)
@@ -181,7 +184,15 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
     table = arguments.table or line.table or "filter"
     hook = hook_of(chain, Table(table)) if table in set(Table) else None
     try:
-        said = [render_rule(rule, family=found, language=language, names=SPOKEN_NAMES, hook=hook) for rule in rules]
+        render = partial(
+            render_rule,
+            family=found,
+            language=language,
+            names=SPOKEN_NAMES,
+            hook=hook,
+            approximate=arguments.approximate,
+        )
+        said = [render(rule) for rule in rules]
     except InexpressibleError as error:
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line

@@ -180,7 +180,8 @@ def _to_nft(value: Ct, family: Family, rule: Rule) -> Iterable[str]:
 def _zone_reader(direction: str) -> Callable[[Any, Family], Ct | None]:
     def read(bodies: Any, family: Family) -> Ct | None:
         condition, change = bodies
-        if condition["op"] != "!=" or condition["right"] != "untracked" or not isinstance(change["value"], int):
+        untracked = condition["right"] in ("untracked", 64)  # by name, or by number where nft is asked for numbers
+        if condition["op"] != "!=" or not untracked or not isinstance(change["value"], int):
             return None
         return Ct(zone=Zone(change["value"], direction))
 

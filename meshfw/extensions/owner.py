@@ -94,6 +94,14 @@ def _codec(names: str) -> Codec:
     return Codec(parse=_ids(names), format=str, expected=f"a {names.removesuffix('s')}'s name or number, or FIRST-LAST")
 
 
+def _nearest(value: Owner) -> Iterable[str]:
+    """The conditions on owners, negated ones among them, which packets without an owner never meet."""
+    for left, ids in (("meta skuid", value.uid), ("meta skgid", value.gid)):
+        if ids is not None:
+            negated, held = sign(ids)
+            yield set_nft(left, str(held), negated)
+
+
 def _to_nft(value: Owner, family: Family, rule: Rule) -> Iterable[str]:
     if value.supplementary:
         raise InexpressibleError("--suppl-groups: nft's meta skgid is the one group of the socket's owner")
@@ -101,7 +109,8 @@ def _to_nft(value: Owner, family: Family, rule: Rule) -> Iterable[str]:
         if type(held) is Not:
             raise InexpressibleError(
                 f"! {option} {held.value}: a packet without an owner, which the kernel itself or a closed socket sent, "
-                "meets it, and no condition of nft on an owner"
+                "meets it, and no condition of nft on an owner",
+                nearest=tuple(_nearest(value)),
             )
     if type(value.socket) is Not:
         raise InexpressibleError("! --socket-exists: no condition of nft is met without a socket")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final, NoReturn
 
 from meshfw.errors import FamilyError, InexpressibleError, ModelError
-from meshfw.extensions.codecs import integer, sign, word
-from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
+from meshfw.extensions.codecs import integer, set_nft, sign, word
+from meshfw.extensions.extension import Codec, Extension, NftObject, Option, ParseContext
 from meshfw.model import Family, Match, Not, Rule, format_address, parse_address
 
 NAME_BYTES: Final = 199  # linux/netfilter/xt_recent.h, XT_RECENT_NAME_LEN with the final NUL
@@ -94,9 +94,27 @@ def _save(value: Recent, family: Family) -> Iterator[str]:
 
 def _to_nft(value: Recent, family: Family, rule: Rule) -> NoReturn:
     raise InexpressibleError(
-        f"recent --name {value.name}: nft keeps no times or hits of an address; a dynamic set with a timeout is an "
-        "approximation"
+        f"recent --name {value.name}: nft keeps no times or hits of an address, only that it was seen within {_KEPT}",
+        nearest=tuple(_nearest(value, family)),
     )
+
+
+_KEPT: Final = "1m"
+"""How long an address stands in the set that comes near to a list."""
+
+
+def _nearest(value: Recent, family: Family) -> Iterator[str | NftObject]:
+    """A set from which addresses go by themselves; that they were seen, and no more, is what it knows."""
+    kind, header = ("ipv4_addr", "ip") if family is Family.IPV4 else ("ipv6_addr", "ip6")
+    negated, action = sign(value.action)
+    name, left = f"recent-{value.name}", f"{header} {'daddr' if value.destination else 'saddr'}"
+    if (negated and action == "set") or value.mask is not None or not name.replace("-", "").replace("_", "").isalnum():
+        return
+    yield NftObject("set", name, f"type {kind}; flags dynamic,timeout; timeout {_KEPT};")
+    if action != "set":
+        yield set_nft(left, f"@{name}", negated)
+    if action in ("set", "update") and not negated:
+        yield f"update @{name} {{ {left} }}"
 
 
 EXTENSIONS: Final = (

@@ -34,7 +34,7 @@ def _to_nft(value: RpFilter, family: Family, rule: Rule) -> Iterable[str]:
     else:
         reason = "rpfilter passes the source ::, for which nft's fib looks for a route back"
     nearest = f"fib saddr{' . mark' if value.validmark else ''}{'' if value.loose else ' . iif'} oif"
-    raise InexpressibleError(f"{reason}; nearest is: {nearest} {'missing' if value.invert else 'exists'}")
+    raise InexpressibleError(reason, nearest=(f"{nearest} {'missing' if value.invert else 'exists'}",))
 
 
 EXTENSIONS: Final = (

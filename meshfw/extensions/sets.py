@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar, Final, Literal
 
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import integer, number, sign
-from meshfw.extensions.extension import Codec, Extension, Fields, Option, ParseContext
+from meshfw.extensions.codecs import integer, number, set_nft, sign
+from meshfw.extensions.extension import Codec, Extension, Fields, NftObject, Option, ParseContext
 from meshfw.model import SET_NAME_MAX, Family, Match, Not, Packet, Rule, Target, byte_length
 
 DIMENSIONS: Final = 6
@@ -140,7 +141,7 @@ def _build_in_set(fields: Fields, context: ParseContext) -> InSet:
 def _save_in_set(value: InSet, family: Family) -> Iterable[str]:
     negated, element = sign(value.element)
     yield from ("!", "--match-set") if negated else ("--match-set",)
-    yield str(element)
+    yield from (element.name, ",".join(element.ends))
     if value.nomatch:
         yield "--return-nomatch"
     if value.uncounted:
@@ -159,14 +160,33 @@ def _save_in_set(value: InSet, family: Family) -> Iterable[str]:
 # --- nft ------------------------------------------------------------------------------------------------
 
 
-def _foreign(name: str) -> InexpressibleError:
+def _foreign(name: str, nearest: Iterable[str | NftObject] = ()) -> InexpressibleError:
     return InexpressibleError(
-        f"set {name} is one of ipset(8), which nft can't see; -s @NAME and -d @NAME name a set of the ruleset itself"
+        f"set {name} is one of ipset(8), which nft can't see; -s @NAME and -d @NAME name a set of the ruleset itself",
+        nearest=tuple(nearest),
     )
 
 
+def _nearest(value: InSet, family: Family) -> Iterable[str | NftObject]:
+    """A set of that name in the table, empty at first, looked up by one address."""
+    negated, element = sign(value.element)
+    if (
+        len(element.ends) > 1
+        or value.packets is not None
+        or value.octets is not None
+        or not _SPOKEN.match(element.name)
+    ):
+        return
+    kind, header = ("ipv4_addr", "ip") if family is Family.IPV4 else ("ipv6_addr", "ip6")
+    yield NftObject("set", element.name, f"type {kind}; flags interval;")
+    yield set_nft(f"{header} {'saddr' if element.ends == ('src',) else 'daddr'}", f"@{element.name}", negated)
+
+
+_SPOKEN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+
+
 def _in_set_nft(value: InSet, family: Family, rule: Rule) -> Iterable[str]:
-    raise _foreign(sign(value.element)[1].name)
+    raise _foreign(sign(value.element)[1].name, _nearest(value, family))
 
 
 def _set_element_nft(value: SetElement, family: Family, rule: Rule) -> Iterable[str]:

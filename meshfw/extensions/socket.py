@@ -36,7 +36,8 @@ def _to_nft(value: Socket, family: Family, rule: Rule) -> Iterable[str]:
         raise InexpressibleError("--restore-skmark: nft ends a rule at a closing socket, which has no mark to copy")
     if not value.nowildcard:
         raise InexpressibleError(
-            "socket without --nowildcard: nft ends a rule at a socket that opens or closes, asked for its address"
+            "socket without --nowildcard: nft ends a rule at a socket that opens or closes, asked for its address",
+            nearest=("socket wildcard 0", *((_TRANSPARENT,) if value.transparent else ())),
         )
     yield _TRANSPARENT if value.transparent else _ANY
 

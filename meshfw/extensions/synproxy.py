@@ -50,7 +50,15 @@ _NFT_FLAGS: Final = {"timestamp": "timestamp", "sack_perm": "sack-perm"}
 _HANDSHAKE: Final = "tcp flags & (fin | syn | rst | ack) == { syn, ack }"
 """What SYNPROXY answers; all else goes on to the next rule. nft's synproxy alone answers a SYN with any other flag, its
 own answers too, and drops a FIN or RST with ACK. (Of a bad checksum, SYNPROXY drops that as well.)"""
-_COMPARED: Final = {"|": [{"|": [{"|": ["fin", "syn"]}, "rst"]}, "ack"]}
+
+
+def _bits(mask: Any) -> int:
+    """The flags of nft's JSON, by name or by number."""
+    if isinstance(mask, dict):
+        return _bits(mask["|"])
+    if isinstance(mask, list):
+        return sum(map(_bits, mask))
+    return int(mask) if isinstance(mask, int) else FLAGS[mask.upper()]
 
 
 def _to_nft(value: SynProxy, family: Family, rule: Rule) -> Iterable[str]:
@@ -69,7 +77,8 @@ def _to_nft(value: SynProxy, family: Family, rule: Rule) -> Iterable[str]:
 def _from_nft(bodies: Any, family: Family) -> SynProxy | None:
     condition, said = bodies
     left, right = condition["left"], condition["right"]
-    plain = condition["op"] == "==" and left["&"][1] == _COMPARED and sorted(listed(right)) == ["ack", "syn"]
+    plain = condition["op"] == "==" and _bits(left["&"][1]) == _COMPARED_BITS
+    plain = plain and sorted(map(_bits, listed(right))) == sorted(_ANSWERED_BITS)
     said = said or {}
     flags = listed(said.get("flags", []))
     if not plain or set(said) - {"mss", "wscale", "flags"} or set(flags) - set(_NFT_FLAGS.values()):

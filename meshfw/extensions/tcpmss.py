@@ -89,7 +89,8 @@ def _target_nft(value: SetMss, family: Family, rule: Rule) -> Iterable[str]:
     if value.mss is not None and value.mss < DEFAULT_SIZE[family]:
         raise InexpressibleError(
             f"TCPMSS --set-mss {value.mss}: iptables adds the option where it is missing, which means "
-            f"{DEFAULT_SIZE[family]}; nft does not"
+            f"{DEFAULT_SIZE[family]}; nft does not",
+            nearest=(f"{_LEFT} set {value.mss}",),
         )
     yield f"{_LEFT} set {'rt mtu' if value.mss is None else value.mss}"
 

@@ -82,8 +82,8 @@ def _to_nft(value: TProxy, family: Family, rule: Rule) -> Iterable[str]:
     mark = value.mark
     change = f" meta mark set meta mark & {~mark.mask & 0xFFFFFFFF:#x} ^ {mark.value:#x}" if mark != NO_MARK else ""
     raise InexpressibleError(
-        "TPROXY drops a packet for which no socket listens, and nft's tproxy goes on to the next rule; "
-        f"nearest is: tproxy to {where}{change} accept"
+        "TPROXY drops a packet for which no socket listens, and nft's tproxy goes on to the next rule",
+        nearest=(f"tproxy to {where}{change} accept",),
     )
 
 

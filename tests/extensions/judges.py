@@ -151,7 +151,11 @@ def lost(rule: Rule, variant: str) -> bool:
     return any(Losses(variant, LANGUAGE).of_rule(rule))
 
 
-ABSENT: Final = (Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),)
+ABSENT: Final = (
+    Trap(r"-m set |-j SET ", "a set of ipset(8) must be there"),
+    Trap(r"-m cgroup (?:! )?--path", "a kernel takes the path of none but a control group that is there"),
+    Trap(r"-j NFQUEUE", "nft's queue statement is a module of its own (CONFIG_NFT_QUEUE), which a kernel may lack"),
+)
 """Rules that a kernel takes only where it finds something else."""
 
 

@@ -94,7 +94,6 @@ def shuffled(matches: Sequence[Match], random: Random) -> Iterator[Match]:
 ORDERED: Final = {
     "policy": "--next parts the elements",
     "owner": "--suppl-groups stands behind --gid-owner",
-    "set": "the words of --match-set may be as many as one likes",
 }
 """Extensions whose options can't stand in any order."""
 
@@ -106,8 +105,6 @@ def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -
     taken = {name for kind in kinds for option in LANGUAGE.by_value[kind].options for name in option.names}
     known = {name: option for option in extension.options for name in option.names}
     told = extension.words(value, family)
-    if extension.name in ORDERED:
-        return told
     words = iter(told)
     options: list[list[str]] = []
     for word in words:
@@ -115,10 +112,11 @@ def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -
         option = known[next(words) if sign else word]
         names = [name for name in option.names if not any(other.startswith(name) for other in taken)]
         behind = [next(words, "") for _ in range(option.words)]
-        if "" in behind or any(word in known for word in behind):
+        if "" in behind or any(word in known or word == "!" for word in behind):
             return told  # an option that can stand without its words, where the place says which is meant
         options.append([*sign, random.choice(names or [option.name]), *behind])
-    random.shuffle(options)
+    if extension.name not in ORDERED:
+        random.shuffle(options)
     return [word for option in options for word in option]
 
 

@@ -53,7 +53,8 @@ def states_nft(states: Any) -> Iterable[str]:
     if mask & TRANSLATED:
         if negated:
             raise InexpressibleError(
-                "! --ctstate with SNAT or DNAT: a packet without a connection meets it, but not in nft"
+                "! --ctstate with SNAT or DNAT: a packet without a connection meets it, but not in nft",
+                nearest=() if mask & REAL else (f"ct status ! {_names(_NFT_TRANSLATED, mask)}",),
             )
         if mask & REAL:
             raise InexpressibleError("--ctstate with SNAT or DNAT beside other states: nft needs a rule for each")

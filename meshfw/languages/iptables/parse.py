@@ -11,6 +11,7 @@ from meshfw.errors import FamilyError, FamilyParseError, ModelError, ParseError
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables.addresses import parse_networks
+from meshfw.languages.iptables.loaded import Loaded, Opaque
 from meshfw.languages.iptables.vocabulary import (
     BASE_OPTIONS,
     COMMANDS,
@@ -39,23 +40,6 @@ from meshfw.model import (
 )
 
 
-class _Loaded:
-    """An extension met in a rule and the fields its options have filled so far."""
-
-    def __init__(self, extension: Extension, word: Word) -> None:
-        self.extension = extension
-        self.word = word
-        self.fields: dict[str, Any] = {}
-
-
-class _Opaque:
-    """A match or target without a typed value, and its words so far."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.words: list[str] = []
-
-
 class RuleParser:
     """The state of parsing one rule's words."""
 
@@ -67,8 +51,8 @@ class RuleParser:
         self._fields: dict[str, Any] = {}
         self._several: dict[str, tuple[Network, ...]] = {}
         self.counters: tuple[int, int] | None = None
-        self._matches: list[_Loaded | _Opaque] = []
-        self._target: _Loaded | _Opaque | Target | None = None
+        self._matches: list[Loaded | Opaque] = []
+        self._target: Loaded | Opaque | Target | None = None
         self._matches_at_target = 0
         self._negated: Word | None = None
         self._protocol: int | None = None
@@ -233,10 +217,10 @@ class RuleParser:
     def _base_match(self, word: Word, value: Word, _negated: bool) -> None:
         extension = self._language.matches.get(value.text)
         if extension is None:
-            self._matches.append(_Opaque(value.text))
+            self._matches.append(Opaque(value.text))
             return
         self._known_family(extension, value)
-        self._matches.append(_Loaded(extension, value))
+        self._matches.append(Loaded(extension, value))
 
     def _known_family(self, extension: Extension, word: Word) -> None:
         if self._family not in extension.value.families:
@@ -250,11 +234,11 @@ class RuleParser:
             self._target = VERDICTS[name]
         elif extension is not None:
             self._known_family(extension, value)
-            self._target = _Loaded(extension, value)
+            self._target = Loaded(extension, value)
         elif name in GONE:
             raise self._error(f"{name} is gone", value, GONE[name])
         elif name in OPAQUE_TARGETS:
-            self._target = _Opaque(name)
+            self._target = Opaque(name)
         else:
             self._target = Jump(name)
 
@@ -292,17 +276,17 @@ class RuleParser:
         given = (*loaded.fields.get(option.field, ()), (option.name, held))
         loaded.fields[option.field] = given if option.many else held
 
-    def _loaded(self) -> list[_Loaded]:
-        return [item for item in (self._target, *reversed(self._matches)) if isinstance(item, _Loaded)]
+    def _loaded(self) -> list[Loaded]:
+        return [item for item in (self._target, *reversed(self._matches)) if isinstance(item, Loaded)]
 
-    def _exact(self, name: str) -> tuple[_Loaded, Option] | None:
+    def _exact(self, name: str) -> tuple[Loaded, Option] | None:
         for loaded in self._loaded():
             option = loaded.extension.named.get(name)
             if option is not None:
                 return loaded, option
         return None
 
-    def _find(self, name: str) -> tuple[_Loaded, Option] | None:
+    def _find(self, name: str) -> tuple[Loaded, Option] | None:
         """The loaded extension that has the option: the target, then the matches, last first, then the protocol's."""
         found = self._exact(name) or self._implied_match(name)
         if found is not None:
@@ -315,14 +299,14 @@ class RuleParser:
         ]
         return abbreviated[0] if len({option.field for _, option in abbreviated}) == 1 else None
 
-    def _implied_match(self, name: str) -> tuple[_Loaded, Option] | None:
+    def _implied_match(self, name: str) -> tuple[Loaded, Option] | None:
         extension = self._language.implied.get(self._protocol) if self._protocol is not None else None
         if extension is None or self._implied or self._family not in extension.value.families:
             return None
         option = extension.named.get(name)
         if option is None:
             return None
-        loaded = _Loaded(extension, Word(extension.name))
+        loaded = Loaded(extension, Word(extension.name))
         self._matches.append(loaded)
         self._implied = True
         return loaded, option
@@ -347,16 +331,16 @@ class RuleParser:
             owner.words.append(following.text)
             self._at += 1
 
-    def _opaque_owner(self) -> _Opaque | None:
+    def _opaque_owner(self) -> Opaque | None:
         """Whose option an unknown one is: the unknown target's or match's, whichever stands nearer before it."""
         if isinstance(self._target, Jump) and self._matches_at_target == len(self._matches):
-            self._target = _Opaque(self._target.chain)
-        if isinstance(self._target, _Opaque) and self._matches_at_target == len(self._matches):
+            self._target = Opaque(self._target.chain)
+        if isinstance(self._target, Opaque) and self._matches_at_target == len(self._matches):
             return self._target
         for item in reversed(self._matches):
-            if isinstance(item, _Opaque):
+            if isinstance(item, Opaque):
                 return item
-        return self._target if isinstance(self._target, _Opaque) else None
+        return self._target if isinstance(self._target, Opaque) else None
 
     # --- the rule ---
 
@@ -365,7 +349,7 @@ class RuleParser:
         self.counters = self._fields.pop("counters", None)
         rule = Rule(
             matches=tuple(self._made_match(item) for item in self._matches),
-            target=self._made_target(target) if isinstance(target, _Loaded | _Opaque) else target,
+            target=self._made_target(target) if isinstance(target, Loaded | Opaque) else target,
             **self._fields,
         )
         why = rule.problem(self._family)
@@ -386,19 +370,19 @@ class RuleParser:
             for destination in destinations
         )
 
-    def _made(self, loaded: _Loaded) -> Match | Target:
+    def _made(self, loaded: Loaded) -> Match | Target:
         context = ParseContext(self._family, self._protocol, self._language.hosts)
         try:
             return loaded.extension.make(loaded.fields, context)
         except ModelError as error:
             raise self._refused(error, loaded.word) from None
 
-    def _made_match(self, item: _Loaded | _Opaque) -> Match:
-        if isinstance(item, _Opaque):
+    def _made_match(self, item: Loaded | Opaque) -> Match:
+        if isinstance(item, Opaque):
             return OpaqueMatch(item.name, tuple(item.words))
         return cast("Match", self._made(item))  # Language keeps matches and targets apart
 
-    def _made_target(self, item: _Loaded | _Opaque) -> Target:
-        if isinstance(item, _Opaque):
+    def _made_target(self, item: Loaded | Opaque) -> Target:
+        if isinstance(item, Opaque):
             return OpaqueTarget(item.name, tuple(item.words))
         return cast("Target", self._made(item))  # Language keeps matches and targets apart

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from meshfw.languages.nft.foreign import ForeignRuleset, Unread, read_tables
 from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, SPOKEN_NAMES, Names, spoken_name
-from meshfw.languages.nft.read import UnreadableError, counts_what_meets_it, read_rule
-from meshfw.languages.nft.render import ONE_METER, NftText, render_rule
+from meshfw.languages.nft.read import UnreadableError, read_rule, reads_whole
+from meshfw.languages.nft.render import APPROXIMATED, ONE_METER, NftText, render_rule
 from meshfw.languages.nft.tables import PRIORITIES, NftHook, NftTables, Untold, nft_hook, render_tables
 
 __all__ = [
+    "APPROXIMATED",
     "FAMILIES",
     "ONE_METER",
     "PLAIN_NAMES",
@@ -27,10 +28,10 @@ __all__ = [
     "Unread",
     "UnreadableError",
     "Untold",
-    "counts_what_meets_it",
     "nft_hook",
     "read_rule",
     "read_tables",
+    "reads_whole",
     "render_rule",
     "render_tables",
     "spoken_name",

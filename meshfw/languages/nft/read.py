@@ -8,7 +8,7 @@ from typing import Any, Final
 from meshfw.errors import MeshfwError, ModelError
 from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
-from meshfw.extensions.language import Language, Reader
+from meshfw.extensions.language import Language
 from meshfw.languages.nft.names import AH, FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
 from meshfw.model import (
     ACCEPT,
@@ -65,24 +65,6 @@ def read_rule(
     return reader.rule(comment)
 
 
-def _whole_reader(statements: Sequence[Mapping[str, Any]], language: Language) -> Reader | None:
-    return language.readers.get(" + ".join(map(_statement_key, statements))) if len(statements) > 1 else None
-
-
-def counts_what_meets_it(statements: Sequence[Mapping[str, Any]], language: Language) -> bool:
-    """Whether a rule has one counter, behind all of its conditions but for those that a target is made of."""
-    places = [place for place, statement in enumerate(statements) if "counter" in statement]
-    if len(places) != 1:
-        return False
-    behind = statements[places[0] + 1 :]
-    if not any("match" in held or "limit" in held for held in behind):
-        return True
-    try:
-        return _whole_reader(behind, language) is not None
-    except (UnreadableError, KeyError, TypeError, ValueError):
-        return False
-
-
 _VERDICTS: Final[Mapping[str, Target]] = {"accept": ACCEPT, "drop": DROP, "return": RETURN}
 _OPERATORS: Final = frozenset({"==", "!=", "in", "<", ">", "<=", ">=", "!"})
 
@@ -125,9 +107,9 @@ class _RuleReader:
 
     def whole_target(self, statements: Sequence[Mapping[str, Any]]) -> bool:
         """Take all that stands behind the counter for one target, where an extension reads it so."""
-        reader = _whole_reader(statements, self._language)
-        if reader is None:
+        if not reads_whole(statements, self._language):
             return False
+        reader = self._language.readers[_whole_key(statements)]
         value = reader([body for statement in statements for body in statement.values()], self._family)
         if not isinstance(value, Target):
             raise UnreadableError(statements)
@@ -233,7 +215,7 @@ class _RuleReader:
         return True
 
     def _once(self, field: str, value: Any) -> None:
-        if field in self._fields:
+        if self._fields.get(field, value) != value:
             raise UnreadableError(f"two conditions on {field}")
         self._fields[field] = value
 
@@ -268,6 +250,15 @@ def _protocol(right: Any, language: Language) -> int | None:
     if isinstance(right, str):
         return PROTOCOL_NUMBERS.get(right, language.hosts.protocols.get(right))
     return None
+
+
+def reads_whole(statements: Sequence[Mapping[str, Any]], language: Language) -> bool:
+    """Whether an extension reads the statements that stand behind a counter as one target, a condition among them."""
+    return len(statements) > 1 and _whole_key(statements) in language.readers
+
+
+def _whole_key(statements: Sequence[Mapping[str, Any]]) -> str:
+    return " + ".join(map(_statement_key, statements))
 
 
 def _statement_key(statement: Mapping[str, Any]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from meshfw.errors import InexpressibleError
-from meshfw.extensions.extension import NftObject
+from meshfw.extensions.extension import Extension, NftObject
 from meshfw.extensions.language import Language
 from meshfw.languages.nft.names import FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, SPOKEN_NAMES, Names
 from meshfw.model import (
@@ -26,9 +26,11 @@ from meshfw.model import (
     Not,
     OpaqueMatch,
     OpaqueTarget,
+    Packet,
     Return,
     Rule,
     SetRef,
+    Target,
     format_address,
     matches_any,
     matches_none,
@@ -38,6 +40,8 @@ from meshfw.model import (
 _FRAGMENT: Final = "ip frag-off & 8191"  # struct iphdr, IP_OFFSET
 
 
+APPROXIMATED: Final = "approximated: "
+"""What the warning of an approximation begins with."""
 _METER: Final = re.compile(r"\bmeter (\S+) size ")
 ONE_METER: Final = "nft keeps one meter of a name in a table, and rules can't share it"
 
@@ -67,16 +71,24 @@ class NftText(msgspec.Struct, frozen=True, gc=False):
 
 
 def render_rule(
-    rule: Rule, *, family: Family, language: Language, names: Names = PLAIN_NAMES, hook: Hook | None = None
+    rule: Rule,
+    *,
+    family: Family,
+    language: Language,
+    names: Names = PLAIN_NAMES,
+    hook: Hook | None = None,
+    approximate: bool = False,
 ) -> NftText:
     """The rule as nft lists it, for packets that come from a hook where that is known.
+
+    With ``approximate`` what comes near takes the place of what can't be said, and a warning tells of it.
 
     Raises:
         InexpressibleError: where nft has no way to say it, with what and why.
     """
     base = _interface_conditions(rule)
-    objects: list[NftObject] = []
-    held = _match_statements(rule, family, language, names, objects)
+    speaker = _Speaker(rule, family, hook, approximate=approximate)
+    held = _match_statements(rule, language, names, speaker)
     if rule.protocol is not None:
         if isinstance(rule.protocol, Not):
             base.append(f"meta l4proto != {rule.protocol.value}")
@@ -86,12 +98,15 @@ def render_rule(
     if rule.fragment is not None:
         base.append(f"{_FRAGMENT} {'!=' if rule.fragment else '=='} 0")
     base.extend(text for _, text in held)
-    tail = _target_text(rule, language, names, objects, family=family, hook=hook)
+    if _needs_protocol_again(rule, family, held):
+        base.append(f"meta l4proto {rule.protocol}")
+    tail = _target_text(rule, language, names, speaker)
     comment = stored_comment(rule.comment)
     if comment:
         tail += f' comment "{comment}"'
     head = " ".join(base) + " " if base else ""
-    text = NftText(head, tail, tuple(objects), tuple(_warnings(rule, comment, names)))
+    warnings = (*speaker.approximations, *_warnings(rule, comment, names))
+    text = NftText(head, tail, tuple(speaker.objects), warnings)
     if len(text.meters) > len(set(text.meters)):
         raise InexpressibleError(f"meter {text.meters[0]} twice: {ONE_METER}")
     return text
@@ -156,9 +171,37 @@ def _interface_condition(left: str, held: Interface | Not[Interface]) -> str:
     return f'{left} {"!= " if negated else ""}"{text}"'
 
 
-def _match_statements(
-    rule: Rule, family: Family, language: Language, names: Names, objects: list[NftObject]
-) -> list[tuple[Match, str]]:
+class _Speaker:
+    """What the extensions of one rule say in nft: their statements, and beside them objects and approximations."""
+
+    def __init__(self, rule: Rule, family: Family, hook: Hook | None, *, approximate: bool) -> None:
+        self._rule = rule
+        self._family = family
+        self._hook = hook
+        self._approximate = approximate
+        self.objects: list[NftObject] = []
+        self.approximations: list[str] = []
+
+    def said(self, extension: Extension, value: Match | Target) -> Iterator[str]:
+        """The statements of a match or target."""
+        try:
+            statements = extension.nft_statements(value, self._family, self._rule, hook=self._hook)
+        except InexpressibleError as error:
+            if not (self._approximate and error.nearest):
+                raise
+            self.approximations.append(f"{APPROXIMATED}{error.reason}")
+            statements = error.nearest
+        if statements is None:
+            kind = "target" if extension.is_target else "match"
+            raise InexpressibleError(f"{kind} {extension.name} has no nft expression in this form")
+        for statement in statements:
+            if isinstance(statement, NftObject):
+                self.objects.append(statement)
+            else:
+                yield statement
+
+
+def _match_statements(rule: Rule, language: Language, names: Names, speaker: _Speaker) -> list[tuple[Match, str]]:
     """The statements of the rule's matches with the match each comes from."""
     held: list[tuple[Match, str]] = []
     for match in rule.matches:
@@ -166,11 +209,8 @@ def _match_statements(
             continue
         if isinstance(match, OpaqueMatch):
             raise InexpressibleError(f"match {match.name} has no typed value")
-        extension = language.by_value[type(match)]
-        statements = extension.nft_statements(match, family, rule)
-        if statements is None:
-            raise InexpressibleError(f"match {extension.name} has no nft expression in this form")
-        held.extend((match, _named_set(text, names)) for text in _spoken(statements, objects))
+        said = speaker.said(language.by_value[type(match)], match)
+        held.extend((match, _named_set(text, names)) for text in said)
     return _told_apart(held)
 
 
@@ -218,18 +258,24 @@ def _implies_protocol(rule: Rule, held: Sequence[tuple[Match, str]]) -> bool:
     return False
 
 
-def _spoken(statements: Iterable[str | NftObject], objects: list[NftObject]) -> Iterator[str]:
-    """The statements alone; the objects among them are put with those of the rule."""
-    for statement in statements:
-        if isinstance(statement, NftObject):
-            objects.append(statement)
-        else:
-            yield statement
+def _needs_protocol_again(rule: Rule, family: Family, held: Sequence[tuple[Match, str]]) -> bool:
+    """Whether a TCP option's value is all that tells the protocol, and the target changes ports.
+
+    nft 1.0.6 leaves the test of the protocol out of a listing in front of such a value, and wants it for the ports;
+    behind the value it stays.
+    """
+    if rule.target is None or rule.protocol != _TCP or not _implies_protocol(rule, held):
+        return False
+    translation = rule.target.translation(Packet(family=family))
+    if translation is None or translation.ports is None:
+        return False
+    return all(text.startswith("tcp option ") for _, text in held if text.startswith("tcp "))
 
 
-def _target_text(
-    rule: Rule, language: Language, names: Names, objects: list[NftObject], *, family: Family, hook: Hook | None
-) -> str:
+_TCP: Final = 6
+
+
+def _target_text(rule: Rule, language: Language, names: Names, speaker: _Speaker) -> str:
     match rule.target:
         case None:
             return ""
@@ -246,8 +292,4 @@ def _target_text(
         case OpaqueTarget(name):
             raise InexpressibleError(f"target {name} has no typed value")
         case target:
-            extension = language.by_value[type(target)]
-            statements = extension.nft_statements(target, family, rule, hook=hook)
-            if statements is None:
-                raise InexpressibleError(f"target {extension.name} has no nft statement in this form")
-            return "".join(f" {text}" for text in _spoken(statements, objects))
+            return "".join(f" {text}" for text in speaker.said(language.by_value[type(target)], target))

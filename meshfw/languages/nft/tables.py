@@ -70,9 +70,12 @@ class NftTables(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def render_tables(dump: Dump, *, language: Language) -> NftTables:
-    """The dump as one ``table`` block each, loadable by ``nft -f``; chains bear their names as nft can say them."""
-    writer = _Writer(dump.family, language)
+def render_tables(dump: Dump, *, language: Language, approximate: bool = False) -> NftTables:
+    """The dump as one ``table`` block each, loadable by ``nft -f``; chains bear their names as nft can say them.
+
+    With ``approximate`` what comes near takes the place of what can't be said, each with a warning.
+    """
+    writer = _Writer(dump.family, language, approximate=approximate)
     lines = [line for table in dump.tables for line in writer.table(table)]
     return NftTables("".join(f"{line}\n" for line in lines), tuple(writer.untold), tuple(writer.warnings))
 
@@ -80,9 +83,10 @@ def render_tables(dump: Dump, *, language: Language) -> NftTables:
 class _Writer:
     """The state of writing one dump."""
 
-    def __init__(self, family: Family, language: Language) -> None:
+    def __init__(self, family: Family, language: Language, *, approximate: bool) -> None:
         self._family = family
         self._language = language
+        self._approximate = approximate
         self._meters: set[str] = set()
         self.untold: list[Untold] = []
         self.warnings: list[str] = []
@@ -117,7 +121,12 @@ class _Writer:
         for number, entry in enumerate(chain.rules, 1):
             try:
                 text = render_rule(
-                    entry.rule, family=self._family, language=self._language, names=SPOKEN_NAMES, hook=hook
+                    entry.rule,
+                    family=self._family,
+                    language=self._language,
+                    names=SPOKEN_NAMES,
+                    hook=hook,
+                    approximate=self._approximate,
                 )
                 again = self._meters.intersection(text.meters)
                 if again:

@@ -30,6 +30,13 @@ CASES = (
         f"{_SYN} -m tcpmss --mss 42",
         "tcp flags syn / fin,syn,rst,ack tcp option maxseg size 42 counter",
     ),
+    Case(
+        "4",
+        "nat/PREROUTING",
+        "-p tcp -m tcpmss --mss 0:42 -j DNAT --to-destination 10.8.0.25:8080",
+        "",
+        "tcp option maxseg size 0-42 meta l4proto 6 counter dnat to 10.8.0.25:8080",
+    ),
     Case("46", "filter", "-p tcp -m tcpmss ! --mss 42:12345", "", None),
     Case(
         "46",
