@@ -59,12 +59,12 @@ CASES = (
     Case(
         "6",
         "filter",
-        f"{M} ! --hashlimit-above 3/hour --hashlimit-mode srcip --hashlimit-name a3 --hashlimit-srcmask 64 "
+        f"{M} ! --hashlimit-above 3/sec --hashlimit-mode srcip --hashlimit-name a3 --hashlimit-srcmask 64 "
         "--hashlimit-burst 1k",
-        f"{M} --hashlimit-upto 3/hour --hashlimit-burst 1024 --hashlimit-mode srcip --hashlimit-name a3 "
+        f"{M} --hashlimit-upto 3/sec --hashlimit-burst 1024 --hashlimit-mode srcip --hashlimit-name a3 "
         "--hashlimit-srcmask 64",
         "meter hashlimit-a3 size 65535 "
-        "{ ip6 saddr & ffff:ffff:ffff:ffff:: timeout 1h limit rate 3/hour burst 1024 packets } counter",
+        "{ ip6 saddr & ffff:ffff:ffff:ffff:: timeout 1s limit rate 3/second burst 1024 packets } counter",
     ),
     Case(
         "4",

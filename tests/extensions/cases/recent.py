@@ -62,7 +62,7 @@ DIFFERENT = (
     (f"{M} --set", f"{M} --set --name x"),
     (f"{M} --set -m mark --mark 1", f"-m mark --mark 1 {M} --set"),
 )
-UNSAYABLE = ((f"{M} --rcheck --name bad", "approximation"),)
+UNSAYABLE = ((f"{M} --rcheck --name bad", "times or hits"),)
 
 
 def _made(fields: dict[str, Any]) -> Any:

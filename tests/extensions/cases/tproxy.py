@@ -55,9 +55,9 @@ DIFFERENT = (
     ("-p tcp -j TPROXY --on-port 80", "-p tcp -j TPROXY --on-port 80 --tproxy-mark 1"),
 )
 UNSAYABLE = (
-    ("-p tcp -j TPROXY --on-port 80", "nearest is: tproxy to :80 accept"),
-    ("-p tcp -j TPROXY --on-port 0 --on-ip 10.0.0.1", "nearest is: tproxy to 10.0.0.1 accept"),
-    ("-p tcp -j TPROXY --on-port 80 --tproxy-mark 1/3", r"meta mark set meta mark & 0xfffffffc \^ 0x1 accept"),
+    ("-p tcp -j TPROXY --on-port 80", "no socket listens"),
+    ("-p tcp -j TPROXY --on-port 0 --on-ip 10.0.0.1", "no socket listens"),
+    ("-p tcp -j TPROXY --on-port 80 --tproxy-mark 1/3", "goes on to the next rule"),
 )
 
 
