@@ -125,6 +125,7 @@ def _in_nft(
     family, place = context.family, context.place
     objects: dict[str, None] = {}
     statements = []
+    meters: set[str] = set()
     hook = hook_of(place.chain, Table(place.table)) if place.table else None
     for rule in rules:
         try:
@@ -136,6 +137,7 @@ def _in_nft(
                 hook=hook,
                 approximate=context.approximate,
             )
+            said.claim_meters(meters)
         except InexpressibleError as error:
             kind = Kind.OPAQUE if _opaque(rule) else Kind.INEXPRESSIBLE
             return Translated(texts, error=Failure(error.reason, kind), warnings=warnings)

@@ -362,6 +362,19 @@ def test_rules_that_iptables_counts_together_are_refused_where_nft_would_count_t
     assert "another rule's as well" in untold.reason
 
 
+def test_rules_of_one_line_that_would_share_a_meter_are_no_translation(tmp_path: Path) -> None:
+    rule = "-s 10.0.0.1,10.0.0.2 -m hashlimit --hashlimit-upto 5/s --hashlimit-mode srcip --hashlimit-name a"
+    answer = translated(rule, family=Family.IPV4, language=LANGUAGE)
+    assert len(answer.canonical) == 2
+    assert answer.nft == ()
+    assert answer.error is not None
+    assert answer.error.kind is Kind.INEXPRESSIBLE
+    assert "hashlimit-a is another rule's" in answer.error.message
+    done = spawned("translate", rule, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "hashlimit-a is another rule's" in done.stderr
+
+
 def test_placement_is_not_checked_without_a_table() -> None:
     assert translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE).error is None
     wrong = translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE, place=Place("raw", "a"))
