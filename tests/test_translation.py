@@ -183,6 +183,12 @@ UNREAD = [
     ("table ip t { chain c { type filter hook prerouting priority 0; }\n }", "no chain on prerouting at priority 0"),
     ("table ip t { chain c { tcp sequence 5\n }\n }", "rule 1 of chain c of table ip t"),
     ("table ip t { chain c { BASE 0; }\n chain d { BASE 1; }\n }", "one chain INPUT"),
+    (
+        "table ip t { chain c { accept\n }\n }\ntable ip u { chain c { drop\n }\n }",
+        "one chain c, and that of table ip t",
+    ),
+    ("table ip t { chain c { meta mark { 1, 2 } jump d\n }\n chain d { }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { ip dscp vmap { cs1 : jump d, cs2 : jump d }\n }\n chain d { }\n }", "rule 1 of chain c"),
 ]
 
 
