@@ -36,6 +36,11 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     families: ClassVar[frozenset[Family]] = frozenset(Family)
     tables: ClassVar[frozenset[Table] | None] = None
 
+    @property
+    def shared(self) -> str:
+        """What it counts in together with rules of any table that name the same; empty where it counts for itself."""
+        return ""
+
     def atoms(self) -> Iterable[Any]:
         """Hashable parts of the rule's meaning; none where it adds nothing to the base conditions."""
         return (self,)
