@@ -39,5 +39,5 @@ def listed(text: str) -> list[dict[str, Any]]:
     """
     try:
         return list(msgspec.json.decode(text)["nftables"])
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError) as error:
         raise BackendError(f"no listing of nft's: {error}; expected what nft -j list ruleset prints") from None
