@@ -29,6 +29,7 @@ from meshfw.model import (
     Jump,
     Match,
     Network,
+    OpaqueMatch,
     Return,
     Rule,
     Ruleset,
@@ -283,7 +284,7 @@ def _names_addresses(rule: Rule) -> bool:
 
 
 def _label(match: Match) -> str:
-    return f"match {getattr(match, 'name', None) or type(match).__name__.lower()}"
+    return f"match {match.name if isinstance(match, OpaqueMatch) else type(match).__name__.lower()}"
 
 
 def _led_astray(target: Return | Goto, cut: _Cut) -> str:
