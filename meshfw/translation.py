@@ -15,7 +15,7 @@ from meshfw.errors import FamilyParseError, InexpressibleError, MeshfwError, Par
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import hook_of
 from meshfw.languages.iptables import format_rule, parse_rules
-from meshfw.languages.nft import APPROXIMATED, FAMILIES, ONE_METER, SPOKEN_NAMES, render_rule
+from meshfw.languages.nft import APPROXIMATED, FAMILIES, SPOKEN_NAMES, render_rule
 from meshfw.model import (
     Family,
     Goto,
@@ -125,8 +125,8 @@ def _in_nft(
     family, place = context.family, context.place
     objects: dict[str, None] = {}
     statements = []
-    hook = hook_of(place.chain, Table(place.table)) if place.table else None
     meters: set[str] = set()
+    hook = hook_of(place.chain, Table(place.table)) if place.table else None
     for rule in rules:
         try:
             said = render_rule(
@@ -137,14 +137,12 @@ def _in_nft(
                 hook=hook,
                 approximate=context.approximate,
             )
-            if meters.intersection(said.meters):
-                raise InexpressibleError(f"meter {said.meters[0]} for several rules: {ONE_METER}")
+            said.claim_meters(meters)
         except InexpressibleError as error:
             kind = Kind.OPAQUE if _opaque(rule) else Kind.INEXPRESSIBLE
             return Translated(texts, error=Failure(error.reason, kind), warnings=warnings)
         objects.update((held.command(FAMILIES[family], place.table or Table.FILTER), None) for held in said.objects)
         statements.append(str(said))
-        meters.update(said.meters)
         warnings += said.warnings
     near = next((told for told in warnings if told.startswith(APPROXIMATED)), None)
     failure = None if near is None else Failure(near.removeprefix(APPROXIMATED), Kind.APPROXIMATED)

@@ -183,6 +183,12 @@ UNREAD = [
     ("table ip t { chain c { type filter hook prerouting priority 0; }\n }", "no chain on prerouting at priority 0"),
     ("table ip t { chain c { tcp sequence 5\n }\n }", "rule 1 of chain c of table ip t"),
     ("table ip t { chain c { BASE 0; }\n chain d { BASE 1; }\n }", "one chain INPUT"),
+    (
+        "table ip t { chain c { accept\n }\n }\ntable ip u { chain c { drop\n }\n }",
+        "one chain c, and that of table ip t",
+    ),
+    ("table ip t { chain c { meta mark { 1, 2 } jump d\n }\n chain d { }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { ip dscp vmap { cs1 : jump d, cs2 : jump d }\n }\n chain d { }\n }", "rule 1 of chain c"),
 ]
 
 
@@ -360,6 +366,19 @@ def test_rules_that_iptables_counts_together_are_refused_where_nft_would_count_t
     (untold,) = render_tables(dump, language=LANGUAGE).untold
     assert untold.number == 2
     assert "another rule's as well" in untold.reason
+
+
+def test_rules_of_one_line_that_would_share_a_meter_are_no_translation(tmp_path: Path) -> None:
+    rule = "-s 10.0.0.1,10.0.0.2 -m hashlimit --hashlimit-upto 5/s --hashlimit-mode srcip --hashlimit-name a"
+    answer = translated(rule, family=Family.IPV4, language=LANGUAGE)
+    assert len(answer.canonical) == 2
+    assert answer.nft == ()
+    assert answer.error is not None
+    assert answer.error.kind is Kind.INEXPRESSIBLE
+    assert "hashlimit-a is another rule's" in answer.error.message
+    done = spawned("translate", rule, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "hashlimit-a is another rule's" in done.stderr
 
 
 def test_placement_is_not_checked_without_a_table() -> None:

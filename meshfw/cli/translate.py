@@ -193,6 +193,9 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
             approximate=arguments.approximate,
         )
         said = [render(rule) for rule in rules]
+        meters: set[str] = set()
+        for text in said:
+            text.claim_meters(meters)
     except InexpressibleError as error:
         raise ParseError(
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line

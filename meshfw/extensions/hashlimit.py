@@ -79,6 +79,11 @@ class HashLimit(Match, frozen=True, kw_only=True):
             raise ModelError(f"{self.rate} with burst {self.burst} is more than iptables can count: lower the burst")
 
     @property
+    def shared(self) -> str:
+        """The name: of one name there is one table of buckets (net/netfilter/xt_hashlimit.c, htable_find_get)."""
+        return f"hashlimit {self.name}"
+
+    @property
     def refills(self) -> bool:
         """Whether an idle bucket is full by the time it is forgotten, so that forgetting it changes nothing."""
         return isinstance(self.rate, PacketRate) and self.rate.period * self.burst <= self.expire * 1000
@@ -95,8 +100,12 @@ class HashLimit(Match, frozen=True, kw_only=True):
 
     @property
     def idle(self) -> int:
-        """The milliseconds after which it is forgotten: the kernel looks for idle buckets now and then, not at once."""
-        return self.expire if self.collection < COLLECTION else -(-self.expire // 1000) * 1000
+        """The milliseconds after which it is forgotten: the kernel looks for idle buckets now and then, not at once.
+
+        One that is full by then may as well stay to the end of the second, which is what nft counts in.
+        """
+        soon = self.collection < COLLECTION and not self.refills
+        return self.expire if soon else -(-self.expire // 1000) * 1000
 
     def atoms(self) -> Iterable[Any]:
         """All that decides which packets meet it: not how often the kernel cleans up, where that can't be seen."""

@@ -81,10 +81,24 @@ def test_a_dump_names_the_second_rule_of_a_meter() -> None:
     lines = ["*filter", ":y - [0:0]", ":z - [0:0]", f"-A y {A}", f"-A z {A}", f"-A z {B}", "COMMIT"]
     lines += [line for line in lines if line != f"-A z {A}"]
     lines[7] = "*mangle"
+    lines = [
+        line.replace("name a", "name c").replace("name b", "name d") if at > 7 else line
+        for at, line in enumerate(lines)
+    ]
     dump = parse_dump("\n".join([*lines, ""]), family=Family.IPV4, language=LANGUAGE)
     (untold,) = render_tables(dump, language=LANGUAGE).untold
     assert (untold.chain, untold.number, untold.table) == ("z", 1, Table.FILTER)
     assert "another rule's" in untold.reason
+
+
+def test_a_dump_names_the_rule_that_shares_its_buckets_with_one_of_another_table() -> None:
+    """Each table of nft has a meter of its own, and iptables counts all rules of a name in one table of buckets."""
+    lines = ["*mangle", ":y - [0:0]", f"-A y {A}", f"-A y {COUNT}", "COMMIT"]
+    lines += ["*filter", *lines[1:2], f"-A y {COUNT}", f"-A y {A}", "COMMIT"]
+    dump = parse_dump("\n".join([*lines, ""]), family=Family.IPV4, language=LANGUAGE)
+    (untold,) = render_tables(dump, language=LANGUAGE).untold
+    assert (untold.chain, untold.number, untold.table) == ("y", 2, Table.FILTER)
+    assert untold.reason.startswith("hashlimit a counts together with a rule of another table")
 
 
 def test_a_rule_holds_one_meter_of_a_name() -> None:

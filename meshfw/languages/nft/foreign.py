@@ -134,6 +134,7 @@ class _Reader:
     def __init__(self, language: Language, unread: list[Unread]) -> None:
         self._language = language
         self._unread = unread
+        self._origins: dict[tuple[Family, Table, str], _NftTable] = {}
         self.warnings: list[str] = []
 
     def dump(self, family: Family, tables: Iterable[_NftTable]) -> Dump:
@@ -148,7 +149,7 @@ class _Reader:
             default = Table(table.name) if table.name in set(Table) else Table.FILTER
             for name in table.chains:
                 if name not in attached:
-                    self._regular(family, table, name, found.setdefault(default, {}))
+                    self._regular(family, table, name, default, found)
         ordered = [(table, found[table]) for table in Table if table in found]
         return Dump(family, tuple(DumpTable(table, tuple(chains.values())) for table, chains in ordered))
 
@@ -172,13 +173,21 @@ class _Reader:
         policy = Policy.DROP if body.get("policy") == "drop" else Policy.ACCEPT
         chains[builtin] = DumpChain(builtin, policy, self._rules(family, table, name))
         for other in table.reached(name):
-            self._regular(family, table, other, chains)
+            self._regular(family, table, other, home, found)
         return reached
 
-    def _regular(self, family: Family, table: _NftTable, name: str, chains: dict[str, DumpChain]) -> None:
+    def _regular(
+        self, family: Family, table: _NftTable, name: str, home: Table, found: dict[Table, dict[str, DumpChain]]
+    ) -> None:
+        """Take a chain that others lead to; one of that name in another of nft's tables would be taken for it."""
         logical = unspoken_name(name)
-        if logical not in chains:
-            chains[logical] = DumpChain(logical, None, self._rules(family, table, name))
+        origin = self._origins.setdefault((family, home, logical), table)
+        if origin is not table:
+            where = f"chain {name} of table {table.family} {table.name}"
+            other = f"that of table {origin.family} {origin.name} stands there"
+            self._unread.append(Unread(where, f"iptables' table {home} has one chain {logical}, and {other}"))
+        elif logical not in found.setdefault(home, {}):
+            found[home][logical] = DumpChain(logical, None, self._rules(family, table, name))
 
     def _rules(self, family: Family, table: _NftTable, name: str) -> tuple[DumpRule, ...]:
         found = []

@@ -38,8 +38,6 @@ from meshfw.model import (
 )
 
 _FRAGMENT: Final = "ip frag-off & 8191"  # struct iphdr, IP_OFFSET
-
-
 APPROXIMATED: Final = "approximated: "
 """What the warning of an approximation begins with."""
 _METER: Final = re.compile(r"\bmeter (\S+) size ")
@@ -64,6 +62,13 @@ class NftText(msgspec.Struct, frozen=True, gc=False):
     def meters(self) -> tuple[str, ...]:
         """The names of its meters, of which a table holds one each."""
         return tuple(_METER.findall(self.head)) if "meter " in self.head else ()
+
+    def claim_meters(self, taken: set[str]) -> None:
+        """Add its meters to those of the rules before it in a table; ``InexpressibleError`` where one is there."""
+        again = taken.intersection(self.meters)
+        if again:
+            raise InexpressibleError(f"meter {min(again)} is another rule's as well: {ONE_METER}")
+        taken.update(self.meters)
 
     def counting_from(self, packets: int, octets: int) -> str:
         """The text with a counter that goes on from these numbers."""

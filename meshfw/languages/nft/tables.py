@@ -13,7 +13,7 @@ from meshfw.languages.dump import Dump, DumpChain, DumpTable, hook_of
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, spoken_name
 from meshfw.languages.nft.render import ONE_METER, NftText, render_rule
-from meshfw.model import Family, Hook, Policy, Table
+from meshfw.model import Family, Hook, Policy, Rule, Table
 
 PRIORITIES: Final[Mapping[Table, int]] = {
     Table.RAW: -300,
@@ -88,6 +88,7 @@ class _Writer:
         self._language = language
         self._approximate = approximate
         self._meters: set[str] = set()
+        self._shared: set[str] = set()
         self.untold: list[Untold] = []
         self.warnings: list[str] = []
 
@@ -128,15 +129,21 @@ class _Writer:
                     hook=hook,
                     approximate=self._approximate,
                 )
-                again = self._meters.intersection(text.meters)
-                if again:
-                    raise InexpressibleError(f"meter {min(again)} is another rule's as well: {ONE_METER}")
+                text.claim_meters(self._meters)
+                self._claim_shared(entry.rule)
             except InexpressibleError as error:
                 shown = format_rule(entry.rule, family=self._family, language=self._language)
                 self.untold.append(Untold(table, chain.name, number, shown, error.reason, entry.line))
                 continue
-            self._meters.update(text.meters)
             self.warnings += [told for told in text.warnings if told not in self.warnings]
             counted = entry.packets or entry.bytes
             found.append((text, text.counting_from(entry.packets, entry.bytes) if counted else str(text)))
         return found
+
+    def _claim_shared(self, rule: Rule) -> None:
+        """Refuse what counts together with a rule of another table: that goes across the tables of iptables alone."""
+        names = {match.shared for match in rule.matches if match.shared}
+        again = names & self._shared
+        if again:
+            raise InexpressibleError(f"{min(again)} counts together with a rule of another table: {ONE_METER}")
+        self._shared |= names

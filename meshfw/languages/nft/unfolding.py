@@ -2,12 +2,13 @@
 
 A packet is in one element of a set at most, so it meets at most one of the rules, and a verdict, a jump or a statement
 that goes on does what it did in the one rule. What counts or remembers can't be repeated, and a mark that the rule
-itself changes could be in two elements, one after the other: such rules are left as they are.
+itself changes, or the chain that it jumps to, could be in two elements, one after the other: such rules are left as
+they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Any, Final
@@ -17,6 +18,10 @@ Statement = Mapping[str, Any]
 MOST: Final = 4096
 """The most rules that one may become."""
 _COUNTING: Final = frozenset({"limit", "meter", "quota", "set", "map", "ct count", "last", "connlimit"})
+_CHANGEABLE: Final = frozenset(
+    {"mark", "priority", "label", "zone", "helper", "dscp", "ecn", "tos", "ttl", "hoplimit", "size"}
+)
+"""Keys and fields that the rules of a chain may change before a packet comes back from it."""
 _ENDS: Final = frozenset({"accept", "drop", "return", "goto", "reject"})
 
 
@@ -38,7 +43,39 @@ def _repeatable(statements: Sequence[Statement]) -> bool:
     kinds = {kind for statement in statements for kind in statement}
     if kinds & _COUNTING:
         return False
-    return "mangle" not in kinds or bool(kinds & _ENDS)
+    if "mangle" in kinds and not kinds & _ENDS:
+        return False
+    return not any(_jumps(statement) for statement in statements) or not any(map(_changeable, statements))
+
+
+def _jumps(statement: Statement) -> bool:
+    """Whether a packet may come back from the chain that the statement leads to."""
+    vmap = statement.get("vmap")
+    data = vmap["data"] if isinstance(vmap, Mapping) else None
+    held = data.get("set", ()) if isinstance(data, Mapping) else ()
+    return "jump" in statement or any("jump" in verdict for _, verdict in held)
+
+
+def _changeable(statement: Statement) -> bool:
+    """Whether a statement chooses between several values of what a chain may change."""
+    match, vmap = statement.get("match"), statement.get("vmap")
+    if isinstance(vmap, Mapping):
+        return _looks_at(vmap["key"], _CHANGEABLE)
+    if not isinstance(match, Mapping) or not _several(match["right"]):
+        return False
+    return _looks_at(match["left"], _CHANGEABLE)
+
+
+def _several(right: Any) -> bool:
+    return (isinstance(right, Mapping) and "set" in right) or (isinstance(right, str) and right.startswith("@"))
+
+
+def _looks_at(held: Any, names: Collection[str]) -> bool:
+    """Whether an expression looks at a key or field of these names."""
+    if isinstance(held, Mapping):
+        told = (held.get("key"), held.get("field"))
+        return any(isinstance(name, str) and name in names for name in told) or _looks_at(list(held.values()), names)
+    return isinstance(held, list) and any(_looks_at(part, names) for part in held)
 
 
 def _ways(statement: Statement, sets: Mapping[str, Sequence[Any]], *, ports: bool) -> list[list[Statement]]:

@@ -114,6 +114,15 @@ CASES = (
         "--hashlimit-htable-max 1048576",
         ALL % ("a8", 1048576, 1),
     ),
+    Case(
+        "4",
+        "filter",
+        f"{M} --hashlimit-upto 10/sec --hashlimit-mode srcip --hashlimit-name b6 "
+        "--hashlimit-htable-gcinterval 500 --hashlimit-htable-expire 1500",
+        f"{M} --hashlimit-upto 10/sec --hashlimit-burst 5 --hashlimit-mode srcip --hashlimit-name b6 "
+        "--hashlimit-htable-gcinterval 500 --hashlimit-htable-expire 1500",
+        "meter hashlimit-b6 size 65535 { ip saddr timeout 2s limit rate 10/second } counter",
+    ),
     Case("46", "filter", f"{M} --hashlimit-upto 4kb/s --hashlimit-burst 400kb --hashlimit-name a9", "", None),
     Case("46", "filter", f"{M} --hashlimit-upto 10mb/s --hashlimit-name b0", "", None),
     Case("46", "filter", f"{M} --hashlimit-upto 123456b/s --hashlimit-burst 1mb --hashlimit-name b1", "", None),
