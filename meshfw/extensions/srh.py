@@ -53,6 +53,24 @@ class Srh(Match, frozen=True, kw_only=True):
     nsid: Segment | Not[Segment] | None = None
     lsid: Segment | Not[Segment] | None = None
 
+    def __post_init__(self) -> None:
+        for name in _COMPARED:
+            given = self._given(name)
+            if given and self._numbers(name) == self._numbers(name, given[-1]):
+                self._keep_one(name, given[-1])
+
+    def _keep_one(self, name: str, number: int) -> None:
+        """Compares a field with one number, in the making of a match, as iptables stores what means the same."""
+        for field in (f"{name}_{end}" for end in _ENDS):
+            held = getattr(self, field)
+            if held is not None:
+                msgspec.structs.force_setattr(self, field, Not(number) if type(held) is Not else number)
+
+    def _given(self, name: str) -> list[int]:
+        """The numbers that a field is compared with, in the order printed."""
+        held = (sign(getattr(self, f"{name}_{end}"))[1] for end in _ENDS)
+        return [number for number in held if number is not None]
+
     def atoms(self) -> Iterable[Any]:
         """That there is such a header, and one part for each field of it that not every number meets."""
         yield ("srh",)
@@ -69,9 +87,8 @@ class Srh(Match, frozen=True, kw_only=True):
     def losses(self) -> Iterable[Loss]:
         """Comparisons of one field with different numbers: iptables 1.8.9 keeps the number given last for all."""
         for name in _COMPARED:
-            held = [sign(getattr(self, f"{name}_{end}"))[1] for end in _ENDS]
-            given = [number for number in held if number is not None]
-            if given and self._numbers(name) != self._numbers(name, given[-1]):
+            given = self._given(name)
+            if len(set(given)) > 1:
                 yield Loss(
                     frozenset({"legacy", "nft"}),
                     f"srh compares one field with {' and '.join(map(str, sorted(set(given))))}, "
