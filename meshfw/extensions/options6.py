@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import integer, number, plain_condition
+from meshfw.extensions.codecs import integer, number, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.header_spans import header_length, read_span, span_atoms, span_nft
+from meshfw.extensions.header_spans import header_length, header_nft
+from meshfw.extensions.spans import read_span, span_atoms
 from meshfw.model import Family, Match, Not, Rule
 
 OPTIONS_MAX: Final = 16
@@ -78,7 +79,7 @@ class Dst(Match, frozen=True):
 def _atoms(name: str, length: Any, options: Any) -> Iterable[Any]:
     yield (name,)
     if length is not None:
-        yield from span_atoms(f"{name} hdrlength", header_length(length), _OCTET)
+        yield from span_atoms(f"{name} hdrlength", *sign(header_length(length)), last=_OCTET)
     if options is not None:
         yield (name, options)
 
@@ -90,7 +91,7 @@ def _to_nft(value: Hbh | Dst, family: Family, rule: Rule) -> Iterable[str]:
     held: list[str] = []
     if value.length is not None:
         option = f"--{name}-len {value.length.value if isinstance(value.length, Not) else value.length}, header length"
-        held += span_nft(f"{name} hdrlength", header_length(value.length), _OCTET, option=option)
+        held += header_nft(f"{name} hdrlength", header_length(value.length), _OCTET, option=option)
     return held or [f"exthdr {name} exists"]
 
 
@@ -103,7 +104,7 @@ class _Reader:
     def __call__(self, match: NftMatch, family: Family) -> Hbh | Dst | None:
         if match.key == "exthdr dst":
             return self._value() if match.op == "==" and match.right is True else None
-        span = read_span(match)
+        span = read_span(match.right)
         if not plain_condition(match) or span.low != span.high:
             return None
         length = 8 * (span.low + 1)

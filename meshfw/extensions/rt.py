@@ -8,23 +8,13 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.header_spans import (
-    Span,
-    drop_full_span,
-    full_span_losses,
-    header_length,
-    read_span,
-    single,
-    span_atoms,
-    span_codec,
-    span_nft,
-)
+from meshfw.extensions.header_spans import drop_full_span, full_span_losses, header_length, header_nft
+from meshfw.extensions.spans import WORD, Span, read_span, span_atoms, spans
 from meshfw.model import Family, Loss, Match, Not, Rule, format_address, parse_address
 
 HOPS: Final = 16
 """Addresses that one match can list (linux/netfilter_ipv6/ip6t_rt.h, IP6T_RT_HOPS)."""
 _OCTET: Final = 0xFF
-_WORD: Final = 0xFFFFFFFF
 
 
 class Rt(Match, frozen=True):
@@ -43,7 +33,7 @@ class Rt(Match, frozen=True):
     not_strict: bool | None = None
 
     def __post_init__(self) -> None:
-        drop_full_span(self, "segments", _WORD)
+        drop_full_span(self, "segments", WORD)
         if (self.reserved or self.addresses) and self.type != 0:
             raise ModelError("--rt-0-res and --rt-0-addrs need --rt-type 0")
         if self.not_strict and not self.addresses:
@@ -55,7 +45,7 @@ class Rt(Match, frozen=True):
         """That there is such a header, and one part for each field that not every header meets."""
         yield ("rt",)
         for field, held in self._spans():
-            yield from span_atoms(f"rt {field}", held, _OCTET)
+            yield from span_atoms(f"rt {field}", *sign(held), last=_OCTET)
         if self.reserved:
             yield ("rt reserved",)
         if self.addresses:
@@ -63,13 +53,14 @@ class Rt(Match, frozen=True):
 
     def losses(self) -> Iterable[Loss]:
         """The negation of all numbers of segments."""
-        return full_span_losses("--rt-segsleft", self.segments, _WORD)
+        return full_span_losses("--rt-segsleft", self.segments, WORD)
 
     def _spans(self) -> Iterable[tuple[str, Any]]:
         """The fields, by their names in nft, and the numbers that they are to hold."""
         if self.type is not None:
             negated, number = sign(self.type)
-            yield "type", Not(single(number)) if negated else single(number)
+            span = Span(number, number)
+            yield "type", Not(span) if negated else span
         if self.segments is not None:
             yield "seg-left", self.segments
         if self.length is not None:
@@ -83,7 +74,9 @@ class Rt(Match, frozen=True):
             raise InexpressibleError("--rt-0-addrs: nft lists addresses of a type 0 header as those of another type")
         options = {"type": "--rt-type", "seg-left": "--rt-segsleft", "hdrlength": "--rt-len"}
         held = [
-            text for name, span in self._spans() for text in span_nft(f"rt {name}", span, _OCTET, option=options[name])
+            text
+            for name, span in self._spans()
+            for text in header_nft(f"rt {name}", span, _OCTET, option=options[name])
         ]
         return held or ["exthdr rt exists"]
 
@@ -111,7 +104,7 @@ class _Reader:
     def __call__(self, match: NftMatch, family: Family) -> Rt | None:
         if not plain_condition(match):
             return None
-        held: Any = read_span(match)
+        held: Any = read_span(match.right)
         if self._field != "segments":
             if held.low != held.high:
                 return None
@@ -137,7 +130,7 @@ EXTENSIONS: Final = (
         value=Rt,
         options=(
             Option("--rt-type", "type", integer("a routing header's type"), invertible=True),
-            Option("--rt-segsleft", "segments", span_codec(_WORD), invertible=True),
+            Option("--rt-segsleft", "segments", spans("a number of segments"), invertible=True),
             Option("--rt-len", "length", integer("a length in bytes"), invertible=True),
             Option("--rt-0-res", "reserved", words=0),
             Option("--rt-0-addrs", "addresses", _ADDRESSES),

@@ -234,10 +234,8 @@ class Comment(Match, frozen=True):
 
 def _signed(field: str, value: Any) -> tuple[Any, ...]:
     """An atom of a base condition, with its sign first."""
-    if type(value) is Not:
-        value = value.value
-        return (field, True, value.atom() if hasattr(value, "atom") else value)
-    return (field, False, value.atom() if hasattr(value, "atom") else value)
+    negated, held = _sign(value)
+    return (field, negated, held.atom() if hasattr(held, "atom") else held)
 
 
 def _sign(held: Any) -> tuple[bool, Any]:
@@ -369,8 +367,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
 
     def problem(self, family: Family) -> str | None:
         """Why this can't be a rule of the family; None where it can."""
-        stranger = self.other_family(family)
-        if stranger:
+        if stranger := self.other_family(family):
             return stranger
         protocol = self.protocol.value if isinstance(self.protocol, Not) else self.protocol
         if protocol is not None and not 1 <= protocol <= 255:
