@@ -209,7 +209,7 @@ class OpaqueTarget(Target, frozen=True):
 
     def applied(self, packet: Packet) -> Packet:
         """Whatever a target may change isn't known."""
-        return msgspec.structs.replace(packet, mark=None, ct_mark=None, tos=None, ttl=None)
+        return packet.obscured()
 
 
 class Comment(Match, frozen=True):
