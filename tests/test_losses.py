@@ -14,9 +14,9 @@ LANGUAGE = Language.of(builtin_extensions())
 
 LOST = [
     ("-p udp ! --dport 0:65535 -j DROP", {"legacy", "nft"}, "no packet meets it"),
-    ("-p tcp --tcp-flags NONE SYN -j DROP", {"legacy", "nft", "native"}, "--tcp-flags"),
+    ("-p tcp --tcp-flags NONE SYN -j DROP", {"legacy", "nft"}, "--tcp-flags"),
     ("-p tcp --tcp-flags SYN SYN,ACK -j DROP", set(), ""),
-    ("-p tcp ! --tcp-flags NONE SYN -j DROP", {"native"}, "none is on"),
+    ("-p tcp ! --tcp-flags NONE SYN -j DROP", set(), ""),
     ("-p tcp -m tcp --dport 22 -m tcp --dport 23 -j DROP", {"nft"}, "the last one only"),
     ("-p sctp --chunk-types any I_DATA:I", {"legacy", "nft", "native"}, "I_DATA"),
     ("-j NFLOG --nflog-range 80", {"nft", "native"}, "--nflog-size"),

@@ -31,6 +31,7 @@ from meshfw.kernel.lock import _RUN
 from meshfw.languages.iptables import parse_rule
 from meshfw.languages.lexer import split
 from meshfw.plugins import BuiltIn
+from tests.extensions.cases import UNSAYABLE
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 LANGUAGE = Language.of(builtin_extensions())
@@ -158,3 +159,10 @@ def test_host_bits_are_masked_off_as_shown() -> None:
     assert found is not None
     texts = [parse_rule(split(f"-s {word}"), family=Family.IPV4, language=LANGUAGE) for word in found.groups()]
     assert texts[0] == texts[1]
+
+
+def test_what_nft_can_not_say_is_told_by_its_extension() -> None:
+    section = README.partition("## What is known, and what nft can't say")[2].partition("\n## ")[0]
+    known = set(re.findall(r"`([A-Za-z0-9]+)", section))
+    untold = [text for text, _ in UNSAYABLE if not known & set(re.findall(r"-[mjp] (\S+)", text))]
+    assert untold == []

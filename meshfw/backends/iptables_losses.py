@@ -31,16 +31,16 @@ class Losses:
 
     def _of_chain(self, chain: Chain) -> Iterator[Unsupported]:
         for index, rule in enumerate(chain.rules, 1):
-            for loss in rule.losses():
-                if self._variant in loss.variants:
-                    yield self._finding(chain, index, loss.text)
-            again = self._said_again(rule) if self._variant == "nft" else None
-            if again:
-                yield self._finding(chain, index, again)
+            for reason in self.of_rule(rule):
+                text = format_rule(rule, family=chain.family, language=self._language)
+                yield Unsupported(f"{chain.key}, rule {index}", reason, text)
 
-    def _finding(self, chain: Chain, index: int, reason: str) -> Unsupported:
-        text = format_rule(chain.rules[index - 1], family=chain.family, language=self._language)
-        return Unsupported(f"{chain.key}, rule {index}", reason, text)
+    def of_rule(self, rule: Rule) -> Iterator[str]:
+        """What becomes of a rule that loses its meaning."""
+        yield from (loss.text for loss in rule.losses() if self._variant in loss.variants)
+        again = self._said_again(rule) if self._variant == "nft" else None
+        if again:
+            yield again
 
     def _said_again(self, rule: Rule) -> str | None:
         """What of a rule iptables-nft-save wouldn't print: it makes one tcp or udp match of all that it finds."""

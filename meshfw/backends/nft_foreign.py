@@ -41,5 +41,5 @@ def listed(text: str) -> list[dict[str, Any]]:
         raise BackendError("nft printed nothing", remedy="an older nft can't list a dormant table as JSON: wake it")
     try:
         return list(msgspec.json.decode(text)["nftables"])
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError) as error:
         raise BackendError(f"no listing of nft's: {error}; expected what nft -j list ruleset prints") from None

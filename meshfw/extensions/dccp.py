@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import Ports, integer, listed, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.tcp import end_atoms, port_options, ports_to_nft
-from meshfw.model import Family, Match, Not, Rule, SetRef
+from meshfw.extensions.tcp import end_atoms, ends_met, port_options, ports_to_nft
+from meshfw.model import Elements, Family, Match, Not, Packet, Rule, SetRef, every
 
 DCCP: Final = 33
 TYPES: Final = (
@@ -57,6 +57,15 @@ class Dccp(Match, frozen=True):
         if self.option is not None:
             yield ("dccp option", *sign(self.option))
 
+    def meets(self, packet: Packet) -> bool | None:
+        """The ports; types and options aren't known."""
+        return self.meets_among(packet, {})
+
+    def meets_among(self, packet: Packet, sets: Mapping[str, Elements]) -> bool | None:
+        """The same with known sets."""
+        every_type = self.types is None or self.types == _EVERY
+        return every((ends_met(self, packet, sets), True if every_type and self.option is None else None))
+
 
 def _parse_types(text: str, context: ParseContext) -> int:
     bits = 0
@@ -82,7 +91,7 @@ _TYPES: Final = Codec(parse=_parse_types, format=_format_types, expected=f"a lis
 def _types_nft(negated: bool, bits: int) -> Iterable[str]:
     if bits == _EVERY:
         if negated:
-            raise InexpressibleError("! --dccp-types of all types: no packet meets it")
+            yield "dccp type != 0-15"
         return
     items = [name.lower() for place, name in enumerate(TYPES[:-1]) if bits & 1 << place]
     items += ["10-15"] if bits & _INVALID else []

@@ -53,7 +53,7 @@ _FLAGS: Final = {"first": "frag-off 0", "more": "more-fragments 1", "last": "mor
 def _to_nft(value: Frag, family: Family, rule: Rule) -> Iterable[str]:
     if value.reserved:
         raise InexpressibleError("--fragres: nft compares its two fields apart, and half of it is no rule of iptables")
-    held = [] if value.id is None else list(header_nft("frag id", value.id, WORD, option="--fragid"))
+    held = [] if value.id is None else list(header_nft("frag id", value.id, WORD))
     held += [f"frag {text}" for field, text in _FLAGS.items() if getattr(value, field)]
     return held or ["exthdr frag exists"]
 

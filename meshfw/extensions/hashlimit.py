@@ -129,7 +129,7 @@ class HashLimit(Match, frozen=True, kw_only=True):
                 yield Loss(both, text)
         elif not self.interval and self.rate.period * self.burst * _CREDITS > _FULL:
             text = f"--hashlimit {self.rate} with burst {self.burst}: the kernel's number overflows to a smaller burst"
-            yield Loss(both, text)
+            yield Loss(both, text, shown=False)
 
 
 def _parse_mode(text: str, context: ParseContext) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from meshfw.errors import InexpressibleError
 from meshfw.extensions.codecs import complement, set_nft, sign
 from meshfw.extensions.spans import Span
 from meshfw.model import Loss, Not
@@ -24,17 +23,14 @@ def header_length(held: Any) -> Any:
     return Not(span) if negated else span
 
 
-def header_nft(left: str, held: Any, last: int, *, option: str) -> Iterable[str]:
-    """The condition in nft of a span or its negation; nothing where every number up to ``last`` meets it.
-
-    Raises:
-        InexpressibleError: where no number does.
-    """
+def header_nft(left: str, held: Any, last: int) -> Iterable[str]:
+    """The condition in nft of a span or its negation; nothing where every number up to ``last`` meets it."""
     negated, span = sign(held)
     ranges = span.met(last, negated=negated)
-    if not ranges:
-        raise InexpressibleError(f"{'! ' if negated else ''}{option} {span}: no packet meets it")
     if ranges == ((0, last),):
+        return
+    if not ranges:
+        yield f"{left} != 0-{last}"
         return
     negated = negated or len(ranges) > 1
     low, high = complement(ranges, last=last)[0] if negated else ranges[0]

@@ -310,7 +310,7 @@ EXTENSIONS: Final = (
         value=Icmp6,
         aliases=("icmpv6", "ipv6-icmp"),
         implied_by=ICMPV6,
-        options=(Option("--icmpv6-type", "type", _TYPE6, aliases=("--icmp6-type",), invertible=True),),
+        options=(Option("--icmpv6-type", "type", _TYPE6, invertible=True),),
         to_nft=_NFT6.statements,
         from_nft=_NFT6.readers(),
     ),

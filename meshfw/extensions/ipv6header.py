@@ -58,8 +58,15 @@ class Ipv6Header(Match, frozen=True):
                 if bits & bit:
                     named = EXTHDRS.get(bit, name)
                     yield ("no", named) if negated else (named,)  # as the header's own match says it
-        else:
+        elif _one_end(bits):
             yield ("ipv6header only", negated, bits)
+        elif not negated:
+            yield ("ipv6header none",)
+
+
+def _one_end(bits: int) -> bool:
+    """Whether exactly these can be the headers of a packet, which ends in one way."""
+    return (bits & _LAST).bit_count() == 1
 
 
 def _parse(text: str, context: ParseContext) -> int:
@@ -92,24 +99,27 @@ _UNSEEN: Final = {
 }
 """Why nft can't say that a packet has a header."""
 _ENDS: Final = {0x04: 50, 0x02: 59}
+_EXTENSIONS: Final = frozenset(_NUMBERS) - {255}
 
 
 def _to_nft(value: Ipv6Header, family: Family, rule: Rule) -> Iterable[str]:
     negated, bits = sign(value.headers)
-    return _soft_nft(negated, bits) if value.soft else (_hard_nft(negated, bits),)
+    return _soft_nft(negated, bits) if value.soft else _hard_nft(negated, bits)
 
 
-def _hard_nft(negated: bool, bits: int) -> str:
-    name = f"{'! ' if negated else ''}--header {_format(bits)}"
-    if (bits & _LAST).bit_count() != 1:
-        raise InexpressibleError(f"{name}: {'every' if negated else 'no'} packet meets it, and --soft may be meant")
-    if bits & ~_LAST:
+def _hard_nft(negated: bool, bits: int) -> Iterable[str]:
+    if not _one_end(bits):
+        if not negated:
+            yield "ip6 nexthdr != 0-255"
+    elif bits & ~_LAST:
         raise InexpressibleError(
-            f"{name}: nft can't tell that a packet has no other header, such as ah; --soft can be said"
+            f"{'! ' if negated else ''}--header {_format(bits)}: nft can't tell that a packet has no other header, "
+            "such as ah; --soft can be said"
         )
-    if bits == _PROTOCOL:
-        return set_nft("ip6 nexthdr", f"{{ {', '.join(map(str, sorted(set(_NUMBERS) - {255})))} }}", not negated)
-    return set_nft("ip6 nexthdr", str(_ENDS[bits]), negated)
+    elif bits == _PROTOCOL:
+        yield set_nft("ip6 nexthdr", f"{{ {', '.join(map(str, sorted(_EXTENSIONS)))} }}", not negated)
+    else:
+        yield set_nft("ip6 nexthdr", str(_ENDS[bits]), negated)
 
 
 def _soft_nft(negated: bool, bits: int) -> Iterable[str]:
@@ -144,10 +154,12 @@ _WORDS: Final = {
 
 
 def _read_next(match: NftMatch, family: Family) -> Ipv6Header | None:
-    numbers = {_WORDS.get(item, item) for item in listed(match.right)}
     if not plain_condition(match):
         return None
-    if numbers == set(_NUMBERS) - {255}:
+    if match.right == {"range": [0, 255]}:
+        return Ipv6Header(HEADERS["hop-by-hop"]) if match.negated else None
+    numbers = {_WORDS.get(item, item) for item in listed(match.right)}
+    if numbers == _EXTENSIONS:
         return Ipv6Header(_PROTOCOL if match.negated else Not(_PROTOCOL))
     ends = [bit for bit, number in _ENDS.items() if numbers == {number}]
     return Ipv6Header(Not(ends[0]) if match.negated else ends[0]) if ends else None

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import number, plain_condition, sign
+from meshfw.extensions.codecs import header_met, number, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.extensions.header_spans import drop_full_span, full_span_losses, header_nft
 from meshfw.extensions.spans import Span, read_span, span_atoms
-from meshfw.model import Family, Loss, Match, Not, Rule
+from meshfw.model import Family, Loss, Match, Not, Packet, Rule, every
 
 MH: Final = 135
 TYPES: Final = {
@@ -48,6 +48,10 @@ class Mh(Match, frozen=True):
         """The types; nothing where every message meets them."""
         return () if self.types is None else span_atoms("mh type", *sign(self.types), last=_OCTET)
 
+    def meets(self, packet: Packet) -> bool | None:
+        """The protocol; types aren't known."""
+        return every((header_met(packet, {MH}), True if self.types is None else None))
+
     def losses(self) -> Iterable[Loss]:
         """The negation of all types."""
         return full_span_losses("--mh-type", self.types, _OCTET)
@@ -78,7 +82,7 @@ _NFT_NAMES: Final = {number: name for name, number in TYPES.items()}
 def _to_nft(value: Mh, family: Family, rule: Rule) -> Iterable[str]:
     if value.types is None:
         return
-    for text in header_nft("mh type", value.types, _OCTET, option="--mh-type"):
+    for text in header_nft("mh type", value.types, _OCTET):
         left, _, right = text.rpartition(" ")
         yield f"{left} {_NFT_NAMES[int(right)] if right.isdigit() and int(right) in _NFT_NAMES else right}"
 

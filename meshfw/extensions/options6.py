@@ -11,7 +11,7 @@ from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, number, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
 from meshfw.extensions.header_spans import header_length, header_nft
-from meshfw.extensions.spans import read_span, span_atoms
+from meshfw.extensions.spans import Span, read_span, span_atoms
 from meshfw.model import Family, Match, Not, Rule
 
 OPTIONS_MAX: Final = 16
@@ -19,6 +19,8 @@ OPTIONS_MAX: Final = 16
 _ANY_LENGTH: Final = 0xFF
 _PAD1: Final = 0
 _OCTET: Final = 0xFF
+_NO_LENGTH: Final = 1
+"""A length that no header has: each is a multiple of eight bytes."""
 
 
 class HeaderOption(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -90,8 +92,7 @@ def _to_nft(value: Hbh | Dst, family: Family, rule: Rule) -> Iterable[str]:
         raise InexpressibleError(f"--{name}-opts: nft sees the header, but not the options in it")
     held: list[str] = []
     if value.length is not None:
-        option = f"--{name}-len {value.length.value if isinstance(value.length, Not) else value.length}, header length"
-        held += header_nft(f"{name} hdrlength", header_length(value.length), _OCTET, option=option)
+        held += header_nft(f"{name} hdrlength", header_length(value.length), _OCTET)
     return held or [f"exthdr {name} exists"]
 
 
@@ -104,8 +105,12 @@ class _Reader:
     def __call__(self, match: NftMatch, family: Family) -> Hbh | Dst | None:
         if match.key == "exthdr dst":
             return self._value() if match.op == "==" and match.right is True else None
+        if not plain_condition(match):
+            return None
         span = read_span(match.right)
-        if not plain_condition(match) or span.low != span.high:
+        if match.negated and span == Span(0, _OCTET):
+            return self._value(length=_NO_LENGTH)
+        if span.low != span.high:
             return None
         length = 8 * (span.low + 1)
         return self._value(length=Not(length) if match.negated else length)

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import ClassVar, Final
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import integer, sign
+from meshfw.extensions.codecs import header_met, integer, sign
 from meshfw.extensions.extension import Codec, Extension, Option
-from meshfw.model import Family, Hook, Match, Not, Rule, byte_length
+from meshfw.extensions.tcp import FLAGS
+from meshfw.model import Family, Hook, Match, Not, Packet, Rule, byte_length, every
 
 GENRE_BYTES: Final = 31
 """linux/netfilter/nfnetlink_osf.h, MAXGENRELEN with the final NUL."""
@@ -31,6 +32,11 @@ class Osf(Match, frozen=True):
         genre = sign(self.genre)[1]
         if not 1 <= byte_length(genre) <= GENRE_BYTES or set(genre) & set(" \t\n\"'\\\0"):
             raise ModelError(f"genre {genre!r} must be one word of 1 to {GENRE_BYTES} bytes")
+
+    def meets(self, packet: Packet) -> bool | None:
+        """Not a packet that doesn't open a connection of TCP; fingerprints aren't known."""
+        opening = None if packet.tcp_flags is None else bool(packet.tcp_flags & FLAGS["SYN"])
+        return every((header_met(packet, {6}), opening, None))
 
     def allowed_hooks(self) -> frozenset[Hook] | None:
         """Where packets come in (xt_osf.c)."""

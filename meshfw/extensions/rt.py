@@ -15,6 +15,7 @@ from meshfw.model import Family, Loss, Match, Not, Rule, format_address, parse_a
 HOPS: Final = 16
 """Addresses that one match can list (linux/netfilter_ipv6/ip6t_rt.h, IP6T_RT_HOPS)."""
 _OCTET: Final = 0xFF
+_NO_TYPE: Final = 0x100
 
 
 class Rt(Match, frozen=True):
@@ -72,12 +73,7 @@ class Rt(Match, frozen=True):
             raise InexpressibleError("--rt-0-res: nft has no name for the reserved field of a type 0 header")
         if self.addresses:
             raise InexpressibleError("--rt-0-addrs: nft lists addresses of a type 0 header as those of another type")
-        options = {"type": "--rt-type", "seg-left": "--rt-segsleft", "hdrlength": "--rt-len"}
-        held = [
-            text
-            for name, span in self._spans()
-            for text in header_nft(f"rt {name}", span, _OCTET, option=options[name])
-        ]
+        held = [text for name, span in self._spans() for text in header_nft(f"rt {name}", span, _OCTET)]
         return held or ["exthdr rt exists"]
 
 
@@ -105,11 +101,14 @@ class _Reader:
         if not plain_condition(match):
             return None
         held: Any = read_span(match.right)
+        negated = match.negated
         if self._field != "segments":
+            if negated and held == Span(0, _OCTET):
+                negated, held = False, Span(_NO_TYPE, _NO_TYPE)
             if held.low != held.high:
                 return None
             held = held.low if self._field == "type" else 8 * (held.low + 1)
-        filled: dict[str, Any] = {self._field: Not(held) if match.negated else held}
+        filled: dict[str, Any] = {self._field: Not(held) if negated else held}
         return Rt(**filled)
 
 

@@ -153,11 +153,16 @@ def _plain_flags(value: Any) -> tuple[bool, TcpFlags]:
     return (not negated, _NO_FLAGS) if flags.set and not flags.mask else (negated, flags)
 
 
-def _flags_atom(negated: bool, flags: TcpFlags) -> tuple[Any, ...]:
+def _flags_atoms(negated: bool, flags: TcpFlags) -> Iterable[tuple[Any, ...]]:
     """The meaning of a flag condition; one flag that is not on is a flag that is off."""
-    if negated and flags.mask.bit_count() == 1 and not flags.set & ~flags.mask:
-        return ("tcp flags", False, TcpFlags(flags.mask, flags.set ^ flags.mask))
-    return ("tcp flags", negated, flags)
+    outside = bool(flags.set & ~flags.mask)
+    if outside or not flags.mask:
+        if negated != outside:
+            yield ("tcp flags", True, _NO_FLAGS)  # no segment meets it
+    elif negated and flags.mask.bit_count() == 1:
+        yield ("tcp flags", False, TcpFlags(flags.mask, flags.set ^ flags.mask))
+    else:
+        yield ("tcp flags", negated, flags)
 
 
 class Tcp(Match, frozen=True):
@@ -178,7 +183,7 @@ class Tcp(Match, frozen=True):
         """One part for each field that is set."""
         yield from end_atoms(self.sport, self.dport)
         if self.flags is not None:
-            yield _flags_atom(*sign(self.flags))
+            yield from _flags_atoms(*sign(self.flags))
         if self.option is not None:
             yield ("tcp option", self.option)
 
@@ -190,8 +195,6 @@ class Tcp(Match, frozen=True):
             if not flags.mask and bool(flags.set) is not negated:
                 variants = _BOTH if flags.set else frozenset({"nft"})
                 yield Loss(variants, f"--tcp-flags {flags}: no segment meets it, and iptables prints no such condition")
-            if flags.set and not flags.mask:
-                yield Loss(_NATIVE, f"--tcp-flags {flags}: of no flags none is on, and nft keeps no more than that")
 
     def meets(self, packet: Packet) -> bool | None:
         """Ports and flags; options aren't known."""

@@ -108,14 +108,17 @@ class U32(Match, frozen=True):
         """Of plain tests of one value the bits, so that it is all one how they are masked; else the tests."""
         negated, tests = sign(self.tests)
         if negated:
-            plain = tests[0].plain() if len(tests) == 1 else None
-            if plain is None or plain[1] or tests[0].place > _ALWAYS:  # else every packet meets it
-                yield ("u32 not", *(tests if len(tests) > 1 else _meaning(tests[0])))
+            meaning = tests if len(tests) > 1 else tuple(_meaning(tests[0]))
+            if not meaning:
+                yield _NEVER
+            elif meaning != (_NEVER,):
+                yield ("u32 not", *meaning)
             return
         for test in tests:
             yield from _meaning(test)
-            if test.place > _ALWAYS:
-                yield ("u32", test.place)
+
+
+_NEVER: Final = ("u32 never",)
 
 
 def _meaning(test: WordTest) -> Iterable[Any]:
@@ -124,6 +127,11 @@ def _meaning(test: WordTest) -> Iterable[Any]:
         yield test
         return
     mask, ranges = plain
+    if not ranges:
+        yield _NEVER
+        return
+    if test.place > _ALWAYS:
+        yield ("u32", test.place)
     if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
         yield from (("u32", test.place, bit, ranges[0][0] >> bit & 1) for bit in range(_BITS) if mask >> bit & 1)
     elif ranges != ((0, mask),):
@@ -174,7 +182,7 @@ _TESTS: Final = Codec(
 
 def _to_nft(value: U32, family: Family, rule: Rule) -> Iterable[str]:
     negated, tests = sign(value.tests)
-    if negated and (len(tests) > 1 or tests[0].place > _SURE[family]):
+    if negated and (len(tests) > 1 or (tests[0].place > _SURE[family] and tuple(_meaning(tests[0])) != (_NEVER,))):
         raise InexpressibleError(
             "! --u32: a packet that is too short ends a rule of nft, and one of several tests no more"
         )
@@ -190,11 +198,11 @@ def _test_nft(test: WordTest, negated: bool, family: Family) -> Iterable[str]:
         raise InexpressibleError(f"--u32 {test}: nft reads at no place beyond 65535")
     mask, ranges = plain
     every = ranges == ((0, mask),)
+    if every and test.place > _ALWAYS:
+        raise InexpressibleError(f"--u32 {test}: it asks for a packet's length alone, up to that place")
     if (not ranges and not negated) or (every and negated):
-        raise InexpressibleError(f"--u32 {test}: no packet meets it")
+        yield "@nh,0,32 != 0x0-0xffffffff"
     if not ranges or every:
-        if test.place > _ALWAYS:
-            raise InexpressibleError(f"--u32 {test}: it asks for a packet's length alone, up to that place")
         return
     if family is Family.IPV4 and test.place in _ADDRESSES:
         raise InexpressibleError(f"--u32 {test}: nft lists an address as an address, as those of -s and -d")

@@ -16,6 +16,8 @@ class Loss(msgspec.Struct, frozen=True):
     variants: frozenset[str]
     """``legacy`` and ``nft``: iptables would store the rule as another one; ``native``: nft itself would."""
     text: str
+    shown: bool = True
+    """What the tool saves then is another rule; False: the kernel alone counts otherwise than the rule says."""
 
 
 def condition_losses(

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from meshfw.backends.iptables_losses import Losses
 from meshfw.errors import MeshfwError
 from meshfw.extensions.extension import NftObject
 from meshfw.languages.iptables import format_rule
@@ -144,8 +145,10 @@ def beyond_mask(found: re.Match[str]) -> bool:
 
 
 def lost(rule: Rule, variant: str) -> bool:
-    """Whether we say that this variant would store another rule."""
-    return any(variant in loss.variants for loss in rule.losses())
+    """Whether we say that iptables of this variant, or nft itself (``native``), would store another rule."""
+    if variant == "native":
+        return any(variant in loss.variants for loss in rule.losses())
+    return any(Losses(variant, LANGUAGE).of_rule(rule))
 
 
 ABSENT: Final = (

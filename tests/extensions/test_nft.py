@@ -56,6 +56,25 @@ def test_what_nft_can_not_say_is_refused_with_the_reason(rule: str, reason: str)
         text(parse_rule(rule, family=Family.IPV4, language=LANGUAGE), Family.IPV4)
 
 
+NEAREST = [
+    ("-m owner ! --uid-owner 1337", ("meta skuid != 1337",)),
+    ("-m rpfilter --validmark --invert", ("fib saddr . mark . iif oif missing",)),
+    ("-p tcp -j TPROXY --on-port 80", ("tproxy to :80 accept",)),
+    ("-p tcp -j TPROXY --on-port 0 --on-ip 10.0.0.1", ("tproxy to 10.0.0.1 accept",)),
+    (
+        "-p tcp -j TPROXY --on-port 80 --tproxy-mark 1/3",
+        ("tproxy to :80 meta mark set meta mark & 0xfffffffc ^ 0x1 accept",),
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "nearest"), NEAREST)
+def test_what_comes_near_is_told_beside_the_reason(rule: str, nearest: tuple[str, ...]) -> None:
+    with pytest.raises(InexpressibleError) as caught:
+        text(parse_rule(rule, family=Family.IPV4, language=LANGUAGE), Family.IPV4)
+    assert caught.value.nearest == nearest
+
+
 # --- the kernel --------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from tests.extensions.judges import (
     loadable,
     lost,
     sample,
+    smaller,
     translated,
 )
 
@@ -46,6 +47,10 @@ def iptables(
 
 
 # --- restore and save --------------------------------------------------------------------------------------
+
+
+NAMED: Final = (Trap(r"--(?:realm|src-group|dst-group) 0x0(?: |$)", "the name is that of a file of iproute2's"),)
+"""Rules that iptables saves with a name out of a file of the host's."""
 
 
 class Kept:
@@ -70,7 +75,8 @@ class Kept:
         ]
 
     def _compared(self, rule: Rule, text: str) -> str:
-        if self._iptables.variant == "legacy" and text != canonical(rule, self._family):
+        ours = canonical(rule, self._family)
+        if self._iptables.variant == "legacy" and text != ours and not any(trap.holds(ours) for trap in NAMED):
             return f"legacy saves {text!r}"
         # The nf_tables variant keeps some conditions in its own form: ! --dport 0:1023 comes back as 1024:65535.
         try:
@@ -89,9 +95,17 @@ def test_iptables_takes_any_typed_rule_and_saves_its_canonical_text(iptables: Ip
 @pytest.mark.parametrize("family", Family)
 def test_what_is_said_to_be_lost_is_not_kept(iptables: Iptables, family: Family) -> None:
     judge = Kept(iptables, family)
-    for part in batches([rule for rule in loadable(family) if lost(rule, iptables.variant)]):
+    lossy = [rule for rule in loadable(family) if lost(rule, iptables.variant)]
+    least = [least_lossy(rule, family, iptables.variant) for rule in lossy]
+    for part in batches([rule for rule in least if all(loss.shown for loss in rule.losses())]):
         kept = [canonical(rule, family) for rule, said in zip(part, judge.stored(part), strict=True) if not said]
         assert kept == []
+
+
+def least_lossy(rule: Rule, family: Family, variant: str) -> Rule:
+    """The rule without all that can go as long as something is lost."""
+    less = next((less for less in smaller(rule, family) if lost(less, variant)), None)
+    return rule if less is None else least_lossy(less, family, variant)
 
 
 # --- nft ---------------------------------------------------------------------------------------------------

@@ -91,8 +91,11 @@ def shuffled(matches: Sequence[Match], random: Random) -> Iterator[Match]:
             yield match
 
 
-IN_ORDER = {"owner", "policy"}
-"""Extensions of which the tools want --suppl-groups behind --gid-owner, and an element's options between two --next."""
+ORDERED: Final = {
+    "policy": "--next parts the elements",
+    "owner": "--suppl-groups stands behind --gid-owner",
+}
+"""Extensions whose options can't stand in any order."""
 
 
 def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -> list[str]:
@@ -109,10 +112,10 @@ def respelt(rule: Rule, value: Match | Target, family: Family, random: Random) -
         option = known[next(words) if sign else word]
         names = [name for name in option.names if not any(other.startswith(name) for other in taken)]
         behind = [next(words, "") for _ in range(option.words)]
-        if "" in behind or any(word in known for word in behind):
+        if "" in behind or any(word in known or word == "!" for word in behind):
             return told  # an option that can stand without its words, where the place says which is meant
         options.append([*sign, random.choice(names or [option.name]), *behind])
-    if extension.name not in IN_ORDER:
+    if extension.name not in ORDERED:
         random.shuffle(options)
     return [word for option in options for word in option]
 

@@ -38,6 +38,9 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "/sec": "the clock decides",
     "--mode random": "lots are drawn",
     "-m cgroup": "the group has to exist",
+    # Of connections that stood before the rule iptables counts the first one that it sees, nf_tables none
+    # (nf_conncount.c, insert_tree); and iptables drops what it can't count, so that other rules would see less.
+    "-m connlimit": "kernels differ in connections that stood before the rule",
 }
 """Parts of a rule that nothing on the road can judge."""
 FAR: Final = ", which no packet comes near"

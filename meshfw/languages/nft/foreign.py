@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import Dump, DumpChain, DumpRule, DumpTable
+from meshfw.languages.dump import Dump, DumpChain, DumpRule, DumpTable, hook_of
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, Names, unspoken_name
 from meshfw.languages.nft.read import UnreadableError, read_rule
 from meshfw.languages.nft.unfolding import fixed_elements, unfolded
@@ -191,6 +191,10 @@ class _Reader:
     ) -> None:
         """Take a chain that others lead to; one of that name in another of nft's tables would be taken for it."""
         logical = unspoken_name(name)
+        if hook_of(logical, home) is not None:
+            where = f"chain {name} of table {table.family} {table.name}"
+            self._unread.append(Unread(where, f"that is the name of a built-in chain of iptables' table {home}"))
+            return
         origin = self._origins.setdefault((family, home, logical), table)
         if origin is not table:
             where = f"chain {name} of table {table.family} {table.name}"

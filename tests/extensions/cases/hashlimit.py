@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 from hypothesis import strategies as st
 
@@ -248,10 +249,14 @@ PACKETS = (
 
 
 def _made(fields: dict[str, Any]) -> Any:
-    """The match; None where there is none."""
+    """The match, with a name that no other has: a kernel takes two of one name only where both are of a kind.
+
+    None where there is none.
+    """
     amount = fields.pop("amount")
+    name = f"{fields.pop('name')[:6]}{crc32(repr(fields).encode()):x}"
     try:
-        return HashLimit(burst=parse_burst(fields["rate"], amount), **fields)
+        return HashLimit(name=name, burst=parse_burst(fields["rate"], amount), **fields)
     except ModelError:
         return None
 

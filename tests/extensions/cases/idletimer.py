@@ -34,5 +34,6 @@ UNSAYABLE = (("-j IDLETIMER --timeout 1 --label a", "timer"),)
 
 
 def targets(family: Family, protocol: int | None) -> list[st.SearchStrategy[Target]]:
-    """Timers."""
-    return [st.builds(IdleTimer, st.integers(1, TIMEOUT_MAX), st.sampled_from(("a", "eth0.5")), st.booleans())]
+    """Timers, those of one label all of one kind: a kernel takes no others."""
+    kind = st.sampled_from((("a", False), ("eth0.5", False), ("b", True), ("eth0.6", True)))
+    return [st.tuples(st.integers(1, TIMEOUT_MAX), kind).map(lambda held: IdleTimer(held[0], *held[1]))]

@@ -16,6 +16,16 @@ CASES = (
     Case("46", "filter", "-p esp -m esp ! --espspi :32", "-p esp -m esp ! --espspi 0:32", "esp spi != 0-32 counter"),
     Case("46", "filter", "-p esp -m esp --espspi :", "-p esp -m esp", "meta l4proto 50 counter"),
     Case("46", "filter", "-p esp -m esp --espspi 4:3", "", "esp spi != 0-4294967295 counter"),
+    Case(
+        "46",
+        "filter",
+        "-p esp -m esp ! --espspi :",
+        "-p esp -m esp ! --espspi 0:4294967295",
+        "esp spi != 0-4294967295 counter",
+    ),
+    Case("6", "filter", "-m ah ! --ahspi :", "-m ah ! --ahspi 0:4294967295", "ah spi != 0-4294967295 counter"),
+    Case("4", "filter", "-p ah -m ah ! --ahspi 0:4294967295", "", "ah spi != 0-4294967295 counter"),
+    Case("46", "filter", "-p ipcomp -m ipcomp ! --ipcompspi 0:4294967295", "", "comp cpi != 0-65535 counter"),
     Case("46", "filter", "-p esp -m esp ! --espspi 4:3", "", "esp spi 0-4294967295 counter"),
     Case(
         "4", "filter", "-p ah -m ah --ahspi 0x10:", "-p ah -m ah --ahspi 16:4294967295", "ah spi 16-4294967295 counter"

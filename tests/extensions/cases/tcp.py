@@ -131,12 +131,15 @@ CASES = (
         "tcp dport 9 tcp option 6 missing counter",
     ),
 )
-EQUAL = (("-p tcp --dport 1 -m tcp --dport 2", "-p tcp -m tcp --dport 2 -m tcp --dport 1"),)
+EQUAL = (
+    ("-p tcp --dport 1 -m tcp --dport 2", "-p tcp -m tcp --dport 2 -m tcp --dport 1"),
+    ("-p tcp --tcp-flags SYN ALL", "-p tcp --tcp-flags SYN SYN,ACK"),  # neither is ever met
+    ("-p tcp ! --tcp-flags SYN ALL", "-p tcp"),
+)
 DIFFERENT = (
     ("-p tcp ! --dport :", "-p tcp"),
     ("-p tcp ! --dport :", "-p tcp ! --sport :"),
     ("-p tcp --tcp-flags SYN ACK", "-p tcp"),
-    ("-p tcp --tcp-flags SYN ALL", "-p tcp --tcp-flags SYN SYN,ACK"),  # neither is ever met, but both are written
     ("-p tcp --tcp-option 253", "-p tcp --tcp-option 254"),
 )
 PACKETS = (
