@@ -466,6 +466,13 @@ def test_rules_of_one_line_that_would_share_a_meter_are_no_translation(tmp_path:
     assert "hashlimit-a is another rule's" in done.stderr
 
 
+def test_an_at_sign_in_a_name_is_no_set() -> None:
+    found = translated("-m helper --helper a@b", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ('ct helper "a@b" counter',)
+    found = translated("-s @a~b -p tcp --dport @a~b", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ("ip saddr @a.7eb tcp dport @a.7eb counter",)
+
+
 def test_placement_is_not_checked_without_a_table() -> None:
     assert translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE).error is None
     wrong = translated("-j MASQUERADE", family=Family.IPV4, language=LANGUAGE, place=Place("raw", "a"))
