@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshfw.backends.nft_foreign import objects_of
+from meshfw.backends.nft_foreign import listed, objects_of
 from meshfw.cli.jsonl import Terms, answers
+from meshfw.errors import BackendError
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.dump import Dump, format_dump, parse_dump
 from meshfw.languages.nft import read_tables, render_tables
@@ -139,6 +140,9 @@ table ip fw {
         iif "lo" accept
         iifname { "a", "b" } ip saddr @near tcp dport { 22, 80-90 } counter packets 3 bytes 180 jump there
         ct state vmap { established : accept, invalid : drop }
+        ct state { new, related } accept
+        ct state != { new, related } accept
+        ct state != untracked accept
         meta l4proto { tcp, udp } th dport 53 goto there
         meta mark { 1, 2 } accept
     }
@@ -156,6 +160,9 @@ UNFOLDED = """\
 -A INPUT -i b -p tcp -m iprange --src-range 192.168.1.5-192.168.1.9 -m multiport --dports 22,80:90 -j there
 -A INPUT -m conntrack --ctstate INVALID -j DROP
 -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+-A INPUT -m conntrack --ctstate NEW,RELATED -j ACCEPT
+-A INPUT -m conntrack ! --ctstate NEW,RELATED -j ACCEPT
+-A INPUT -m conntrack ! --ctstate UNTRACKED -j ACCEPT
 -A INPUT -p tcp -m tcp --dport 53 -g there
 -A INPUT -p udp -m udp --dport 53 -g there
 -A INPUT -m mark --mark 0x1 -j ACCEPT
@@ -179,6 +186,7 @@ UNREAD = [
     ("table ip t { chain c { ip saddr { 1.1.1.1, 2.2.2.2 } limit rate 5/second\n }\n }", "rule 1 of chain c"),
     ("table ip t { chain c { meta mark { 1, 2 } meta mark set 2\n }\n }", "rule 1 of chain c"),
     ("table ip t { chain c { ip saddr != { 1.1.1.1, 2.2.2.2 } drop\n }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { ct state == established,new drop\n }\n }", "rule 1 of chain c"),
     ("table arp t { }", "table arp t"),
     ("table ip t { chain INPUT { }\n chain c { BASE 0; jump INPUT\n }\n }", "name of a built-in chain"),
     ("table ip t { chain c { type filter hook prerouting priority 0; }\n }", "no chain on prerouting at priority 0"),
@@ -201,6 +209,16 @@ def test_what_iptables_has_nothing_for_is_told_by_its_place(
     requires("nft")
     found = read_tables(objects_of(text.replace("BASE", "type filter hook input priority")), language=LANGUAGE)
     assert any(told in str(item) for item in found.unread), found.unread
+
+
+@pytest.mark.parametrize("flags", ["dormant", "no text at all", ["owner", "dormant"]])
+def test_a_dormant_table_is_never_read_as_if_packets_met_it(flags: Any) -> None:
+    table = {"family": "ip", "name": "t", "handle": 1, "flags": flags}
+    (told,) = read_tables([{"table": table}], language=LANGUAGE).unread
+    assert str(told).startswith("table ip t: ")
+    assert read_tables([{"table": table | {"flags": ["owner"]}}], language=LANGUAGE).unread == ()
+    with pytest.raises(BackendError, match="nft printed nothing"):
+        listed("\n")
 
 
 WRONG_JSON = [
@@ -446,6 +464,13 @@ def test_rules_of_one_line_that_would_share_a_meter_are_no_translation(tmp_path:
     done = spawned("translate", rule, cwd=tmp_path)
     assert done.returncode == 1
     assert "hashlimit-a is another rule's" in done.stderr
+
+
+def test_an_at_sign_in_a_name_is_no_set() -> None:
+    found = translated("-m helper --helper a@b", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ('ct helper "a@b" counter',)
+    found = translated("-s @a~b -p tcp --dport @a~b", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ("ip saddr @a.7eb tcp dport @a.7eb counter",)
 
 
 def test_placement_is_not_checked_without_a_table() -> None:

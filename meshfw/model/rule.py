@@ -208,7 +208,7 @@ class OpaqueTarget(Target, frozen=True):
 
     def applied(self, packet: Packet) -> Packet:
         """Whatever a target may change isn't known."""
-        return msgspec.structs.replace(packet, mark=None, ct_mark=None, tos=None, ttl=None)
+        return packet.obscured()
 
 
 class Comment(Match, frozen=True):
@@ -341,8 +341,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
 
     def problem(self, family: Family) -> str | None:
         """Why this can't be a rule of the family; None where it can."""
-        stranger = self.other_family(family)
-        if stranger:
+        if stranger := self.other_family(family):
             return stranger
         protocol = self.protocol.value if isinstance(self.protocol, Not) else self.protocol
         if protocol is not None and not 1 <= protocol <= 255:

@@ -62,6 +62,10 @@ def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> Fo
             table.sets[body["name"]] = elements
         elif kind == "rule":
             table.chains[body["chain"]].rules.append(body)
+        elif kind == "table" and _asleep(body):
+            unread.append(
+                Unread(f"table {' '.join(name)}", "it has flags, as one has that is dormant: no packet meets it")
+            )
         elif kind != "table":
             unread.append(
                 Unread(f"{kind} {body['name']} of table {' '.join(name)}", "iptables has nothing of the kind")
@@ -70,6 +74,12 @@ def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> Fo
     dumps = {family: reader.dump(family, tables.values()) for family in Family}
     found = {family: dump for family, dump in dumps.items() if dump.tables}
     return ForeignRuleset(found, tuple(dict.fromkeys(unread)), tuple(dict.fromkeys(reader.warnings)))
+
+
+def _asleep(body: Mapping[str, Any]) -> bool:
+    """Whether a table may be dormant: of its flags nft 1.0.6 lists no more than that there are some."""
+    flags = body.get("flags", [])
+    return bool({flags} if isinstance(flags, str) else set(flags) - {"owner", "persist"})
 
 
 class _NftChain:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from meshfw.extensions.eui64 import Eui64
 from meshfw.extensions.frag import Frag
-from meshfw.extensions.header_spans import Span
 from meshfw.extensions.ipv6header import Ipv6Header
 from meshfw.extensions.mh import Mh
 from meshfw.extensions.options6 import Dst, Hbh, HeaderOption
 from meshfw.extensions.rt import Rt
+from meshfw.extensions.spans import Span
 from meshfw.extensions.srh import Segment, Srh
 from meshfw.model import Family, Not
 from tests.extensions.case import Case
