@@ -41,8 +41,7 @@ from meshfw.model import (
 
 MOST: Final = 65_536
 """The most rules that one rule may become; each is a line to write, to read and for packets to pass."""
-MOST_TOGETHER: Final = 4 * MOST
-"""The most rules that all those of a ruleset which name sets may become together."""
+MOST_TOGETHER: Final = 4 * MOST  # the rules that all those of a ruleset which name sets may become together
 Problem = tuple[str, str]
 """What can't be expanded: where it stands, and why not and what to write instead."""
 Sets = Mapping[SetKey, Set]
