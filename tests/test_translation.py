@@ -18,6 +18,7 @@ from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.dump import Dump, format_dump, parse_dump
 from meshfw.languages.nft import read_tables, render_tables
 from meshfw.languages.nft.names import RESERVED, spoken_name, unspoken_name
+from meshfw.languages.nft.told import told
 from meshfw.model import Family, Policy
 from meshfw.testing.netns import Netns
 from meshfw.translation import Kind, Place, translated
@@ -180,6 +181,132 @@ def test_a_rule_over_sets_and_maps_becomes_as_few_as_can_be(requires: Callable[.
     assert printed(found.dumps[Family.IPV4]) == UNFOLDED
 
 
+ANSWERED = [
+    ("reject", "icmp-port-unreachable", "icmp6-port-unreachable"),
+    ("reject with icmpx admin-prohibited", "icmp-admin-prohibited", "icmp6-adm-prohibited"),
+    ("reject with icmpx no-route", "icmp-net-unreachable", "icmp6-no-route"),
+    ("reject with icmpx host-unreachable", "icmp-host-unreachable", "icmp6-addr-unreachable"),
+    ("meta l4proto tcp reject with tcp reset", "tcp-reset", "tcp-reset"),
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("text", "ipv4", "ipv6"), ANSWERED)
+def test_an_answer_of_both_families_is_that_of_each(
+    requires: Callable[..., None], text: str, ipv4: str, ipv6: str
+) -> None:
+    requires("nft")
+    found = read_tables(objects_of(f"table inet t {{ chain c {{ {text}\n }}\n }}"), language=LANGUAGE)
+    assert found.unread == ()
+    for family, answer in zip(Family, (ipv4, ipv6), strict=True):
+        assert f"-j REJECT --reject-with {answer}\n" in printed(found.dumps[family])
+
+
+PARTED = """
+table inet fw {
+    set near { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 } }
+    chain in {
+        type filter hook input priority filter;
+        log prefix "x " drop
+        tcp dport { 22, 80 } log prefix "x" level info counter packets 3 bytes 180 drop
+        ip saddr @near meta mark set 5 log group 2 accept
+        ip daddr 10.0.0.1 meta mark set 1 ct mark set meta mark
+        tcp dport 9 log prefix "y" ip saddr 10.0.0.9 limit rate 5/second drop
+        iifname "a" log prefix "z" tcp dport vmap { 1 : accept, 2 : drop }
+        udp dport 9 log prefix "w" reject
+        udp dport 9 log prefix "v"
+    }
+}
+"""
+RULES_OF_PARTS = """\
+*filter
+:INPUT ACCEPT [0:0]
+-A INPUT -j LOG --log-prefix "x "
+-A INPUT -j DROP
+[3:180] -A INPUT -p tcp -m multiport --dports 22,80 -j LOG --log-prefix x --log-level 6
+-A INPUT -p tcp -m multiport --dports 22,80 -j DROP
+-A INPUT -s 10.0.0.1/32 -j MARK --set-xmark 0x5/0xffffffff
+-A INPUT -s 10.0.0.2/32 -j MARK --set-xmark 0x5/0xffffffff
+-A INPUT -s 10.0.0.1/32 -j NFLOG --nflog-group 2
+-A INPUT -s 10.0.0.2/32 -j NFLOG --nflog-group 2
+-A INPUT -s 10.0.0.1/32 -j ACCEPT
+-A INPUT -s 10.0.0.2/32 -j ACCEPT
+-A INPUT -d 10.0.0.1/32 -j MARK --set-xmark 0x1/0xffffffff
+-A INPUT -d 10.0.0.1/32 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A INPUT -p tcp -m tcp --dport 9 -j LOG --log-prefix y
+-A INPUT -s 10.0.0.9/32 -p tcp -m tcp --dport 9 -m limit --limit 5/sec -j DROP
+-A INPUT -i a -j LOG --log-prefix z
+-A INPUT -i a -p tcp -m tcp --dport 1 -j ACCEPT
+-A INPUT -i a -p tcp -m tcp --dport 2 -j DROP
+-A INPUT -p udp -m udp --dport 9 -j LOG --log-prefix w
+-A INPUT -p udp -m udp --dport 9 -j REJECT --reject-with icmp-port-unreachable
+-A INPUT -p udp -m udp --dport 9 -j LOG --log-prefix v
+COMMIT
+"""
+
+
+@pytest.mark.kernel
+def test_a_rule_of_several_statements_becomes_one_for_each(requires: Callable[..., None]) -> None:
+    requires("nft")
+    found = read_tables(objects_of(PARTED), language=LANGUAGE)
+    assert found.unread == ()
+    assert printed(found.dumps[Family.IPV4]) == RULES_OF_PARTS
+
+
+# Conditions that would answer otherwise when they are asked again.
+UNPARTED = [
+    "limit rate 5/second log drop",
+    "quota 5 bytes log drop",
+    "numgen inc mod 2 0 log drop",
+    "numgen inc mod 2 vmap { 0 : accept, 1 : drop }",
+    "numgen random mod 2 { 0, 1 } drop",
+    "meta mark 1 meta mark set 5 accept",
+    "meta mark & 0xf == 1 meta mark set 5 log",
+    "ct mark 1 ct mark set 5 accept",
+    "ct state new notrack accept",
+    "ip dscp cs1 ip dscp set cs2 accept",
+    "@nh,8,8 7 ip dscp set cs2 accept",
+    "@nh,8,8 { 7, 8 } ip dscp set cs2",
+    "tcp option maxseg size 1-500 tcp option maxseg size set 400 accept",
+    "fib saddr . mark oif 0 meta mark set 1 drop",
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("text", UNPARTED)
+def test_a_rule_that_asks_what_can_not_be_asked_twice_is_told(requires: Callable[..., None], text: str) -> None:
+    requires("nft")
+    found = read_tables(objects_of(f"table ip t {{ chain c {{ {text}\n }}\n }}"), language=LANGUAGE)
+    (unread,) = found.unread
+    assert str(unread).startswith("ipv4 rule 1 of chain c of table ip t: iptables has nothing for ")
+    assert "'" not in str(unread)
+
+
+TOLD = [
+    ("tcp sequence 5", "tcp sequence 5"),
+    ("ip saddr . tcp dport { 1.1.1.1 . 5 } accept", "ip saddr . tcp dport 1.1.1.1 . 5"),
+    ("ip saddr != { 1.1.1.1, 2.2.2.0/24 } drop", "ip saddr != { 1.1.1.1, 2.2.2.0/24 }"),
+    ("meta mark 1 meta mark set 5 accept", "accept as a second target of one rule"),
+    ("limit rate over 5 mbytes/second drop", "limit rate over 5 mbytes/second"),
+    ("numgen inc mod 2 vmap { 0 : accept, 1 : jump d }", "numgen inc mod 2 vmap { 0 : accept, 1 : jump d }"),
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("text", "words"), TOLD)
+def test_what_can_not_be_read_is_told_in_words_or_as_json(requires: Callable[..., None], text: str, words: str) -> None:
+    requires("nft")
+    found = read_tables(objects_of(f"table ip t {{ chain c {{ {text}\n }}\n chain d {{ }}\n }}"), language=LANGUAGE)
+    assert str(found.unread[0]).partition("nothing for ")[2] == words
+
+
+def test_what_has_no_simple_words_is_told_as_json() -> None:
+    assert told({"set": {"op": "add", "elem": 1, "set": "@x"}}) == '{"set":{"op":"add","elem":1,"set":"@x"}}'
+    assert told([{"accept": None}, {"jump": {"target": "a"}}]) == "accept jump a"
+    assert told({"odd": True}) == '{"odd":true}'
+    assert told({}) == "{}"
+
+
 # What an element or the number of a packet decides can't be repeated: each copy would count by itself.
 UNREAD = [
     ("table ip t { set s { type ipv4_addr; timeout 5m; }\n }", "set s of table ip t"),
@@ -202,13 +329,13 @@ UNREAD = [
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(("text", "told"), UNREAD)
+@pytest.mark.parametrize(("text", "where"), UNREAD)
 def test_what_iptables_has_nothing_for_is_told_by_its_place(
-    requires: Callable[..., None], text: str, told: str
+    requires: Callable[..., None], text: str, where: str
 ) -> None:
     requires("nft")
     found = read_tables(objects_of(text.replace("BASE", "type filter hook input priority")), language=LANGUAGE)
-    assert any(told in str(item) for item in found.unread), found.unread
+    assert any(where in str(item) for item in found.unread), found.unread
 
 
 @pytest.mark.parametrize("flags", ["dormant", "no text at all", ["owner", "dormant"]])

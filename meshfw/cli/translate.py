@@ -51,6 +51,8 @@ def run(arguments: Namespace) -> int:
     kind = arguments.source or ("rules" if text is None else kind_of(text))
     if text is not None and kind != "rules":
         dumps = dumps_of(text, kind=kind, language=language, family=family, source=source)
+        if not any(dump.tables or dump.notes for dump in dumps.values()):
+            raise _nothing(source)
         return _whole(dumps, arguments, language)
     lines = _lines(text, source) if text is not None else [_line([Word(word) for word in arguments.rule])]
     translated = [_translated(line, family, arguments, language) for line in lines]
@@ -142,8 +144,13 @@ def _lines(text: str, source: str) -> list[_Line]:
         if stripped and not stripped.startswith("#"):
             found.append(_command(line, source, number if source else 0))
     if not found:
-        raise ParseError("there is nothing to translate", source=source, expected="a rule or a dump")
+        raise _nothing(source)
     return found
+
+
+def _nothing(source: str) -> ParseError:
+    """The refusal of a text that holds no rules: as good as all of them come of a mistake."""
+    return ParseError("there is nothing to translate", source=source, expected="a rule or a dump")
 
 
 def _command(text: str, source: str, number: int) -> _Line:

@@ -345,7 +345,7 @@ def test_other_words_for_the_same_are_read_as_the_same(nft: Nft) -> None:
 
 
 STRANGE_JSON = [
-    {"reject": {"type": "icmpx", "expr": "port-unreachable"}},
+    {"reject": {"type": "icmpx", "expr": "no-answer"}},
     {"reject": {"type": "icmp", "expr": "frag-needed"}},
     {"log": {"prefix": "x", "group": 1, "level": "warn"}},
     {"log": {"level": "audit", "prefix": "x"}},

@@ -2,7 +2,8 @@
 
 A base chain becomes the built-in chain of its hook, in the table that its type and priority belong to; other chains
 stand in every table from whose base chains packets come to them. Of an ``inet`` table each family gets the rules that
-can be its own, and a rule over a set becomes one for each element (:mod:`meshfw.languages.nft.unfolding`).
+can be its own; a rule over a set becomes one for each element (:mod:`meshfw.languages.nft.unfolding`), and one of
+several statements one for each of them (:mod:`meshfw.languages.nft.parting`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import msgspec
 from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, DumpChain, DumpRule, DumpTable, hook_of
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, Names, unspoken_name
+from meshfw.languages.nft.parting import parted
 from meshfw.languages.nft.read import UnreadableError, read_rule
+from meshfw.languages.nft.told import told
 from meshfw.languages.nft.unfolding import fixed_elements, unfolded
 from meshfw.model import HOOKS, Family, Hook, Policy, Rule, Table
 
@@ -212,7 +215,7 @@ class _Reader:
             except _OtherFamilyError:
                 continue
             except UnreadableError as error:
-                self._unread.append(Unread(where, f"iptables has nothing for {error.statement}"))
+                self._unread.append(Unread(where, f"iptables has nothing for {told(error.statement)}"))
         return tuple(found)
 
     def _meant(self, family: Family, table: _NftTable, body: Mapping[str, Any]) -> list[DumpRule]:
@@ -234,7 +237,8 @@ class _Reader:
         self, family: Family, table: _NftTable, statements: Sequence[Mapping[str, Any]], body: Mapping[str, Any]
     ) -> list[Rule]:
         """The rule, or as few as can be of those that it means together."""
-        ways = ([list(statements)], *(unfolded(statements, table.sets, ports=ports) for ports in (False, True)))
+        taken = ([list(statements)], parted(statements))
+        ways = [[list(statements)], *(_unfolded(parts, table.sets, ports=ports) for parts in taken for ports in _PORTS)]
         refusal = UnreadableError(statements)
         for parts in ways:
             try:
@@ -250,6 +254,16 @@ class _Reader:
         if why:
             raise UnreadableError(why)
         return rule
+
+
+_PORTS: Final = (False, True)
+"""Whether sets of ports are unfolded as well: only where nothing else will do."""
+
+
+def _unfolded(
+    parts: Iterable[Sequence[Mapping[str, Any]]], sets: Mapping[str, Sequence[Any]], *, ports: bool
+) -> list[list[Mapping[str, Any]]]:
+    return [rule for part in parts for rule in unfolded(part, sets, ports=ports)]
 
 
 _HEADERS: Final = {6: "tcp", 17: "udp", 33: "dccp", 132: "sctp", 136: "udplite"}
