@@ -1,9 +1,9 @@
 """An nft rule over sets and verdict maps as several rules without: one for each element.
 
 A packet is in one element of a set at most, so it meets at most one of the rules, and a verdict, a jump or a statement
-that goes on does what it did in the one rule. What counts, remembers or draws lots can't be repeated, and a mark that the rule
-itself changes, or the chain that it jumps to, could be in two elements, one after the other: such rules are left as
-they are.
+that goes on does what it did in the one rule. What counts, remembers or draws lots can't be repeated, and a mark that
+the rule itself changes, or the chain that it jumps to, could be in two elements, one after the other: such rules are
+left as they are.
 """
 
 from __future__ import annotations
