@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshfw.backends.nft_foreign import objects_of
+from meshfw.backends.nft_foreign import listed, objects_of
 from meshfw.cli.jsonl import Terms, answers
+from meshfw.errors import BackendError
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.dump import Dump, format_dump, parse_dump
 from meshfw.languages.nft import read_tables, render_tables
@@ -140,6 +141,9 @@ table ip fw {
         iif "lo" accept
         iifname { "a", "b" } ip saddr @near tcp dport { 22, 80-90 } counter packets 3 bytes 180 jump there
         ct state vmap { established : accept, invalid : drop }
+        ct state { new, related } accept
+        ct state != { new, related } accept
+        ct state != untracked accept
         meta l4proto { tcp, udp } th dport 53 goto there
         meta mark { 1, 2 } accept
     }
@@ -157,6 +161,9 @@ UNFOLDED = """\
 -A INPUT -i b -p tcp -m iprange --src-range 192.168.1.5-192.168.1.9 -m multiport --dports 22,80:90 -j there
 -A INPUT -m conntrack --ctstate INVALID -j DROP
 -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+-A INPUT -m conntrack --ctstate NEW,RELATED -j ACCEPT
+-A INPUT -m conntrack ! --ctstate NEW,RELATED -j ACCEPT
+-A INPUT -m conntrack ! --ctstate UNTRACKED -j ACCEPT
 -A INPUT -p tcp -m tcp --dport 53 -g there
 -A INPUT -p udp -m udp --dport 53 -g there
 -A INPUT -m mark --mark 0x1 -j ACCEPT
@@ -306,7 +313,9 @@ UNREAD = [
     ("table ip t { chain c { ip saddr { 1.1.1.1, 2.2.2.2 } limit rate 5/second\n }\n }", "rule 1 of chain c"),
     ("table ip t { chain c { meta mark { 1, 2 } meta mark set 2\n }\n }", "rule 1 of chain c"),
     ("table ip t { chain c { ip saddr != { 1.1.1.1, 2.2.2.2 } drop\n }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { ct state == established,new drop\n }\n }", "rule 1 of chain c"),
     ("table arp t { }", "table arp t"),
+    ("table ip t { chain INPUT { }\n chain c { BASE 0; jump INPUT\n }\n }", "name of a built-in chain"),
     ("table ip t { chain c { type filter hook prerouting priority 0; }\n }", "no chain on prerouting at priority 0"),
     ("table ip t { chain c { tcp sequence 5\n }\n }", "rule 1 of chain c of table ip t"),
     ("table ip t { chain c { BASE 0; }\n chain d { BASE 1; }\n }", "one chain INPUT"),
@@ -361,6 +370,35 @@ def test_the_chains_that_lead_to_a_chain_tell_its_hooks(chains: tuple[str, ...],
     assert words in (tables.untold[0].reason if tables.untold else tables.text)
 
 
+@pytest.mark.parametrize("flags", ["dormant", "no text at all", ["owner", "dormant"]])
+def test_a_dormant_table_is_never_read_as_if_packets_met_it(flags: Any) -> None:
+    table = {"family": "ip", "name": "t", "handle": 1, "flags": flags}
+    (told,) = read_tables([{"table": table}], language=LANGUAGE).unread
+    assert str(told).startswith("table ip t: ")
+    assert read_tables([{"table": table | {"flags": ["owner"]}}], language=LANGUAGE).unread == ()
+    with pytest.raises(BackendError, match="nft printed nothing"):
+        listed("\n")
+
+
+WRONG_JSON = [
+    "{",
+    "{}",
+    '{"nftables": [{"rule": {}}]}',
+    '{"nftables": [{"rule": 5}, 7]}',
+    '{"nftables": [{"table": "x"}]}',
+    '{"nftables": [{"add": {"table": {"family": "ip", "name": "t"}}}]}',
+    '{"nftables": [{"rule": {"family": "ip", "table": "t", "chain": "nope", "expr": 5}}]}',
+]
+
+
+@pytest.mark.parametrize("text", WRONG_JSON, ids=range(len(WRONG_JSON)))
+def test_json_that_nft_never_prints_is_one_message(tmp_path: Path, text: str) -> None:
+    done = spawned("translate", "--from", "nft", "--to", "iptables", input=text, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nft -j list ruleset" in done.stderr
+    assert "defect" not in done.stderr
+
+
 @pytest.mark.kernel
 def test_nft_takes_every_name_that_is_spoken(requires: Callable[..., None]) -> None:
     requires("nft")
@@ -387,15 +425,61 @@ ip6tables -I INPUT -s fd00::1,fd00::2 -j ACCEPT
 
 def test_a_script_is_folded_into_what_it_leaves(tmp_path: Path) -> None:
     (tmp_path / "script").write_text(SCRIPT, encoding="utf-8")
-    done = spawned("translate", "--to", "iptables", "-f", "script", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "# ipv4\n*filter\n:INPUT DROP [0:0]" in done.stdout
-    assert "-A INPUT -p tcp -m tcp --dport 80 -j web" in done.stdout
-    assert "-A INPUT -s fd00::1/128 -j ACCEPT\n" in done.stdout
+    texts = json.loads(spawned("translate", "--to", "iptables", "--json", "-f", "script", cwd=tmp_path).stdout)["texts"]
+    assert texts["ipv4"].startswith("*filter\n:INPUT DROP [0:0]")
+    assert "-A INPUT -p tcp -m tcp --dport 80 -j web" in texts["ipv4"]
+    assert "-A INPUT -s fd00::1/128 -j ACCEPT\n" in texts["ipv6"]
+    assert spawned("translate", "--to", "iptables", "-6", "-f", "script", cwd=tmp_path).stdout == texts["ipv6"]
+    both = spawned("translate", "--to", "iptables", "-f", "script", cwd=tmp_path)
+    assert (both.returncode, both.stdout) == (1, "")
+    assert "both families" in both.stderr
     text = spawned("translate", "-f", "script", cwd=tmp_path).stdout
     assert "table ip filter {" in text
     assert "ip6 saddr fd00::2 counter accept" in text
     assert "table ip6" not in spawned("translate", "-4", "-f", "script", cwd=tmp_path).stdout
+
+
+def test_a_command_has_the_words_that_a_shell_gives_it(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("iptables -A INPUT -j LOG --log-prefix 'x: '\n", encoding="utf-8")
+    assert 'log prefix "x: "' in spawned("translate", "-f", "one", cwd=tmp_path).stdout
+    (tmp_path / "rule").write_text("-j LOG --log-prefix 'x:'\n", encoding="utf-8")
+    refused = spawned("translate", "-f", "rule", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "an apostrophe is a letter here" in refused.stderr
+
+
+def test_dumps_of_both_families_in_one_file_are_told_apart_by_their_heads(tmp_path: Path) -> None:
+    four = "# Generated by iptables-save v1.8.9\n*filter\n:INPUT DROP [0:0]\nCOMMIT\n"
+    six = "# Generated by ip6tables-save v1.8.9\n*filter\n:INPUT DROP [0:0]\n-A INPUT -s fd00::1 -j ACCEPT\nCOMMIT\n"
+    (tmp_path / "both").write_text(four + six, encoding="utf-8")
+    text = spawned("translate", "-f", "both", cwd=tmp_path).stdout
+    assert "table ip filter" in text
+    assert "ip6 saddr fd00::1 counter accept" in text
+    (tmp_path / "wrong").write_text(four + six.replace("fd00::1", "x"), encoding="utf-8")
+    assert "wrong, line 8" in spawned("translate", "-f", "wrong", cwd=tmp_path).stderr
+
+
+def test_a_listing_is_read_as_table_filter(tmp_path: Path) -> None:
+    (tmp_path / "listing").write_text("-P INPUT DROP\n-N a\n-A INPUT -j a\n", encoding="utf-8")
+    done = spawned("translate", "--to", "iptables", "-f", "listing", cwd=tmp_path)
+    assert done.stdout == "*filter\n:INPUT DROP [0:0]\n:a - [0:0]\n-A INPUT -j a\nCOMMIT\n"
+    assert "taken for filter" in done.stderr
+
+
+MISPLACED = [
+    ("iptables -A INPUT -j MASQUERADE", "table nat only"),
+    ("iptables -A INPUT -o eth0 -j DROP", "no output interface"),
+    ("iptables -t bogus -A INPUT -j DROP", "no table bogus"),
+    ("*filter\n:INPUT ACCEPT\n-A INPUT -j nowhere\nCOMMIT\n", "no such chain"),
+    ("*filter\n:INPUT ACCEPT\n-A INPUT -j MASQUERADE\nCOMMIT\n", "table nat only"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), MISPLACED)
+def test_what_can_not_stand_there_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    done = spawned("translate", input=text, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert told in done.stderr
 
 
 def test_a_rule_of_several_addresses_is_several_rules(tmp_path: Path) -> None:
@@ -444,6 +528,7 @@ WRONG: list[tuple[Any, Kind, str]] = [
     (b"{", Kind.INPUT, "expected an object"),
     (b"[1]", Kind.INPUT, "expected an object"),
     (b'{"id": 3, "family": "arp", "rule": ""}', Kind.INPUT, "family"),
+    (b"[" * 5000, Kind.INPUT, "expected an object"),
     ({"id": 3}, Kind.INPUT, "neither rule nor argv"),
     ({"id": 3, "rule": "", "argv": []}, Kind.INPUT, "both rule and argv"),
     ({"id": 3, "rule": "-p tcp --dprt 1"}, Kind.SYNTAX, "--dprt"),
@@ -538,6 +623,13 @@ def test_rules_of_one_line_that_would_share_a_meter_are_no_translation(tmp_path:
     done = spawned("translate", rule, cwd=tmp_path)
     assert done.returncode == 1
     assert "hashlimit-a is another rule's" in done.stderr
+
+
+def test_an_at_sign_in_a_name_is_no_set() -> None:
+    found = translated("-m helper --helper a@b", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ('ct helper "a@b" counter',)
+    found = translated("-s @a~b -p tcp --dport @a~b", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ("ip saddr @a.7eb tcp dport @a.7eb counter",)
 
 
 def test_placement_is_not_checked_without_a_table() -> None:

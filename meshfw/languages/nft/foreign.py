@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import Dump, DumpChain, DumpRule, DumpTable
+from meshfw.languages.dump import Dump, DumpChain, DumpRule, DumpTable, hook_of
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, Names, unspoken_name
 from meshfw.languages.nft.parting import parted
 from meshfw.languages.nft.read import UnreadableError, read_rule
@@ -65,6 +65,10 @@ def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> Fo
             table.sets[body["name"]] = elements
         elif kind == "rule":
             table.chains[body["chain"]].rules.append(body)
+        elif kind == "table" and _asleep(body):
+            unread.append(
+                Unread(f"table {' '.join(name)}", "it has flags, as one has that is dormant: no packet meets it")
+            )
         elif kind != "table":
             unread.append(
                 Unread(f"{kind} {body['name']} of table {' '.join(name)}", "iptables has nothing of the kind")
@@ -73,6 +77,12 @@ def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> Fo
     dumps = {family: reader.dump(family, tables.values()) for family in Family}
     found = {family: dump for family, dump in dumps.items() if dump.tables}
     return ForeignRuleset(found, tuple(dict.fromkeys(unread)), tuple(dict.fromkeys(reader.warnings)))
+
+
+def _asleep(body: Mapping[str, Any]) -> bool:
+    """Whether a table may be dormant: of its flags nft 1.0.6 lists no more than that there are some."""
+    flags = body.get("flags", [])
+    return bool({flags} if isinstance(flags, str) else set(flags) - {"owner", "persist"})
 
 
 class _NftChain:
@@ -184,6 +194,10 @@ class _Reader:
     ) -> None:
         """Take a chain that others lead to; one of that name in another of nft's tables would be taken for it."""
         logical = unspoken_name(name)
+        if hook_of(logical, home) is not None:
+            where = f"chain {name} of table {table.family} {table.name}"
+            self._unread.append(Unread(where, f"that is the name of a built-in chain of iptables' table {home}"))
+            return
         origin = self._origins.setdefault((family, home, logical), table)
         if origin is not table:
             where = f"chain {name} of table {table.family} {table.name}"

@@ -1,4 +1,4 @@
-"""An nft rule of several statements as one rule for each, in order: ``log prefix "x" drop`` is LOG, and then DROP.
+"""An nft rule of several statements as one rule for each, in order: ``log prefix "x" drop`` is LOG, then DROP.
 
 A rule of iptables has one target. A statement that lets the packet go on becomes a rule of its own, of the conditions
 before it; the rule behind it has all conditions. So conditions are asked again: not where they count, remember or draw

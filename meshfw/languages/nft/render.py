@@ -270,7 +270,8 @@ def _told_apart(held: list[tuple[Match, str]]) -> list[tuple[Match, str]]:
     ]
 
 
-_SET: Final = re.compile(r"@(\S+)\Z")
+_SET: Final = re.compile(r'(?<= )@([^\s"]+)\Z')
+"""A set's name behind a condition, and no part of a name in quotes."""
 
 
 def _named_set(text: str, names: Names) -> str:
