@@ -80,16 +80,18 @@ def drawn(bench: Bench, family: Family, kind: Kind, chance: random.Random) -> tu
         ruleset = maker.make(kind)
         probes = probes_for(ruleset, family, kind, chance)
         opinion = evaluate(ruleset)
-        ends = Counter(ends_of(opinion(probe), probe) for probe in probes[::50])
-        if len(ends) > 3 and max(ends.values()) < sum(ends.values()) * 0.9:
+        sample = probes[::50]
+        ends = Counter(end for probe in sample if (end := end_of(opinion(probe), probe)))
+        if len(ends) > 2 and sum(ends.values()) > len(sample) / 2 and max(ends.values()) < len(sample) * 0.9:
             return ruleset, probes
 
 
-def ends_of(opinion: Opinion, probe: Probe) -> tuple[tuple[str, str], ...]:
-    """Verdict and place of every end that the evaluation takes for possible."""
-    assert opinion.journey is not None
-    family = probe.packet.family
-    return tuple((str(end.verdict), side(end.packet.destination or 0, family)) for end in opinion.journey.endings)
+def end_of(opinion: Opinion, probe: Probe) -> tuple[str, str] | None:
+    """Verdict and place of the one end that the evaluation takes for possible; None of several."""
+    ends = () if opinion.journey is None else opinion.journey.endings
+    if len(ends) != 1:
+        return None
+    return str(ends[0].verdict), side(ends[0].packet.destination or 0, probe.packet.family)
 
 
 def probes_for(ruleset: Ruleset, family: Family, kind: Kind, chance: random.Random) -> list[Probe]:

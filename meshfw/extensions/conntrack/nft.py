@@ -22,6 +22,7 @@ from meshfw.extensions.conntrack.value import (
 )
 from meshfw.extensions.extension import NftMatch, ParseContext
 from meshfw.extensions.hostmask import HostMask
+from meshfw.extensions.spi import Ah
 from meshfw.model import Family, Match, Network, Not, Rule
 
 _NFT_STATES: Final = {
@@ -143,11 +144,14 @@ def _tuple_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:
 def _header_follows(value: Conntrack, rule: Rule) -> bool:
     """Whether a match whose header tells nft the protocol stands behind the value; of all ports, it does so as well."""
     place = next((index for index, match in enumerate(rule.matches) if match is value), -1)
-    return any(match.protocols is not None and _states_something(match) for match in rule.matches[place + 1 :])
+    return any(_names_header(match) for match in rule.matches[place + 1 :])
 
 
-def _states_something(match: Match) -> bool:
-    return any(getattr(match, field) is not None for field in match.__struct_fields__)
+def _names_header(match: Match) -> bool:
+    if isinstance(match, Ah):  # which doesn't need -p in IPv6, though nft tests for the protocol
+        return match.family is Family.IPV6 or match.spi is not None
+    states = any(getattr(match, field) is not None for field in match.__struct_fields__)
+    return match.protocols is not None and states
 
 
 def to_nft(value: Conntrack, family: Family, rule: Rule) -> Iterable[str]:

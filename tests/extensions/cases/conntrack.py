@@ -179,7 +179,11 @@ DIFFERENT = (
     ("-m conntrack --ctorigdstport 4:3", "-m conntrack --ctorigsrcport 4:3"),
     ("-m conntrack --ctstatus NONE", "-m conntrack ! --ctstatus NONE"),
 )
-UNSAYABLE = (("-m conntrack ! --ctexpire 5:6", "below"),)
+UNSAYABLE = (
+    ("-m conntrack ! --ctexpire 5:6", "below"),
+    ("-p ah -m conntrack --ctproto 17 -m ah --ahspi 5", "behind that match"),
+    ("-p sctp -m conntrack --ctproto 17 -m sctp --sport 0:65535", "behind that match"),
+)
 PACKETS = (
     "-m conntrack --ctstatus NONE",
     "-m conntrack ! --ctstatus NONE",
