@@ -377,7 +377,9 @@ def _lesser(value: Any) -> Iterator[Any]:
     for field, default in zip(value.__struct_fields__[-len(defaults) :] if defaults else (), defaults, strict=True):
         if default is not msgspec.NODEFAULT and getattr(value, field) != default:
             with suppress(MeshfwError):
-                yield msgspec.structs.replace(value, **{field: default})
+                less = msgspec.structs.replace(value, **{field: default})
+                if less != value:  # a value may make its own of what nobody states
+                    yield less
 
 
 def _possible(rule: Rule, family: Family, **changes: Any) -> Iterator[Rule]:
