@@ -29,6 +29,7 @@ from meshfw.model import (
     Jump,
     Match,
     Network,
+    OpaqueMatch,
     Return,
     Rule,
     Ruleset,
@@ -40,8 +41,7 @@ from meshfw.model import (
 
 MOST: Final = 65_536
 """The most rules that one rule may become; each is a line to write, to read and for packets to pass."""
-MOST_TOGETHER: Final = 4 * MOST
-"""The most rules that all those of a ruleset which name sets may become together."""
+MOST_TOGETHER: Final = 4 * MOST  # the rules that all those of a ruleset which name sets may become together
 Problem = tuple[str, str]
 """What can't be expanded: where it stands, and why not and what to write instead."""
 Sets = Mapping[SetKey, Set]
@@ -283,7 +283,7 @@ def _names_addresses(rule: Rule) -> bool:
 
 
 def _label(match: Match) -> str:
-    return f"match {getattr(match, 'name', None) or type(match).__name__.lower()}"
+    return f"match {match.name if isinstance(match, OpaqueMatch) else type(match).__name__.lower()}"
 
 
 def _led_astray(target: Return | Goto, cut: _Cut) -> str:

@@ -100,7 +100,7 @@ def translated(
     except ParseError as error:
         return Translated(error=Failure(_told(error), Kind.SYNTAX))
     for held in rules:
-        why = _misplaced(held, place)
+        why = misplaced(held, place)
         if why:
             return Translated(error=Failure(why, Kind.PLACEMENT))
     warnings = tuple(loss.text for held in rules for loss in held.losses())
@@ -153,7 +153,8 @@ def _opaque(rule: Rule) -> bool:
     return isinstance(rule.target, OpaqueTarget) or any(isinstance(match, OpaqueMatch) for match in rule.matches)
 
 
-def _misplaced(rule: Rule, place: Place) -> str | None:
+def misplaced(rule: Rule, place: Place) -> str | None:
+    """Why a rule can't stand in a place; None where it can, or where the place isn't known."""
     if not place.table:
         return None
     if place.table not in _TABLES:

@@ -207,7 +207,7 @@ def test_sets_on_both_sides_of_a_match_that_counts_take_two_chains() -> None:
 
 def test_all_that_counts_before_a_set_stays_in_one_rule() -> None:
     assert becomes("-m limit --limit 1/sec -m recent --set -p udp -m udp --dport @web -j LOG")[:2] == [
-        "a: -p udp -m limit --limit 1/sec -m recent --set -j a~1",
+        "a: -p udp -m limit --limit 1/sec -m recent --set --name DEFAULT --mask 255.255.255.255 --rsource -j a~1",
         "a~1: -p udp -m udp --dport 80 -j LOG",
     ]
 
@@ -215,13 +215,15 @@ def test_all_that_counts_before_a_set_stays_in_one_rule() -> None:
 def test_what_the_language_does_not_know_may_count() -> None:
     assert becomes("-s @other -m recent --set --name x -j ACCEPT") == [
         "a: -s 192.0.2.1/32 -j a~1",
-        "a~1: -m recent --set --name x -j ACCEPT",
+        "a~1: -m recent --set --name x --mask 255.255.255.255 --rsource -j ACCEPT",
     ]
 
 
 def test_what_counts_before_an_empty_set_goes_on_counting() -> None:
     line = "-m recent --set --name x -p tcp -m tcp --dport @no-port -j DROP"
-    assert becomes(line, f"-s @nobody {line}") == ["a: -p tcp -m recent --set --name x"]
+    assert becomes(line, f"-s @nobody {line}") == [
+        "a: -p tcp -m recent --set --name x --mask 255.255.255.255 --rsource"
+    ]
 
 
 def test_chains_in_between_keep_their_names_whatever_the_sets_hold() -> None:

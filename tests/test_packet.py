@@ -509,6 +509,14 @@ def test_a_connection_mark_is_changed_as_the_kernel_does(target: str, mark: int)
     assert after.ct_mark == mark
 
 
+@pytest.mark.parametrize(
+    "condition", ["-s 10.9.9.9", "-p tcp --dport 80", "-m conntrack --ctstate RELATED", "-m mark --mark 7"]
+)
+def test_behind_a_target_that_nobody_knows_a_packet_may_be_another(condition: str) -> None:
+    text = f"*filter\n:FORWARD ACCEPT\n-A FORWARD -j NOSUCH --what\n-A FORWARD {condition} -j REJECT"
+    assert {verdict.fate for verdict in at(text, tcp()).verdicts} == set(Fate)
+
+
 def test_log_goes_on_and_so_does_no_target() -> None:
     text = """
         *filter

@@ -128,7 +128,25 @@ TYPED = [
     ('{ state = { not = "INVALID" } }', "-m state ! --state INVALID"),
     (
         '{ limit = "5/min", limit-burst = 9, comment = "no more" }',
-        '-m limit --limit 5/min --limit-burst 9 -m comment --comment "no more"',
+        '-m comment --comment "no more" -m limit --limit 5/min --limit-burst 9',
+    ),
+    ('{ limit = "5/min", protocol = "tcp", dport = 22 }', "-p tcp -m tcp --dport 22 -m limit --limit 5/min"),
+    (
+        '{ quota = { quota = 9 }, limit = "5/min", mark = { mark = 1 }, ctstate = "NEW" }',
+        "-m mark --mark 1 -m conntrack --ctstate NEW -m quota --quota 9 -m limit --limit 5/min",
+    ),
+    (
+        '{ recent = { name = "a", set = true }, protocol = "udp", dport = 9 }',
+        "-p udp --dport 9 -m recent --name a --set",
+    ),
+    (
+        '{ statistic = { mode = "nth", every = 2, packet = 0 }, source = "10.0.0.1", tos = { tos = 8 } }',
+        "-s 10.0.0.1 -m tos --tos 8 -m statistic --mode nth --every 2 --packet 0",
+    ),
+    ('{ connlimit-above = 3, protocol = "tcp", dport = 22 }', "-p tcp --dport 22 -m connlimit --connlimit-above 3"),
+    (
+        '{ hashlimit = { hashlimit-name = "h", hashlimit-above = "5/sec" }, protocol = "tcp", dport = 22 }',
+        "-p tcp --dport 22 -m hashlimit --hashlimit-name h --hashlimit-above 5/sec",
     ),
     ('{ comment = "first", limit = "5/min" }', "-m comment --comment first -m limit --limit 5/min"),
     ('{ connmark = { mark = "0x1/0xff" } }', "-m connmark --mark 0x1/0xff"),

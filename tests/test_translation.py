@@ -11,12 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshfw.backends.nft_foreign import objects_of
+from meshfw.backends.nft_foreign import listed, objects_of
 from meshfw.cli.jsonl import Terms, answers
+from meshfw.errors import BackendError
 from meshfw.extensions import Language, builtin_extensions
 from meshfw.languages.dump import Dump, format_dump, parse_dump
 from meshfw.languages.nft import read_tables, render_tables
 from meshfw.languages.nft.names import RESERVED, spoken_name, unspoken_name
+from meshfw.languages.nft.told import told
 from meshfw.model import Family, Policy
 from meshfw.testing.netns import Netns
 from meshfw.translation import Kind, Place, translated
@@ -139,6 +141,9 @@ table ip fw {
         iif "lo" accept
         iifname { "a", "b" } ip saddr @near tcp dport { 22, 80-90 } counter packets 3 bytes 180 jump there
         ct state vmap { established : accept, invalid : drop }
+        ct state { new, related } accept
+        ct state != { new, related } accept
+        ct state != untracked accept
         meta l4proto { tcp, udp } th dport 53 goto there
         meta mark { 1, 2 } accept
     }
@@ -156,6 +161,9 @@ UNFOLDED = """\
 -A INPUT -i b -p tcp -m iprange --src-range 192.168.1.5-192.168.1.9 -m multiport --dports 22,80:90 -j there
 -A INPUT -m conntrack --ctstate INVALID -j DROP
 -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+-A INPUT -m conntrack --ctstate NEW,RELATED -j ACCEPT
+-A INPUT -m conntrack ! --ctstate NEW,RELATED -j ACCEPT
+-A INPUT -m conntrack ! --ctstate UNTRACKED -j ACCEPT
 -A INPUT -p tcp -m tcp --dport 53 -g there
 -A INPUT -p udp -m udp --dport 53 -g there
 -A INPUT -m mark --mark 0x1 -j ACCEPT
@@ -173,13 +181,141 @@ def test_a_rule_over_sets_and_maps_becomes_as_few_as_can_be(requires: Callable[.
     assert printed(found.dumps[Family.IPV4]) == UNFOLDED
 
 
+ANSWERED = [
+    ("reject", "icmp-port-unreachable", "icmp6-port-unreachable"),
+    ("reject with icmpx admin-prohibited", "icmp-admin-prohibited", "icmp6-adm-prohibited"),
+    ("reject with icmpx no-route", "icmp-net-unreachable", "icmp6-no-route"),
+    ("reject with icmpx host-unreachable", "icmp-host-unreachable", "icmp6-addr-unreachable"),
+    ("meta l4proto tcp reject with tcp reset", "tcp-reset", "tcp-reset"),
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("text", "ipv4", "ipv6"), ANSWERED)
+def test_an_answer_of_both_families_is_that_of_each(
+    requires: Callable[..., None], text: str, ipv4: str, ipv6: str
+) -> None:
+    requires("nft")
+    found = read_tables(objects_of(f"table inet t {{ chain c {{ {text}\n }}\n }}"), language=LANGUAGE)
+    assert found.unread == ()
+    for family, answer in zip(Family, (ipv4, ipv6), strict=True):
+        assert f"-j REJECT --reject-with {answer}\n" in printed(found.dumps[family])
+
+
+PARTED = """
+table inet fw {
+    set near { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 } }
+    chain in {
+        type filter hook input priority filter;
+        log prefix "x " drop
+        tcp dport { 22, 80 } log prefix "x" level info counter packets 3 bytes 180 drop
+        ip saddr @near meta mark set 5 log group 2 accept
+        ip daddr 10.0.0.1 meta mark set 1 ct mark set meta mark
+        tcp dport 9 log prefix "y" ip saddr 10.0.0.9 limit rate 5/second drop
+        iifname "a" log prefix "z" tcp dport vmap { 1 : accept, 2 : drop }
+        udp dport 9 log prefix "w" reject
+        udp dport 9 log prefix "v"
+    }
+}
+"""
+RULES_OF_PARTS = """\
+*filter
+:INPUT ACCEPT [0:0]
+-A INPUT -j LOG --log-prefix "x "
+-A INPUT -j DROP
+[3:180] -A INPUT -p tcp -m multiport --dports 22,80 -j LOG --log-prefix x --log-level 6
+-A INPUT -p tcp -m multiport --dports 22,80 -j DROP
+-A INPUT -s 10.0.0.1/32 -j MARK --set-xmark 0x5/0xffffffff
+-A INPUT -s 10.0.0.2/32 -j MARK --set-xmark 0x5/0xffffffff
+-A INPUT -s 10.0.0.1/32 -j NFLOG --nflog-group 2
+-A INPUT -s 10.0.0.2/32 -j NFLOG --nflog-group 2
+-A INPUT -s 10.0.0.1/32 -j ACCEPT
+-A INPUT -s 10.0.0.2/32 -j ACCEPT
+-A INPUT -d 10.0.0.1/32 -j MARK --set-xmark 0x1/0xffffffff
+-A INPUT -d 10.0.0.1/32 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A INPUT -p tcp -m tcp --dport 9 -j LOG --log-prefix y
+-A INPUT -s 10.0.0.9/32 -p tcp -m tcp --dport 9 -m limit --limit 5/sec -j DROP
+-A INPUT -i a -j LOG --log-prefix z
+-A INPUT -i a -p tcp -m tcp --dport 1 -j ACCEPT
+-A INPUT -i a -p tcp -m tcp --dport 2 -j DROP
+-A INPUT -p udp -m udp --dport 9 -j LOG --log-prefix w
+-A INPUT -p udp -m udp --dport 9 -j REJECT --reject-with icmp-port-unreachable
+-A INPUT -p udp -m udp --dport 9 -j LOG --log-prefix v
+COMMIT
+"""
+
+
+@pytest.mark.kernel
+def test_a_rule_of_several_statements_becomes_one_for_each(requires: Callable[..., None]) -> None:
+    requires("nft")
+    found = read_tables(objects_of(PARTED), language=LANGUAGE)
+    assert found.unread == ()
+    assert printed(found.dumps[Family.IPV4]) == RULES_OF_PARTS
+
+
+# Conditions that would answer otherwise when they are asked again.
+UNPARTED = [
+    "limit rate 5/second log drop",
+    "quota 5 bytes log drop",
+    "numgen inc mod 2 0 log drop",
+    "numgen inc mod 2 vmap { 0 : accept, 1 : drop }",
+    "numgen random mod 2 { 0, 1 } drop",
+    "meta mark 1 meta mark set 5 accept",
+    "meta mark & 0xf == 1 meta mark set 5 log",
+    "ct mark 1 ct mark set 5 accept",
+    "ct state new notrack accept",
+    "ip dscp cs1 ip dscp set cs2 accept",
+    "@nh,8,8 7 ip dscp set cs2 accept",
+    "@nh,8,8 { 7, 8 } ip dscp set cs2",
+    "tcp option maxseg size 1-500 tcp option maxseg size set 400 accept",
+    "fib saddr . mark oif 0 meta mark set 1 drop",
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("text", UNPARTED)
+def test_a_rule_that_asks_what_can_not_be_asked_twice_is_told(requires: Callable[..., None], text: str) -> None:
+    requires("nft")
+    found = read_tables(objects_of(f"table ip t {{ chain c {{ {text}\n }}\n }}"), language=LANGUAGE)
+    (unread,) = found.unread
+    assert str(unread).startswith("ipv4 rule 1 of chain c of table ip t: iptables has nothing for ")
+    assert "'" not in str(unread)
+
+
+TOLD = [
+    ("tcp sequence 5", "tcp sequence 5"),
+    ("ip saddr . tcp dport { 1.1.1.1 . 5 } accept", "ip saddr . tcp dport 1.1.1.1 . 5"),
+    ("ip saddr != { 1.1.1.1, 2.2.2.0/24 } drop", "ip saddr != { 1.1.1.1, 2.2.2.0/24 }"),
+    ("meta mark 1 meta mark set 5 accept", "accept as a second target of one rule"),
+    ("limit rate over 5 mbytes/second drop", "limit rate over 5 mbytes/second"),
+    ("numgen inc mod 2 vmap { 0 : accept, 1 : jump d }", "numgen inc mod 2 vmap { 0 : accept, 1 : jump d }"),
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("text", "words"), TOLD)
+def test_what_can_not_be_read_is_told_in_words_or_as_json(requires: Callable[..., None], text: str, words: str) -> None:
+    requires("nft")
+    found = read_tables(objects_of(f"table ip t {{ chain c {{ {text}\n }}\n chain d {{ }}\n }}"), language=LANGUAGE)
+    assert str(found.unread[0]).partition("nothing for ")[2] == words
+
+
+def test_what_has_no_simple_words_is_told_as_json() -> None:
+    assert told({"set": {"op": "add", "elem": 1, "set": "@x"}}) == '{"set":{"op":"add","elem":1,"set":"@x"}}'
+    assert told([{"accept": None}, {"jump": {"target": "a"}}]) == "accept jump a"
+    assert told({"odd": True}) == '{"odd":true}'
+    assert told({}) == "{}"
+
+
 # What an element or the number of a packet decides can't be repeated: each copy would count by itself.
 UNREAD = [
     ("table ip t { set s { type ipv4_addr; timeout 5m; }\n }", "set s of table ip t"),
     ("table ip t { chain c { ip saddr { 1.1.1.1, 2.2.2.2 } limit rate 5/second\n }\n }", "rule 1 of chain c"),
     ("table ip t { chain c { meta mark { 1, 2 } meta mark set 2\n }\n }", "rule 1 of chain c"),
     ("table ip t { chain c { ip saddr != { 1.1.1.1, 2.2.2.2 } drop\n }\n }", "rule 1 of chain c"),
+    ("table ip t { chain c { ct state == established,new drop\n }\n }", "rule 1 of chain c"),
     ("table arp t { }", "table arp t"),
+    ("table ip t { chain INPUT { }\n chain c { BASE 0; jump INPUT\n }\n }", "name of a built-in chain"),
     ("table ip t { chain c { type filter hook prerouting priority 0; }\n }", "no chain on prerouting at priority 0"),
     ("table ip t { chain c { tcp sequence 5\n }\n }", "rule 1 of chain c of table ip t"),
     ("table ip t { chain c { BASE 0; }\n chain d { BASE 1; }\n }", "one chain INPUT"),
@@ -193,13 +329,42 @@ UNREAD = [
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(("text", "told"), UNREAD)
+@pytest.mark.parametrize(("text", "where"), UNREAD)
 def test_what_iptables_has_nothing_for_is_told_by_its_place(
-    requires: Callable[..., None], text: str, told: str
+    requires: Callable[..., None], text: str, where: str
 ) -> None:
     requires("nft")
     found = read_tables(objects_of(text.replace("BASE", "type filter hook input priority")), language=LANGUAGE)
-    assert any(told in str(item) for item in found.unread), found.unread
+    assert any(where in str(item) for item in found.unread), found.unread
+
+
+@pytest.mark.parametrize("flags", ["dormant", "no text at all", ["owner", "dormant"]])
+def test_a_dormant_table_is_never_read_as_if_packets_met_it(flags: Any) -> None:
+    table = {"family": "ip", "name": "t", "handle": 1, "flags": flags}
+    (told,) = read_tables([{"table": table}], language=LANGUAGE).unread
+    assert str(told).startswith("table ip t: ")
+    assert read_tables([{"table": table | {"flags": ["owner"]}}], language=LANGUAGE).unread == ()
+    with pytest.raises(BackendError, match="nft printed nothing"):
+        listed("\n")
+
+
+WRONG_JSON = [
+    "{",
+    "{}",
+    '{"nftables": [{"rule": {}}]}',
+    '{"nftables": [{"rule": 5}, 7]}',
+    '{"nftables": [{"table": "x"}]}',
+    '{"nftables": [{"add": {"table": {"family": "ip", "name": "t"}}}]}',
+    '{"nftables": [{"rule": {"family": "ip", "table": "t", "chain": "nope", "expr": 5}}]}',
+]
+
+
+@pytest.mark.parametrize("text", WRONG_JSON, ids=range(len(WRONG_JSON)))
+def test_json_that_nft_never_prints_is_one_message(tmp_path: Path, text: str) -> None:
+    done = spawned("translate", "--from", "nft", "--to", "iptables", input=text, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nft -j list ruleset" in done.stderr
+    assert "defect" not in done.stderr
 
 
 @pytest.mark.kernel
@@ -228,15 +393,61 @@ ip6tables -I INPUT -s fd00::1,fd00::2 -j ACCEPT
 
 def test_a_script_is_folded_into_what_it_leaves(tmp_path: Path) -> None:
     (tmp_path / "script").write_text(SCRIPT, encoding="utf-8")
-    done = spawned("translate", "--to", "iptables", "-f", "script", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "# ipv4\n*filter\n:INPUT DROP [0:0]" in done.stdout
-    assert "-A INPUT -p tcp -m tcp --dport 80 -j web" in done.stdout
-    assert "-A INPUT -s fd00::1/128 -j ACCEPT\n" in done.stdout
+    texts = json.loads(spawned("translate", "--to", "iptables", "--json", "-f", "script", cwd=tmp_path).stdout)["texts"]
+    assert texts["ipv4"].startswith("*filter\n:INPUT DROP [0:0]")
+    assert "-A INPUT -p tcp -m tcp --dport 80 -j web" in texts["ipv4"]
+    assert "-A INPUT -s fd00::1/128 -j ACCEPT\n" in texts["ipv6"]
+    assert spawned("translate", "--to", "iptables", "-6", "-f", "script", cwd=tmp_path).stdout == texts["ipv6"]
+    both = spawned("translate", "--to", "iptables", "-f", "script", cwd=tmp_path)
+    assert (both.returncode, both.stdout) == (1, "")
+    assert "both families" in both.stderr
     text = spawned("translate", "-f", "script", cwd=tmp_path).stdout
     assert "table ip filter {" in text
     assert "ip6 saddr fd00::2 counter accept" in text
     assert "table ip6" not in spawned("translate", "-4", "-f", "script", cwd=tmp_path).stdout
+
+
+def test_a_command_has_the_words_that_a_shell_gives_it(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("iptables -A INPUT -j LOG --log-prefix 'x: '\n", encoding="utf-8")
+    assert 'log prefix "x: "' in spawned("translate", "-f", "one", cwd=tmp_path).stdout
+    (tmp_path / "rule").write_text("-j LOG --log-prefix 'x:'\n", encoding="utf-8")
+    refused = spawned("translate", "-f", "rule", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "an apostrophe is a letter here" in refused.stderr
+
+
+def test_dumps_of_both_families_in_one_file_are_told_apart_by_their_heads(tmp_path: Path) -> None:
+    four = "# Generated by iptables-save v1.8.9\n*filter\n:INPUT DROP [0:0]\nCOMMIT\n"
+    six = "# Generated by ip6tables-save v1.8.9\n*filter\n:INPUT DROP [0:0]\n-A INPUT -s fd00::1 -j ACCEPT\nCOMMIT\n"
+    (tmp_path / "both").write_text(four + six, encoding="utf-8")
+    text = spawned("translate", "-f", "both", cwd=tmp_path).stdout
+    assert "table ip filter" in text
+    assert "ip6 saddr fd00::1 counter accept" in text
+    (tmp_path / "wrong").write_text(four + six.replace("fd00::1", "x"), encoding="utf-8")
+    assert "wrong, line 8" in spawned("translate", "-f", "wrong", cwd=tmp_path).stderr
+
+
+def test_a_listing_is_read_as_table_filter(tmp_path: Path) -> None:
+    (tmp_path / "listing").write_text("-P INPUT DROP\n-N a\n-A INPUT -j a\n", encoding="utf-8")
+    done = spawned("translate", "--to", "iptables", "-f", "listing", cwd=tmp_path)
+    assert done.stdout == "*filter\n:INPUT DROP [0:0]\n:a - [0:0]\n-A INPUT -j a\nCOMMIT\n"
+    assert "taken for filter" in done.stderr
+
+
+MISPLACED = [
+    ("iptables -A INPUT -j MASQUERADE", "table nat only"),
+    ("iptables -A INPUT -o eth0 -j DROP", "no output interface"),
+    ("iptables -t bogus -A INPUT -j DROP", "no table bogus"),
+    ("*filter\n:INPUT ACCEPT\n-A INPUT -j nowhere\nCOMMIT\n", "no such chain"),
+    ("*filter\n:INPUT ACCEPT\n-A INPUT -j MASQUERADE\nCOMMIT\n", "table nat only"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), MISPLACED)
+def test_what_can_not_stand_there_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    done = spawned("translate", input=text, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert told in done.stderr
 
 
 def test_a_rule_of_several_addresses_is_several_rules(tmp_path: Path) -> None:
@@ -285,6 +496,7 @@ WRONG: list[tuple[Any, Kind, str]] = [
     (b"{", Kind.INPUT, "expected an object"),
     (b"[1]", Kind.INPUT, "expected an object"),
     (b'{"id": 3, "family": "arp", "rule": ""}', Kind.INPUT, "family"),
+    (b"[" * 5000, Kind.INPUT, "expected an object"),
     ({"id": 3}, Kind.INPUT, "neither rule nor argv"),
     ({"id": 3, "rule": "", "argv": []}, Kind.INPUT, "both rule and argv"),
     ({"id": 3, "rule": "-p tcp --dprt 1"}, Kind.SYNTAX, "--dprt"),
@@ -379,6 +591,13 @@ def test_rules_of_one_line_that_would_share_a_meter_are_no_translation(tmp_path:
     done = spawned("translate", rule, cwd=tmp_path)
     assert done.returncode == 1
     assert "hashlimit-a is another rule's" in done.stderr
+
+
+def test_an_at_sign_in_a_name_is_no_set() -> None:
+    found = translated("-m helper --helper a@b", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ('ct helper "a@b" counter',)
+    found = translated("-s @a~b -p tcp --dport @a~b", family=Family.IPV4, language=LANGUAGE)
+    assert found.nft == ("ip saddr @a.7eb tcp dport @a.7eb counter",)
 
 
 def test_placement_is_not_checked_without_a_table() -> None:

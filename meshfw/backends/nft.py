@@ -168,6 +168,7 @@ class NftBackend:
 
     def compile(self, plan: Plan) -> Transaction:
         """The text for libnftables, which is one transaction of the kernel, or several where new chains are large."""
+        self._renderings.place(plan.desired)
         few = self._edits.transaction(NAME, plan)
         if few is not None:
             return few
@@ -242,6 +243,7 @@ class NftBackend:
         """Rules that nft can't express, and hooks where foreign chains would be overruled or overrule us."""
         around = self._look_around()
         findings = list(table_findings(around.tables, owner=self._owner, adopt=self._adopt))
+        self._renderings.place(ruleset)
         for chain in ruleset.chains:
             findings.extend(self._renderings.findings(chain))
         findings.extend(self._renderings.shared_meters(ruleset.chains))

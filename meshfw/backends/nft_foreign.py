@@ -37,7 +37,9 @@ def listed(text: str) -> list[dict[str, Any]]:
 
     Raises BackendError for what is none.
     """
+    if not text.strip():  # the flags of a table are no text in nft 1.0.6 (json.c, table_flags_name)
+        raise BackendError("nft printed nothing", remedy="an older nft can't list a dormant table as JSON: wake it")
     try:
         return list(msgspec.json.decode(text)["nftables"])
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError) as error:
         raise BackendError(f"no listing of nft's: {error}; expected what nft -j list ruleset prints") from None

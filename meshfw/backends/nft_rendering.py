@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from meshfw.alignment import shared_ends
@@ -12,12 +12,27 @@ from meshfw.backends.nft_text import chain_name
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import format_rule
-from meshfw.languages.nft import ONE_METER, NftText, render_rule
-from meshfw.model import Chain, Family, Rule
+from meshfw.languages.nft import ONE_METER, NftText, render_on_hooks, told_by_hook
+from meshfw.model import Chain, ChainKey, DispatcherKey, Family, Hook, Rule, Ruleset
 from meshfw.plan import Plan
 from meshfw.snapshot import ListKey
 
 _NAME_MAX: Final = 255  # linux/netfilter/nf_tables.h, NFT_NAME_MAXLEN with the final NUL
+
+
+class _Hooks:
+    """The hooks that lead to the lists of a ruleset, found where somebody asks."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self.ruleset = ruleset
+        self._reach: Mapping[ChainKey, Collection[Hook]] | None = None
+
+    def of(self, key: ListKey) -> Collection[Hook]:
+        if isinstance(key, DispatcherKey):
+            return (key.hook,)
+        if self._reach is None:
+            self._reach = self.ruleset.reach()
+        return self._reach.get(key, ())
 
 
 class Renderings:
@@ -27,6 +42,16 @@ class Renderings:
         self._language = language
         self._texts: dict[ListKey, tuple[Chain, tuple[NftText, ...]]] = {}
         self._meters: dict[ListKey, tuple[Chain, tuple[tuple[int, str], ...]]] = {}
+        self._hooks = _Hooks(Ruleset())
+        self._placed: dict[ListKey, Collection[Hook]] = {}
+
+    def place(self, ruleset: Ruleset) -> None:
+        """Take a ruleset for the one in which the chains stand: it tells from which hooks packets come to them."""
+        if self._hooks.ruleset is not ruleset:
+            self._hooks = _Hooks(ruleset)
+            for key in [key for key, hooks in self._placed.items() if self._hooks.of(key) != hooks]:
+                del self._placed[key]
+                self._texts.pop(key, None)
 
     def rule(self, key: ListKey, rule: Rule) -> NftText:
         """The text of one rule of a list.
@@ -59,7 +84,11 @@ class Renderings:
         return found
 
     def _render(self, rule: Rule, key: ListKey) -> NftText:
-        text = render_rule(rule, family=key.family, language=self._language, names=names_in(key.table))
+        hooks: Collection[Hook] = ()
+        if told_by_hook(rule, self._language):
+            hooks = self._placed[key] = self._hooks.of(key)
+        names = names_in(key.table)
+        text = render_on_hooks(rule, hooks=hooks, family=key.family, language=self._language, names=names)
         if text.objects:
             kinds = " and ".join(sorted({held.kind for held in text.objects}))
             raise InexpressibleError(f"it needs a {kinds} object, and this backend keeps none")
@@ -72,9 +101,11 @@ class Renderings:
         """Forget all chains but these."""
         self._texts = {key: held for key, held in self._texts.items() if key in wanted}
         self._meters = {key: held for key, held in self._meters.items() if key in wanted}
+        self._placed = {key: held for key, held in self._placed.items() if key in wanted}
 
     def of_plan(self, plan: Plan) -> Callable[[ListKey, Rule], NftText]:
         """The text of any rule of a plan's changed lists."""
+        self.place(plan.desired)
         known: dict[ListKey, dict[int, NftText]] = {}
         for change in plan.lists:
             if isinstance(change.new, Chain):

@@ -8,11 +8,12 @@ from meshfw.cli import NOT_ACCEPTED, UNCERTAIN
 from meshfw.cli.explained import journey_data, journey_text
 from meshfw.cli.output import one_line, print_json, warn
 from meshfw.cli.question import packet_of, packet_text, ways_of
-from meshfw.cli.rulesets import ruleset_named
+from meshfw.cli.rulesets import LIVE, ruleset_named
 from meshfw.errors import FamilyError
 from meshfw.languages.dump import ruleset_of_dump
 from meshfw.model import ACCEPTED, Family, Fate, Ruleset
 from meshfw.packet import Evaluator, Journey
+from meshfw.source import alternatives
 from meshfw.workshop import Workshop
 
 
@@ -35,14 +36,21 @@ def run(arguments: Namespace) -> int:
 
 
 def _ruleset(arguments: Namespace, shop: Workshop, family: Family) -> Ruleset:
-    """The rules of the configuration, of a file, or of the kernel."""
+    """The rules of the configuration, of a file, or ours in the kernel."""
     if arguments.file:
         return _file(arguments.file, shop, family)
     if not arguments.live:
         return shop.rules()
     with shop.backend() as backend:
-        meaning = backend.observe().snapshot.meaning()
+        snapshot = backend.observe().snapshot
+        name = backend.name
+    meaning = snapshot.meaning()
     shop.warnings += meaning.notes
+    if not snapshot:
+        tools = alternatives(f"-f {tool}" for tool in LIVE)
+        shop.warnings.append(
+            f"no rules of ours stand here (backend {name}), and others' rules aren't looked at: {tools} does that"
+        )
     return meaning.ruleset
 
 

@@ -54,7 +54,7 @@ def answers(lines: Iterable[bytes], terms: Terms) -> Iterator[bytes]:
             continue
         try:
             request = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             yield encoder.encode(_refused(_id_of(line), f"{error}; expected {_EXPECTED}")) + b"\n"
             continue
         yield encoder.encode(_answer(request, terms)) + b"\n"
@@ -87,7 +87,7 @@ def _id_of(line: bytes) -> msgspec.Raw:
     """The id of a line that is wrong otherwise, so that the answer can be told whose it is."""
     try:
         found: Any = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _NULL
     return msgspec.Raw(msgspec.json.encode(found["id"])) if isinstance(found, dict) and "id" in found else _NULL
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -14,11 +14,13 @@ from meshfw.cli.output import for_tools, print_json, warn
 from meshfw.cli.rulesets import STDIN, dumps_of, kind_of, notes_of, read_text, resolving
 from meshfw.errors import FamilyParseError, InexpressibleError, ParseError, TranslationError
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import Dump, format_dump, hook_of
+from meshfw.languages.dump import Dump, format_dump, hook_of, ruleset_of_dump
 from meshfw.languages.iptables import format_rule, parse_rules
-from meshfw.languages.lexer import Word, split
+from meshfw.languages.lexer import Word, refuse_apostrophes, split
 from meshfw.languages.nft import FAMILIES, SPOKEN_NAMES, render_rule, render_tables
+from meshfw.languages.shell import statements
 from meshfw.model import Family, Rule, Table
+from meshfw.translation import Place, misplaced
 from meshfw.workshop import Workshop
 
 _COMMANDS = dict(zip(COMMANDS, Family, strict=True))
@@ -49,6 +51,8 @@ def run(arguments: Namespace) -> int:
     kind = arguments.source or ("rules" if text is None else kind_of(text))
     if text is not None and kind != "rules":
         dumps = dumps_of(text, kind=kind, language=language, family=family, source=source)
+        if not any(dump.tables or dump.notes for dump in dumps.values()):
+            raise _nothing(source)
         return _whole(dumps, arguments, language)
     lines = _lines(text, source) if text is not None else [_line([Word(word) for word in arguments.rule])]
     translated = [_translated(line, family, arguments, language) for line in lines]
@@ -88,8 +92,17 @@ def _input(arguments: Namespace) -> tuple[str | None, str]:
 def _whole(dumps: Mapping[Family, Dump], arguments: Namespace, language: Language) -> int:
     """Print dumps in the language asked for; ``TranslationError`` for what it can't say."""
     warnings: list[str] = []
+    texts: dict[Family, str] = {}
+    for dump in dumps.values():
+        ruleset_of_dump(dump)  # what can't stand as a whole, such as a jump to nowhere, is refused by its place
     if arguments.to == "iptables":
-        text = "".join(_restorable(dumps, language))
+        texts = {family: format_dump(dump, language=language) for family, dump in dumps.items()}
+        if len(texts) > 1 and not arguments.json:
+            raise ParseError(
+                "it holds rules of both families, and one restore would put the one in place of the other",
+                expected="-4 or -6",
+            )
+        text = "".join(texts.values())
     else:
         rendered = [
             render_tables(dump, language=language, approximate=arguments.approximate) for dump in dumps.values()
@@ -101,19 +114,11 @@ def _whole(dumps: Mapping[Family, Dump], arguments: Namespace, language: Languag
         warnings = [warning for tables in rendered for warning in tables.warnings]
     warnings += [*_losses(dumps), *notes_of(dumps)]
     if arguments.json:
-        print_json({"text": text, "warnings": warnings})
+        print_json({"text": text, "warnings": warnings, **({"texts": texts} if len(texts) > 1 else {})})
         return 0
     warn(warnings)
     print(for_tools(text), end="")
     return 0
-
-
-def _restorable(dumps: Mapping[Family, Dump], language: Language) -> Iterator[str]:
-    """The text of each dump, with a comment that names its family where there are two."""
-    for family, dump in dumps.items():
-        if len(dumps) > 1:
-            yield f"# {family}\n"
-        yield format_dump(dump, language=language)
 
 
 def _losses(dumps: Mapping[Family, Dump]) -> list[str]:
@@ -139,19 +144,37 @@ def _lines(text: str, source: str) -> list[_Line]:
         if stripped and not stripped.startswith("#"):
             found.append(_command(line, source, number if source else 0))
     if not found:
-        raise ParseError("there is nothing to translate", source=source, expected="a rule or a dump")
+        raise _nothing(source)
     return found
+
+
+def _nothing(source: str) -> ParseError:
+    """The refusal of a text that holds no rules: as good as all of them come of a mistake."""
+    return ParseError("there is nothing to translate", source=source, expected="a rule or a dump")
 
 
 def _command(text: str, source: str, number: int) -> _Line:
     """One line: a rule alone, or behind ``iptables``, ``-t TABLE`` and ``-A CHAIN``."""
     try:
-        words = split(text)
+        words = _words(text)
     except ParseError as error:
         raise ParseError(
             error.reason, text=text, source=source, line=number, column=error.column, expected=error.expected
         ) from None
     return _line(words, text, source, number)
+
+
+def _words(text: str) -> Sequence[Word]:
+    """The words of a line: as a shell has them where a command begins it, else as iptables-restore does."""
+    head = text.split(None, 1)[:1]
+    if head and head[0] in _COMMANDS:
+        held = statements(text)
+        if len(held) != 1:
+            raise ParseError("several commands on one line", expected="one, or --from script")
+        return held[0].words
+    words = split(text)
+    refuse_apostrophes(words)
+    return words
 
 
 def _line(words: Sequence[Word], text: str = "", source: str = "", number: int = 0) -> _Line:
@@ -174,6 +197,8 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
     """The rules' family and their text, one on a line for each rule that the line stands for."""
     found, rules = _parsed(line, family or line.family, language)
     chain = arguments.chain or line.chain
+    table = arguments.table or line.table or (Table.FILTER if chain else "")
+    _refuse_misplaced(line, rules, Place(table, chain))
     losses = [loss.text for rule in rules for loss in rule.losses()]
     if arguments.to == "iptables":
         head = f"-{'A' if line.command == 'add' else 'I'} {chain} " if chain else ""
@@ -181,8 +206,7 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
         return found, "\n".join(
             f"{head}{format_rule(rule, family=found, language=language)}".rstrip() for rule in rules
         )
-    table = arguments.table or line.table or "filter"
-    hook = hook_of(chain, Table(table)) if table in set(Table) else None
+    hook = hook_of(chain, Table(table)) if table else None
     try:
         render = partial(
             render_rule,
@@ -201,9 +225,18 @@ def _translated(line: _Line, family: Family | None, arguments: Namespace, langua
             f"nft has no way to say this: {error.reason}", text=line.text, source=line.source, line=line.line
         ) from None
     warn([*losses, *(told for text in said for told in text.warnings)])
-    objects = dict.fromkeys(held.command(FAMILIES[found], table) for text in said for held in text.objects)
+    objects = dict.fromkeys(
+        held.command(FAMILIES[found], table or Table.FILTER) for text in said for held in text.objects
+    )
     head = f"{line.command} rule {FAMILIES[found]} {table} {SPOKEN_NAMES.chain(chain)} " if chain else ""
     return found, "\n".join((*objects, *(f"{head}{text}" for text in said)))
+
+
+def _refuse_misplaced(line: _Line, rules: Sequence[Rule], place: Place) -> None:
+    for rule in rules:
+        why = misplaced(rule, place)
+        if why:
+            raise ParseError(why, text=line.text, source=line.source, line=line.line)
 
 
 def _parsed(line: _Line, family: Family | None, language: Language) -> tuple[Family, tuple[Rule, ...]]:

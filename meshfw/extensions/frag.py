@@ -6,20 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import integer, plain_condition
+from meshfw.extensions.codecs import integer, plain_condition, sign
 from meshfw.extensions.extension import Extension, NftMatch, Option
-from meshfw.extensions.header_spans import (
-    Span,
-    drop_full_span,
-    full_span_losses,
-    read_span,
-    span_atoms,
-    span_codec,
-    span_nft,
-)
+from meshfw.extensions.header_spans import drop_full_span, full_span_losses, header_nft
+from meshfw.extensions.spans import WORD, Span, read_span, span_atoms, spans
 from meshfw.model import Family, Loss, Match, Not, Rule
-
-_WORD: Final = 0xFFFFFFFF
 
 
 class Frag(Match, frozen=True):
@@ -37,7 +28,7 @@ class Frag(Match, frozen=True):
     last: bool | None = None
 
     def __post_init__(self) -> None:
-        drop_full_span(self, "id", _WORD)
+        drop_full_span(self, "id", WORD)
         if self.more and self.last:
             raise ModelError("--fragmore and --fraglast exclude each other")
 
@@ -45,14 +36,14 @@ class Frag(Match, frozen=True):
         """That there is such a header, and one part for each condition on it."""
         yield ("frag",)
         if self.id is not None:
-            yield from span_atoms("frag id", self.id, _WORD)
+            yield from span_atoms("frag id", *sign(self.id))
         for field in ("reserved", "first", "more", "last"):
             if getattr(self, field):
                 yield ("frag", field)
 
     def losses(self) -> Iterable[Loss]:
         """The negation of all identifications."""
-        return full_span_losses("--fragid", self.id, _WORD)
+        return full_span_losses("--fragid", self.id, WORD)
 
 
 _FLAGS: Final = {"first": "frag-off 0", "more": "more-fragments 1", "last": "more-fragments 0"}
@@ -62,7 +53,7 @@ _FLAGS: Final = {"first": "frag-off 0", "more": "more-fragments 1", "last": "mor
 def _to_nft(value: Frag, family: Family, rule: Rule) -> Iterable[str]:
     if value.reserved:
         raise InexpressibleError("--fragres: nft compares its two fields apart, and half of it is no rule of iptables")
-    held = [] if value.id is None else list(span_nft("frag id", value.id, _WORD))
+    held = [] if value.id is None else list(header_nft("frag id", value.id, WORD))
     held += [f"frag {text}" for field, text in _FLAGS.items() if getattr(value, field)]
     return held or ["exthdr frag exists"]
 
@@ -70,7 +61,7 @@ def _to_nft(value: Frag, family: Family, rule: Rule) -> Iterable[str]:
 def _read_id(match: NftMatch, family: Family) -> Frag | None:
     if not plain_condition(match):
         return None
-    span = read_span(match)
+    span = read_span(match.right)
     return Frag(id=Not(span) if match.negated else span)
 
 
@@ -95,7 +86,7 @@ EXTENSIONS: Final = (
         name="frag",
         value=Frag,
         options=(
-            Option("--fragid", "id", span_codec(_WORD), invertible=True),
+            Option("--fragid", "id", spans("an identification"), invertible=True),
             Option("--fraglen", "length", integer("a length in bytes"), invertible=True),
             Option("--fragres", "reserved", words=0),
             Option("--fragfirst", "first", words=0),

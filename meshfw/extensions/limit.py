@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import ModelError
 from meshfw.extensions.codecs import integer
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Match, Rule
+from meshfw.model import Family, Loss, Match, Rule
 
 SCALE: Final = 10_000
 """The kernel counts the time of one packet in 1/10,000 s (linux/netfilter/xt_limit.h, XT_LIMIT_SCALE)."""
@@ -70,12 +70,18 @@ class Limit(Match, frozen=True):
         msgspec.structs.force_setattr(self, "rate", self.rate.reduced)
         if not 1 <= self.burst <= 10_000:
             raise ModelError(f"burst {self.burst} is not between 1 and 10000")
-        if self.rate.period * self.burst > _CREDIT:
-            raise ModelError(f"{self.rate} with burst {self.burst} is more than iptables can count: lower the burst")
 
     def atoms(self) -> Iterable[Any]:
         """Rate and burst."""
         return (("limit", self.rate, self.burst),)
+
+    def losses(self) -> Iterable[Loss]:
+        """A full bucket that overflows on the legacy tables; nf_tables counts in 64 bits."""
+        if self.rate.period * self.burst > _CREDIT:
+            text = (
+                f"--limit {self.rate} with burst {self.burst} is more than iptables-legacy can count: lower the burst"
+            )
+            yield Loss(frozenset({"legacy"}), text, shown=False)
 
 
 def _parse(text: str, context: ParseContext) -> Rate:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from meshfw.errors import ModelError
-from meshfw.extensions.codecs import header_met, number, plain_condition
+from meshfw.extensions.codecs import header_met, number, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.header_spans import Span, drop_full_span, full_span_losses, read_span, span_atoms, span_nft
+from meshfw.extensions.header_spans import drop_full_span, full_span_losses, header_nft
+from meshfw.extensions.spans import Span, read_span, span_atoms
 from meshfw.model import Family, Loss, Match, Not, Packet, Rule, every
 
 MH: Final = 135
@@ -45,7 +46,7 @@ class Mh(Match, frozen=True):
 
     def atoms(self) -> Iterable[Any]:
         """The types; nothing where every message meets them."""
-        return () if self.types is None else span_atoms("mh type", self.types, _OCTET)
+        return () if self.types is None else span_atoms("mh type", *sign(self.types), last=_OCTET)
 
     def meets(self, packet: Packet) -> bool | None:
         """The protocol; types aren't known."""
@@ -81,7 +82,7 @@ _NFT_NAMES: Final = {number: name for name, number in TYPES.items()}
 def _to_nft(value: Mh, family: Family, rule: Rule) -> Iterable[str]:
     if value.types is None:
         return
-    for text in span_nft("mh type", value.types, _OCTET):
+    for text in header_nft("mh type", value.types, _OCTET):
         left, _, right = text.rpartition(" ")
         yield f"{left} {_NFT_NAMES[int(right)] if right.isdigit() and int(right) in _NFT_NAMES else right}"
 
@@ -89,7 +90,7 @@ def _to_nft(value: Mh, family: Family, rule: Rule) -> Iterable[str]:
 def _read(match: NftMatch, family: Family) -> Mh | None:
     if not plain_condition(match):
         return None
-    span = read_span(match, TYPES)
+    span = read_span(match.right, TYPES)
     return Mh(Not(span) if match.negated else span)
 
 

@@ -51,7 +51,8 @@ def _format(network: Network) -> str:
 def _to_nft(value: Netmap, family: Family, rule: Rule, hook: Hook | None) -> Iterable[str]:
     if hook is None:
         raise InexpressibleError(
-            "NETMAP in a chain of which the hook isn't known: nft says whether the source or the destination is mapped"
+            "NETMAP where it isn't known from which hook packets come: nft says whether the source or the destination is "
+            "mapped"
         )
     yield f"{'snat' if hook in _SOURCE else 'dnat'} prefix to {_format(value.to)}"
 

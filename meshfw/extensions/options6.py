@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from meshfw.errors import InexpressibleError, ModelError
-from meshfw.extensions.codecs import integer, number, plain_condition
+from meshfw.extensions.codecs import integer, number, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.header_spans import Span, header_length, read_span, span_atoms, span_nft
+from meshfw.extensions.header_spans import header_length, header_nft
+from meshfw.extensions.spans import Span, read_span, span_atoms
 from meshfw.model import Family, Match, Not, Rule
 
 OPTIONS_MAX: Final = 16
@@ -80,7 +81,7 @@ class Dst(Match, frozen=True):
 def _atoms(name: str, length: Any, options: Any) -> Iterable[Any]:
     yield (name,)
     if length is not None:
-        yield from span_atoms(f"{name} hdrlength", header_length(length), _OCTET)
+        yield from span_atoms(f"{name} hdrlength", *sign(header_length(length)), last=_OCTET)
     if options is not None:
         yield (name, options)
 
@@ -91,7 +92,7 @@ def _to_nft(value: Hbh | Dst, family: Family, rule: Rule) -> Iterable[str]:
         raise InexpressibleError(f"--{name}-opts: nft sees the header, but not the options in it")
     held: list[str] = []
     if value.length is not None:
-        held += span_nft(f"{name} hdrlength", header_length(value.length), _OCTET)
+        held += header_nft(f"{name} hdrlength", header_length(value.length), _OCTET)
     return held or [f"exthdr {name} exists"]
 
 
@@ -106,7 +107,7 @@ class _Reader:
             return self._value() if match.op == "==" and match.right is True else None
         if not plain_condition(match):
             return None
-        span = read_span(match)
+        span = read_span(match.right)
         if match.negated and span == Span(0, _OCTET):
             return self._value(length=_NO_LENGTH)
         if span.low != span.high:

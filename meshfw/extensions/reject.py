@@ -96,6 +96,14 @@ _ANSWER: Final = Codec(parse=_parse, format=str, expected="an answer such as icm
 
 _ICMP: Final = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}
 
+_EITHER: Final[Mapping[str, Mapping[Family, str]]] = {
+    "port-unreachable": dict.fromkeys(Family, "port-unreachable"),
+    "admin-prohibited": dict.fromkeys(Family, "admin-prohibited"),
+    "no-route": {Family.IPV4: "net-unreachable", Family.IPV6: "no-route"},
+    "host-unreachable": {Family.IPV4: "host-unreachable", Family.IPV6: "addr-unreachable"},
+}
+"""nft's answers of an inet table, icmpx, as the kernel gives them (net/netfilter/nft_reject.c)."""
+
 
 def _to_nft(value: Reject, family: Family, rule: Rule) -> Iterable[str]:
     if value.answer == "tcp-reset":
@@ -111,6 +119,9 @@ def _from_nft(body: Any, family: Family) -> Reject | None:
         return Reject()
     if body["type"] == "tcp reset":
         return Reject("tcp-reset")
+    if body["type"] == "icmpx":
+        answer = _EITHER.get(body["expr"], {}).get(family)
+        return None if answer is None else Reject(answer)
     if body["type"] != _ICMP[family]:
         return None
     return next((Reject(answer) for answer, held in ANSWERS[family].items() if held.nft == body["expr"]), None)

@@ -8,24 +8,14 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, plain_condition, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.header_spans import (
-    Span,
-    drop_full_span,
-    full_span_losses,
-    header_length,
-    read_span,
-    single,
-    span_atoms,
-    span_codec,
-    span_nft,
-)
+from meshfw.extensions.header_spans import drop_full_span, full_span_losses, header_length, header_nft
+from meshfw.extensions.spans import WORD, Span, read_span, span_atoms, spans
 from meshfw.model import Family, Loss, Match, Not, Rule, format_address, parse_address
 
 HOPS: Final = 16
 """Addresses that one match can list (linux/netfilter_ipv6/ip6t_rt.h, IP6T_RT_HOPS)."""
 _OCTET: Final = 0xFF
 _NO_TYPE: Final = 0x100
-_WORD: Final = 0xFFFFFFFF
 
 
 class Rt(Match, frozen=True):
@@ -44,7 +34,7 @@ class Rt(Match, frozen=True):
     not_strict: bool | None = None
 
     def __post_init__(self) -> None:
-        drop_full_span(self, "segments", _WORD)
+        drop_full_span(self, "segments", WORD)
         if (self.reserved or self.addresses) and self.type != 0:
             raise ModelError("--rt-0-res and --rt-0-addrs need --rt-type 0")
         if self.not_strict and not self.addresses:
@@ -56,7 +46,7 @@ class Rt(Match, frozen=True):
         """That there is such a header, and one part for each field that not every header meets."""
         yield ("rt",)
         for field, held in self._spans():
-            yield from span_atoms(f"rt {field}", held, _OCTET)
+            yield from span_atoms(f"rt {field}", *sign(held), last=_OCTET)
         if self.reserved:
             yield ("rt reserved",)
         if self.addresses:
@@ -64,13 +54,14 @@ class Rt(Match, frozen=True):
 
     def losses(self) -> Iterable[Loss]:
         """The negation of all numbers of segments."""
-        return full_span_losses("--rt-segsleft", self.segments, _WORD)
+        return full_span_losses("--rt-segsleft", self.segments, WORD)
 
     def _spans(self) -> Iterable[tuple[str, Any]]:
         """The fields, by their names in nft, and the numbers that they are to hold."""
         if self.type is not None:
             negated, number = sign(self.type)
-            yield "type", Not(single(number)) if negated else single(number)
+            span = Span(number, number)
+            yield "type", Not(span) if negated else span
         if self.segments is not None:
             yield "seg-left", self.segments
         if self.length is not None:
@@ -82,7 +73,7 @@ class Rt(Match, frozen=True):
             raise InexpressibleError("--rt-0-res: nft has no name for the reserved field of a type 0 header")
         if self.addresses:
             raise InexpressibleError("--rt-0-addrs: nft lists addresses of a type 0 header as those of another type")
-        held = [text for name, span in self._spans() for text in span_nft(f"rt {name}", span, _OCTET)]
+        held = [text for name, span in self._spans() for text in header_nft(f"rt {name}", span, _OCTET)]
         return held or ["exthdr rt exists"]
 
 
@@ -109,11 +100,11 @@ class _Reader:
     def __call__(self, match: NftMatch, family: Family) -> Rt | None:
         if not plain_condition(match):
             return None
-        held: Any = read_span(match)
+        held: Any = read_span(match.right)
         negated = match.negated
         if self._field != "segments":
             if negated and held == Span(0, _OCTET):
-                negated, held = False, single(_NO_TYPE)
+                negated, held = False, Span(_NO_TYPE, _NO_TYPE)
             if held.low != held.high:
                 return None
             held = held.low if self._field == "type" else 8 * (held.low + 1)
@@ -138,7 +129,7 @@ EXTENSIONS: Final = (
         value=Rt,
         options=(
             Option("--rt-type", "type", integer("a routing header's type"), invertible=True),
-            Option("--rt-segsleft", "segments", span_codec(_WORD), invertible=True),
+            Option("--rt-segsleft", "segments", spans("a number of segments"), invertible=True),
             Option("--rt-len", "length", integer("a length in bytes"), invertible=True),
             Option("--rt-0-res", "reserved", words=0),
             Option("--rt-0-addrs", "addresses", _ADDRESSES),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +13,8 @@ from meshfw.extensions.extension import Codec, NftMatch, ParseContext
 
 WORD: Final = 0xFFFFFFFF
 """The largest number of 32 bits."""
+Ranges = tuple[tuple[int, int], ...]
+"""Numbers as ranges, sorted and apart from each other."""
 
 
 class Span(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -28,7 +30,7 @@ class Span(msgspec.Struct, frozen=True, gc=False, order=True):
     def __str__(self) -> str:
         return str(self.low) if self.low == self.high else f"{self.low}:{self.high}"
 
-    def met(self, last: int = WORD, *, negated: bool = False) -> tuple[tuple[int, int], ...]:
+    def met(self, last: int = WORD, *, negated: bool = False) -> Ranges:
         """The numbers up to ``last`` that meet it, or that meet its negation."""
         inside = ((self.low, min(self.high, last)),) if self.low <= min(self.high, last) else ()
         return complement(inside, last=last) if negated else inside
@@ -61,10 +63,11 @@ def span_nft(left: str, span: Span, negated: bool, *, last: int = WORD) -> str:
     return set_nft(left, str(low) if low == high else f"{low}-{high}", negated)
 
 
-def read_span(right: Any) -> Span:
-    """One number or range of nft's JSON."""
+def read_span(right: Any, names: Mapping[str, int] | None = None) -> Span:
+    """One number or range of nft's JSON, or the ends of it by name."""
     low, high = right["range"] if isinstance(right, dict) else (right, right)
-    return Span(int(low), int(high))
+    known = names or {}
+    return Span(int(known.get(low, low)), int(known.get(high, high)))
 
 
 def _read(match: NftMatch) -> Span:

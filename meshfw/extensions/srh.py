@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final
 
 import msgspec
 
 from meshfw.errors import FamilyError, InexpressibleError
-from meshfw.extensions.codecs import complement, integer, number, sign
+from meshfw.extensions.codecs import integer, number, sign
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
 from meshfw.model import Family, Loss, Match, Not, Rule, format_address, parse_address
 
@@ -53,41 +53,67 @@ class Srh(Match, frozen=True, kw_only=True):
     nsid: Segment | Not[Segment] | None = None
     lsid: Segment | Not[Segment] | None = None
 
-    def atoms(self) -> Iterable[Any]:
-        """That there is such a header, and one part for each field."""
-        yield ("srh",)
-        for field in self.__struct_fields__:
+    def __post_init__(self) -> None:
+        for name in _COMPARED:
+            given = self._given(name)
+            if given and self._numbers(name) == self._numbers(name, given[-1]):
+                self._keep_one(name, given[-1])
+
+    def _keep_one(self, name: str, number: int) -> None:
+        """Compares a field with one number, in the making of a match, as iptables stores what means the same."""
+        for field in (f"{name}_{end}" for end in _ENDS):
             held = getattr(self, field)
-            if held is None:
-                continue
-            negated, value = sign(held)
-            if field in _COMPARED:
-                yield ("srh", *_compared(field, negated, value))
-            else:
+            if held is not None:
+                msgspec.structs.force_setattr(self, field, Not(number) if type(held) is Not else number)
+
+    def _given(self, name: str) -> list[int]:
+        """The numbers that a field is compared with, in the order printed."""
+        held = (sign(getattr(self, f"{name}_{end}"))[1] for end in _ENDS)
+        return [number for number in held if number is not None]
+
+    def atoms(self) -> Iterable[Any]:
+        """That there is such a header, and one part for each field of it that not every number meets."""
+        yield ("srh",)
+        for name in _COMPARED:
+            numbers = self._numbers(name)
+            if numbers != _EVERY:
+                yield ("srh", name, numbers)
+        for field in ("next_header", "tag", "psid", "nsid", "lsid"):
+            held = getattr(self, field)
+            if held is not None:
+                negated, value = sign(held)
                 yield ("srh", field, negated, value.atom() if isinstance(value, Segment) else value)
 
     def losses(self) -> Iterable[Loss]:
-        """Two comparisons of one field with different numbers: iptables 1.8.9 keeps one number for both."""
-        for name in ("length", "segments", "last"):
-            numbers = {sign(held)[1] for end in _ENDS if (held := getattr(self, f"{name}_{end}")) is not None}
-            if len(numbers) > 1:
+        """Comparisons of one field with different numbers: iptables 1.8.9 keeps the number given last for all."""
+        for name in _COMPARED:
+            given = self._given(name)
+            if len(set(given)) > 1:
                 yield Loss(
                     frozenset({"legacy", "nft"}),
-                    f"srh compares one field with {' and '.join(map(str, sorted(numbers)))}, "
-                    "and iptables keeps the number given last for both",
+                    f"srh compares one field with {' and '.join(map(str, sorted(set(given))))}, "
+                    "and iptables keeps the number given last for each",
                 )
 
+    def _numbers(self, name: str, stored: int | None = None) -> int:
+        """The numbers of a field that meet its comparisons, each a bit; of all with one number where it is stored."""
+        numbers = _EVERY
+        for end, inside in _ENDS.items():
+            negated, value = sign(getattr(self, f"{name}_{end}"))
+            if value is not None:
+                met = inside(value if stored is None else stored)
+                numbers &= _EVERY ^ met if negated else met
+        return numbers
 
-_ENDS: Final = ("eq", "gt", "lt")
-_COMPARED: Final = frozenset(f"{name}_{end}" for name in ("length", "segments", "last") for end in _ENDS)
 
-
-def _compared(field: str, negated: bool, value: int) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """The numbers of a field that meet a comparison: ``! gt 4`` is ``lt 5``."""
-    name, _, end = field.rpartition("_")
-    low, high = {"eq": (value, value), "gt": (value + 1, _OCTET), "lt": (0, value - 1)}[end]
-    inside = ((low, high),) if low <= high else ()
-    return name, complement(inside, last=_OCTET) if negated else inside
+_EVERY: Final = (1 << 256) - 1
+_COMPARED: Final = ("length", "segments", "last")
+_ENDS: Final[dict[str, Callable[[int], int]]] = {
+    "eq": lambda value: 1 << value,
+    "gt": lambda value: _EVERY >> value + 1 << value + 1,
+    "lt": lambda value: (1 << value) - 1,
+}
+"""The numbers that meet a comparison with one, each a bit."""
 
 
 def _parse_segment(text: str, context: ParseContext) -> Segment:

@@ -11,7 +11,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import join_ranges, listed, number, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.extensions.header_spans import Ranges
+from meshfw.extensions.spans import Ranges
 from meshfw.model import Family, Match, Not, Rule
 
 SIZE_MAX: Final = 10

@@ -7,6 +7,7 @@ quotes, the backslash escapes inside quotes only, the apostrophe is a letter, an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from meshfw.errors import ParseError
@@ -60,3 +61,10 @@ def _quoted(line: str, at: int) -> tuple[str, int]:
         held.append(char)
         index += 1
     raise ParseError("the quote is never closed", text=line, column=at + 1, expected='a closing "')
+
+
+def refuse_apostrophes(words: Iterable[Word]) -> None:
+    """``ParseError`` for a word in apostrophes, which are letters here, and were meant for quotes."""
+    for word in words:
+        if not word.quoted and word.text[:1] == "'":
+            raise ParseError("an apostrophe is a letter here, and no quote", column=word.column, expected='"..."')

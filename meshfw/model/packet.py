@@ -68,6 +68,21 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it belongs to a connection that conntrack knows; None where its state isn't known."""
         return None if self.state is None else self.state not in ("INVALID", "UNTRACKED")
 
+    def obscured(self) -> Packet:
+        """The packet behind what may have changed anything of it but what it is, and the ways it comes and goes."""
+        return Packet(
+            family=self.family,
+            protocol=self.protocol,
+            icmp=self.icmp,
+            tcp_flags=self.tcp_flags,
+            in_interface=self.in_interface,
+            out_interface=self.out_interface,
+            mark=None,
+            mac=self.mac,
+            fragment=self.fragment,
+            origin=self.origin,
+        )
+
 
 # --- three-valued logic: True, False, and None for what isn't known ---
 

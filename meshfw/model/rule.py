@@ -14,12 +14,11 @@ from meshfw.model.address import (
     Elements,
     Interfaces,
     Network,
-    SetRef,
     byte_length,
     matches_any,
-    within,
 )
 from meshfw.model.comment import stored_comment
+from meshfw.model.conditions import address_met, interface_met, sign, signed
 from meshfw.model.effect import ACCEPTED, DROPPED, Translation, Verdict
 from meshfw.model.kinds import Family, Hook, Not, Table
 from meshfw.model.loss import Loss, condition_losses
@@ -209,7 +208,7 @@ class OpaqueTarget(Target, frozen=True):
 
     def applied(self, packet: Packet) -> Packet:
         """Whatever a target may change isn't known."""
-        return msgspec.structs.replace(packet, mark=None, ct_mark=None, tos=None, ttl=None)
+        return packet.obscured()
 
 
 class Comment(Match, frozen=True):
@@ -232,33 +231,6 @@ class Comment(Match, frozen=True):
         return True
 
 
-def _signed(field: str, value: Any) -> tuple[Any, ...]:
-    """An atom of a base condition, with its sign first."""
-    if type(value) is Not:
-        value = value.value
-        return (field, True, value.atom() if hasattr(value, "atom") else value)
-    return (field, False, value.atom() if hasattr(value, "atom") else value)
-
-
-def _sign(held: Any) -> tuple[bool, Any]:
-    return (True, held.value) if type(held) is Not else (False, held)
-
-
-def _address_met(condition: Addresses, address: int | None, sets: Mapping[str, Elements]) -> bool | None:
-    negated, held = _sign(condition)
-    if isinstance(held, SetRef):
-        elements = sets.get(held.name)
-        return turned(None if address is None or elements is None else within(address, elements), negated)
-    return turned((True if not held.mask else None) if address is None else held.holds(address), negated)
-
-
-def _interface_met(condition: Interfaces, name: str | None) -> bool | None:
-    negated, held = _sign(condition)
-    if name is None:
-        return turned(True if matches_any(held) else None, negated)
-    return turned(held.holds(name), negated)
-
-
 class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
     """Conditions and one target; no target means: count and go on.
 
@@ -279,15 +251,15 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         """The rule's meaning and comment, hashable: stateless conditions as sets between the stateful ones."""
         plain: set[Any] = set()
         if self.source is not None and not matches_any(self.source):
-            plain.add(_signed("saddr", self.source))
+            plain.add(signed("saddr", self.source))
         if self.destination is not None and not matches_any(self.destination):
-            plain.add(_signed("daddr", self.destination))
+            plain.add(signed("daddr", self.destination))
         if self.in_interface is not None and not matches_any(self.in_interface):
-            plain.add(_signed("iif", self.in_interface))
+            plain.add(signed("iif", self.in_interface))
         if self.out_interface is not None and not matches_any(self.out_interface):
-            plain.add(_signed("oif", self.out_interface))
+            plain.add(signed("oif", self.out_interface))
         if self.protocol is not None:
-            plain.add(_signed("protocol", self.protocol))
+            plain.add(signed("protocol", self.protocol))
         if self.fragment is not None:
             plain.add(("fragment", self.fragment))
         parts: list[Any] = []
@@ -330,15 +302,15 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
     def answers(self, packet: Packet, sets: Mapping[str, Elements]) -> Iterator[tuple[str | Match, bool | None]]:
         """Each condition, a base condition by its name, and whether the packet meets it (ip_tables.c)."""
         if self.source is not None:
-            yield "source address", _address_met(self.source, packet.source, sets)
+            yield "source address", address_met(self.source, packet.source, sets)
         if self.destination is not None:
-            yield "destination address", _address_met(self.destination, packet.destination, sets)
+            yield "destination address", address_met(self.destination, packet.destination, sets)
         if self.in_interface is not None:
-            yield "incoming interface", _interface_met(self.in_interface, packet.in_interface)
+            yield "incoming interface", interface_met(self.in_interface, packet.in_interface)
         if self.out_interface is not None:
-            yield "outgoing interface", _interface_met(self.out_interface, packet.out_interface)
+            yield "outgoing interface", interface_met(self.out_interface, packet.out_interface)
         if self.protocol is not None:
-            negated, protocol = _sign(self.protocol)
+            negated, protocol = sign(self.protocol)
             known = None if packet.protocol is None else packet.protocol == protocol
             yield "protocol", turned(known, negated)
         if self.fragment is not None:
@@ -369,8 +341,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
 
     def problem(self, family: Family) -> str | None:
         """Why this can't be a rule of the family; None where it can."""
-        stranger = self.other_family(family)
-        if stranger:
+        if stranger := self.other_family(family):
             return stranger
         protocol = self.protocol.value if isinstance(self.protocol, Not) else self.protocol
         if protocol is not None and not 1 <= protocol <= 255:

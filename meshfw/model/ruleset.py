@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -48,6 +48,11 @@ class Ruleset(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     def families(self) -> frozenset[Family]:
         """The families it has chains or sets for."""
         return frozenset(item.family for items in (self.chains, self.sets) for item in items)
+
+    def reach(self) -> Mapping[ChainKey, Collection[Hook]]:
+        """The hooks from which packets can come to each chain; a chain that none leads to isn't in it."""
+        chains = {chain.key: chain for chain in self.chains}
+        return _reach(self, chains, {key: _led_to(chain) for key, chain in chains.items()})
 
     def dispatchers(self) -> tuple[Dispatcher, ...]:
         """The attachments grouped by hook and place, in order."""
@@ -137,6 +142,12 @@ def set_references(rule: Rule) -> Iterator[tuple[SetRef, ElementType]]:
             value = value.value if type(value) is Not else value
             if type(value) is SetRef:
                 yield value, ElementType.PORT
+
+
+def _led_to(chain: Chain) -> tuple[ChainKey, ...]:
+    """The chains it jumps or goes to."""
+    names = (rule.target.chain for rule in chain.rules if isinstance(rule.target, Jump | Goto))
+    return tuple(ChainKey(chain.family, chain.table, name) for name in dict.fromkeys(names))
 
 
 def _check_sets(

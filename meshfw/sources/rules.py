@@ -11,7 +11,7 @@ import msgspec
 
 from meshfw.errors import ConfigError, FamilyParseError, ModelError, ParseError
 from meshfw.languages.iptables import OPAQUE_TARGETS, parse_protocol, parse_rules
-from meshfw.languages.lexer import Word, split
+from meshfw.languages.lexer import Word, refuse_apostrophes, split
 from meshfw.model import (
     Attachment,
     Chain,
@@ -263,6 +263,7 @@ class _TextRule:
         self._source = source
         try:
             self.words = split(text)
+            refuse_apostrophes(self.words)
         except ParseError as error:
             raise self.error(error.column, error.reason, error.expected) from None
         first = self.words[0].text if self.words else ""

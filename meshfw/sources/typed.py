@@ -1,7 +1,8 @@
 """Rules as TOML tables: iptables' long options as keys, turned into the words that the rule parser reads.
 
 The keys come out of the language's own tables of options, so a plugin's extension has its keys at once. What a value
-means, and what is wrong with it, is the parser's affair; each word remembers the key it came from.
+means, and what is wrong with it, is the parser's affair; each word remembers the key it came from. Keys have no order
+in TOML, so matches that count or remember stand behind all that don't, whatever order they were written in.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from meshfw.extensions.extension import Extension, Option
 from meshfw.extensions.language import Language
 from meshfw.languages.iptables import parse_protocol
 from meshfw.languages.lexer import Word
+from meshfw.model import Match
 from meshfw.source import Settings, alternatives, described, shown, suggestion
 
 _BASE: Final[Mapping[str, str]] = {
@@ -60,9 +62,14 @@ class TypedRule:
         for key, value in table.items():
             if self._is_match(key, value) or (key not in _BASE and key not in _TARGETS and key != "fragment"):
                 self._extended(key, value)
-        for name, held in self._groups.values():
+        for name, held in sorted(self._groups.values(), key=self._is_stateful):
             self.words += [Word("-m", name.column), name, *held]
         self.words += [*tail, *self._behind]
+
+    def _is_stateful(self, group: tuple[Word, list[Word]]) -> bool:
+        """Whether a match counts or remembers: it sees only packets that met all else, as a table has no order."""
+        value = self._language.matches[group[0].text].value
+        return issubclass(value, Match) and value.stateful
 
     def _column(self, key: str) -> int:
         self.keys.append(key)

@@ -378,7 +378,7 @@ def _lesser(value: Any) -> Iterator[Any]:
         if default is not msgspec.NODEFAULT and getattr(value, field) != default:
             with suppress(MeshfwError):
                 less = msgspec.structs.replace(value, **{field: default})
-                if less != value:  # a value may make its own of what nobody states
+                if less != value:  # some put another value in its place
                     yield less
 
 

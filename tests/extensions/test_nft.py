@@ -251,7 +251,7 @@ FOREIGN = [
     "icmp type { echo-request, echo-reply }",
     "icmp code 4",
     "icmp type . icmp code { 3 . 4, 3 . 1 }",
-    "ct state != new",
+    "ct state == new,established",
     "ct status dying",
     "ct status expected,snat",
     "ct status & (expected | assured) != expected | assured",
@@ -310,7 +310,9 @@ OTHER_WORDS = [
     ("tcp flags & (syn | ack) == syn", "-p tcp --tcp-flags SYN,ACK SYN"),
     ("meta l4proto 6 th dport { 22, 80 }", "-p tcp -m multiport --dports 80,22"),
     ("tcp dport { 22 }", "-p tcp --dport 22"),
-    ("ct state { new, established }", None),
+    ("ct state { new, established }", "-m state --state NEW,ESTABLISHED"),
+    ("ct state != { new, established }", "-m state ! --state NEW,ESTABLISHED"),
+    ("ct state != new", "-m state ! --state NEW"),
     ("ct state ! new,invalid", "-m state ! --state NEW,INVALID"),
     ("ct original saddr 10.0.0.1", None),
     ("icmp type 8", "-p icmp --icmp-type 8"),
@@ -343,7 +345,7 @@ def test_other_words_for_the_same_are_read_as_the_same(nft: Nft) -> None:
 
 
 STRANGE_JSON = [
-    {"reject": {"type": "icmpx", "expr": "port-unreachable"}},
+    {"reject": {"type": "icmpx", "expr": "no-answer"}},
     {"reject": {"type": "icmp", "expr": "frag-needed"}},
     {"log": {"prefix": "x", "group": 1, "level": "warn"}},
     {"log": {"level": "audit", "prefix": "x"}},

@@ -150,7 +150,6 @@ REFUSED = [
     ("-m limit --limit 10001/s", "too fast"),
     ("-m limit --limit-burst 0", "between"),
     ("-m limit --limit-burst 10001", "between"),
-    ("-m limit --limit 1/day", "burst"),
     ("-m addrtype --limit-iface-in", "--src-type or --dst-type"),
     ("-m addrtype --src-type PLANET", "PLANET"),
     ("-m addrtype --src-type UN", "UN"),

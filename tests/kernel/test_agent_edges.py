@@ -69,7 +69,7 @@ def test_an_agent_that_ends_leaves_a_change_on_trial_to_its_guard(tools: None, n
     "bad",
     [
         config(RULES[0]) + "[backend.nft]\nnonsense = true\n",
-        config(RULES[0], "-m u32 --u32 6&0xFF=1 -j DROP"),
+        config(RULES[0], "-m string --algo bm --string x -j DROP"),
     ],
     ids=["an option that there isn't", "a rule that nft can't hold"],
 )
@@ -92,9 +92,9 @@ def test_what_nft_cannot_hold_of_a_source_leaves_the_last_good_rules(tools: None
         agent.wait_for("keeping the rules")
         until_drops(agent, 3)
         source.write_text(
-            dump(3).replace("COMMIT", '-A INPUT -m u32 --u32 "6&0xFF=1" -j DROP\nCOMMIT'), encoding="utf-8"
+            dump(3).replace("COMMIT", "-A INPUT -m string --algo bm --string x -j DROP\nCOMMIT"), encoding="utf-8"
         )
-        agent.wait_for("u32")
+        agent.wait_for("string")
         agent.tool("nft", "flush", "table", "ip", "edge")
         until_drops(agent, 3)
         assert '"last good"' in agent.meshfw("status", "--json").stdout

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.kernel
 FIGURES: Final = logging.getLogger("judge")
 """What was counted, for who asks with --log-cli-level=INFO."""
 
-EACH: Final = 60 if FULL else 14
+EACH: Final = 60 if FULL else 10
 """Probes for each rule."""
 LEFT_OUT: Final[Mapping[str, str]] = {
     "-m set ": "the set stands outside the rule",

@@ -185,8 +185,12 @@ def _read_bits(names: Mapping[str, int], right: Any) -> int | None:
 
 
 def _read_state(match: NftMatch, family: Family) -> Conntrack | None:
-    states = _read_bits(_NFT_STATES, match.right) if match.op == "in" else None
-    return Conntrack(states=states) if states else None
+    """States of which the packet's is one; it has one at a time, so equality with one is the same."""
+    equality = match.op in ("==", "!=") and not isinstance(match.right, list)
+    states = _read_bits(_NFT_STATES, match.right) if match.op == "in" or equality else None
+    if not states:
+        return None
+    return Conntrack(states=Not(states) if match.negated else states)
 
 
 def _read_status(match: NftMatch, family: Family) -> Conntrack | None:

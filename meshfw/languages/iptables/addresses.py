@@ -37,8 +37,11 @@ def _networks(text: str, family: Family, resolve: Resolve | None) -> list[Networ
     if not slash:
         head, mask = tail, _FULL[family]
     else:
+        if _of_the_other(head, family):
+            other = next(held for held in Family if held is not family)
+            raise FamilyError(f"{text} is an {other} address in an {family} rule")
         mask = _mask(tail, family, text)
-        if not mask and not _of_the_other(head, family):
+        if not mask:
             return [Network(family, 0, 0)]  # iptables ignores what stands before /0
     return [Network(family, address & mask, mask) for address in _addresses(head, family, resolve)]
 

@@ -37,7 +37,6 @@ _WITH_RULE: Final = frozenset({"append", "insert", "delete", "replace", "check"}
 _WITH_COUNTERS: Final = frozenset({"append", "insert", "replace", "policy"})
 _WITHOUT_CHAIN: Final = frozenset({"flush", "zero", "delete-chain", "list", "list-rules"})
 _NUMBERED: Final = frozenset({"insert", "delete", "replace", "zero", "list", "list-rules"})
-_LISTING: Final = frozenset({"list", "list-rules"})
 _SWITCHES: Final = frozenset({"verbose", "numeric", "exact", "line-numbers"})
 _SHORT: Final = frozenset(name[1] for name in COMMANDS if not name.startswith("--"))
 _TAKING: Final = frozenset(

@@ -1,4 +1,4 @@
-"""The words of iptables itself: base options, verdicts, targets of the manual, and protocols."""
+"""The words of iptables itself: base options, commands, verdicts, protocols, and targets that others bring."""
 
 from __future__ import annotations
 

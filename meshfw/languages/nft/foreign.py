@@ -2,7 +2,8 @@
 
 A base chain becomes the built-in chain of its hook, in the table that its type and priority belong to; other chains
 stand in every table from whose base chains packets come to them. Of an ``inet`` table each family gets the rules that
-can be its own, and a rule over a set becomes one for each element (:mod:`meshfw.languages.nft.unfolding`).
+can be its own; a rule over a set becomes one for each element (:mod:`meshfw.languages.nft.unfolding`), and one of
+several statements one for each of them (:mod:`meshfw.languages.nft.parting`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.extensions.language import Language
-from meshfw.languages.dump import Dump, DumpChain, DumpRule, DumpTable
+from meshfw.languages.dump import Dump, DumpChain, DumpRule, DumpTable, hook_of
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, Names, unspoken_name
+from meshfw.languages.nft.parting import parted
 from meshfw.languages.nft.read import UnreadableError, read_rule
+from meshfw.languages.nft.told import told
 from meshfw.languages.nft.unfolding import fixed_elements, unfolded
 from meshfw.model import HOOKS, Family, Hook, Policy, Rule, Table
 
@@ -62,6 +65,10 @@ def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> Fo
             table.sets[body["name"]] = elements
         elif kind == "rule":
             table.chains[body["chain"]].rules.append(body)
+        elif kind == "table" and _asleep(body):
+            unread.append(
+                Unread(f"table {' '.join(name)}", "it has flags, as one has that is dormant: no packet meets it")
+            )
         elif kind != "table":
             unread.append(
                 Unread(f"{kind} {body['name']} of table {' '.join(name)}", "iptables has nothing of the kind")
@@ -70,6 +77,12 @@ def read_tables(items: Iterable[Mapping[str, Any]], *, language: Language) -> Fo
     dumps = {family: reader.dump(family, tables.values()) for family in Family}
     found = {family: dump for family, dump in dumps.items() if dump.tables}
     return ForeignRuleset(found, tuple(dict.fromkeys(unread)), tuple(dict.fromkeys(reader.warnings)))
+
+
+def _asleep(body: Mapping[str, Any]) -> bool:
+    """Whether a table may be dormant: of its flags nft 1.0.6 lists no more than that there are some."""
+    flags = body.get("flags", [])
+    return bool({flags} if isinstance(flags, str) else set(flags) - {"owner", "persist"})
 
 
 class _NftChain:
@@ -181,6 +194,10 @@ class _Reader:
     ) -> None:
         """Take a chain that others lead to; one of that name in another of nft's tables would be taken for it."""
         logical = unspoken_name(name)
+        if hook_of(logical, home) is not None:
+            where = f"chain {name} of table {table.family} {table.name}"
+            self._unread.append(Unread(where, f"that is the name of a built-in chain of iptables' table {home}"))
+            return
         origin = self._origins.setdefault((family, home, logical), table)
         if origin is not table:
             where = f"chain {name} of table {table.family} {table.name}"
@@ -198,7 +215,7 @@ class _Reader:
             except _OtherFamilyError:
                 continue
             except UnreadableError as error:
-                self._unread.append(Unread(where, f"iptables has nothing for {error.statement}"))
+                self._unread.append(Unread(where, f"iptables has nothing for {told(error.statement)}"))
         return tuple(found)
 
     def _meant(self, family: Family, table: _NftTable, body: Mapping[str, Any]) -> list[DumpRule]:
@@ -220,7 +237,8 @@ class _Reader:
         self, family: Family, table: _NftTable, statements: Sequence[Mapping[str, Any]], body: Mapping[str, Any]
     ) -> list[Rule]:
         """The rule, or as few as can be of those that it means together."""
-        ways = ([list(statements)], *(unfolded(statements, table.sets, ports=ports) for ports in (False, True)))
+        taken = ([list(statements)], parted(statements))
+        ways = [[list(statements)], *(_unfolded(parts, table.sets, ports=ports) for parts in taken for ports in _PORTS)]
         refusal = UnreadableError(statements)
         for parts in ways:
             try:
@@ -236,6 +254,16 @@ class _Reader:
         if why:
             raise UnreadableError(why)
         return rule
+
+
+_PORTS: Final = (False, True)
+"""Whether sets of ports are unfolded as well: only where nothing else will do."""
+
+
+def _unfolded(
+    parts: Iterable[Sequence[Mapping[str, Any]]], sets: Mapping[str, Sequence[Any]], *, ports: bool
+) -> list[list[Mapping[str, Any]]]:
+    return [rule for part in parts for rule in unfolded(part, sets, ports=ports)]
 
 
 _HEADERS: Final = {6: "tcp", 17: "udp", 33: "dccp", 132: "sctp", 136: "udplite"}

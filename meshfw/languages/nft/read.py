@@ -10,6 +10,7 @@ from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
 from meshfw.extensions.language import Language
 from meshfw.languages.nft.names import AH, FAMILIES, KEYWORDS, NO_INTERFACE, PLAIN_NAMES, Names
+from meshfw.languages.nft.told import told
 from meshfw.model import (
     ACCEPT,
     DROP,
@@ -37,7 +38,7 @@ class UnreadableError(MeshfwError):
         self.statement = statement
 
     def __str__(self) -> str:
-        return f"not a rule that meshfw writes: {self.statement}"
+        return f"not a rule that meshfw writes: {told(self.statement)}"
 
 
 def read_rule(
@@ -61,7 +62,7 @@ def read_rule(
             if "counter" in statement and reader.whole_target(statements[index + 1 :]):
                 break
     except (KeyError, TypeError, ValueError, IndexError, ModelError) as error:
-        raise UnreadableError(f"{statement}: {error}") from None
+        raise UnreadableError(f"{told(statement)}: {error}") from None
     return reader.rule(comment)
 
 
@@ -92,7 +93,7 @@ class _RuleReader:
     def statement(self, statement: Mapping[str, Any]) -> None:
         ((name, body),) = statement.items()
         if self._target is not None and (name == "match" or name in _VERDICTS or name in ("jump", "goto")):
-            raise UnreadableError(f"{statement} behind the target")
+            raise UnreadableError(f"{told(statement)} as a second target of one rule")
         if name == "counter":
             if isinstance(body, str):  # an object's name
                 self._other(name, body, statement)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -115,6 +116,38 @@ def render_rule(
     if len(text.meters) > len(set(text.meters)):
         raise InexpressibleError(f"meter {text.meters[0]} twice: {ONE_METER}")
     return text
+
+
+def render_on_hooks(
+    rule: Rule,
+    *,
+    hooks: Collection[Hook],
+    family: Family,
+    language: Language,
+    names: Names = PLAIN_NAMES,
+    approximate: bool = False,
+) -> NftText:
+    """The rule as nft lists it, for packets that may come from any of these hooks.
+
+    Raises:
+        InexpressibleError: where nft has no way to say it, or says another thing on each hook.
+    """
+    render = partial(render_rule, rule, family=family, language=language, names=names, approximate=approximate)
+    if not told_by_hook(rule, language) or not hooks:
+        return render()
+    texts = {str(text): text for text in (render(hook=hook) for hook in hooks)}
+    if len(texts) > 1:
+        where = " and from ".join(hook.upper() for hook in sorted(hooks))
+        which = " or ".join(f"'{text}'" for text in texts)
+        raise InexpressibleError(f"packets come here from {where}, and nft says another thing for each: {which}")
+    return next(iter(texts.values()))
+
+
+def told_by_hook(rule: Rule, language: Language) -> bool:
+    """Whether the hook that packets come from has a part in what nft says of a rule."""
+    held = (rule.target, *rule.matches)
+    found = (language.by_value.get(type(value)) for value in held)
+    return any(extension is not None and extension.to_nft_on is not None for extension in found)
 
 
 def _warnings(rule: Rule, comment: str, names: Names) -> Iterator[str]:
@@ -237,7 +270,8 @@ def _told_apart(held: list[tuple[Match, str]]) -> list[tuple[Match, str]]:
     ]
 
 
-_SET: Final = re.compile(r"@(\S+)\Z")
+_SET: Final = re.compile(r'(?<= )@([^\s"]+)\Z')
+"""A set's name behind a condition, and no part of a name in quotes."""
 
 
 def _named_set(text: str, names: Names) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -12,8 +12,8 @@ from meshfw.extensions.language import Language
 from meshfw.languages.dump import Dump, DumpChain, DumpTable, hook_of
 from meshfw.languages.iptables import format_rule
 from meshfw.languages.nft.names import FAMILIES, SPOKEN_NAMES, spoken_name
-from meshfw.languages.nft.render import ONE_METER, NftText, render_rule
-from meshfw.model import Family, Hook, Policy, Rule, Table
+from meshfw.languages.nft.render import ONE_METER, NftText, render_on_hooks
+from meshfw.model import Family, Goto, Hook, Jump, Policy, Rule, Table
 
 PRIORITIES: Final[Mapping[Table, int]] = {
     Table.RAW: -300,
@@ -80,6 +80,24 @@ def render_tables(dump: Dump, *, language: Language, approximate: bool = False) 
     return NftTables("".join(f"{line}\n" for line in lines), tuple(writer.untold), tuple(writer.warnings))
 
 
+def _reach(table: DumpTable) -> Mapping[str, Collection[Hook]]:
+    """The hooks from which packets come to each chain of a table."""
+    leads = {
+        chain.name: {entry.rule.target.chain for entry in chain.rules if isinstance(entry.rule.target, Jump | Goto)}
+        for chain in table.chains
+    }
+    reached: dict[str, set[Hook]] = {}
+    for start in leads:
+        hook = hook_of(start, table.table)
+        todo = [start] if hook is not None else []
+        while todo and hook is not None:
+            hooks = reached.setdefault(name := todo.pop(), set())
+            if hook not in hooks:
+                hooks.add(hook)
+                todo.extend(leads.get(name, ()))
+    return reached
+
+
 class _Writer:
     """The state of writing one dump."""
 
@@ -95,7 +113,8 @@ class _Writer:
     def table(self, table: DumpTable) -> Iterator[str]:
         yield f"table {FAMILIES[self._family]} {table.table} {{"
         self._meters.clear()
-        texts = [self._rules(chain, table.table) for chain in table.chains]
+        hooks = _reach(table)
+        texts = [self._rules(chain, table.table, hooks.get(chain.name, ())) for chain in table.chains]
         objects = {(held.kind, held.name): held for rules in texts for text, _ in rules for held in text.objects}
         for held in objects.values():
             yield from (f"\t{held.kind} {held.name} {{", f"\t\t{held.body}", "\t}")
@@ -116,17 +135,16 @@ class _Writer:
             self.warnings.append(told)
         return spoken
 
-    def _rules(self, chain: DumpChain, table: Table) -> list[tuple[NftText, str]]:
+    def _rules(self, chain: DumpChain, table: Table, hooks: Collection[Hook]) -> list[tuple[NftText, str]]:
         found = []
-        hook = hook_of(chain.name, table)
         for number, entry in enumerate(chain.rules, 1):
             try:
-                text = render_rule(
+                text = render_on_hooks(
                     entry.rule,
+                    hooks=hooks,
                     family=self._family,
                     language=self._language,
                     names=SPOKEN_NAMES,
-                    hook=hook,
                     approximate=self._approximate,
                 )
                 text.claim_meters(self._meters)

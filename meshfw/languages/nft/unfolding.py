@@ -1,9 +1,9 @@
 """An nft rule over sets and verdict maps as several rules without: one for each element.
 
 A packet is in one element of a set at most, so it meets at most one of the rules, and a verdict, a jump or a statement
-that goes on does what it did in the one rule. What counts or remembers can't be repeated, and a mark that the rule
-itself changes, or the chain that it jumps to, could be in two elements, one after the other: such rules are left as
-they are.
+that goes on does what it did in the one rule. What counts, remembers or draws lots can't be repeated, and a mark that
+the rule itself changes, or the chain that it jumps to, could be in two elements, one after the other: such rules are
+left as they are.
 """
 
 from __future__ import annotations
@@ -41,11 +41,20 @@ def unfolded(
 
 def _repeatable(statements: Sequence[Statement]) -> bool:
     kinds = {kind for statement in statements for kind in statement}
-    if kinds & _COUNTING:
+    if kinds & _COUNTING or any(map(draws, statements)):
         return False
-    if "mangle" in kinds and not kinds & _ENDS:
+    mangled = [statement["mangle"]["key"] for statement in statements if "mangle" in statement]
+    if not kinds & _ENDS and not all(_looks_at(key, _CHANGEABLE) for key in mangled):
         return False
-    return not any(_jumps(statement) for statement in statements) or not any(map(_changeable, statements))
+    changing = bool(mangled and not kinds & _ENDS) or any(_jumps(statement) for statement in statements)
+    return not changing or not any(map(_changeable, statements))
+
+
+def draws(held: Any) -> bool:
+    """Whether the number of a packet or chance has a part in a statement: asked again, it answers otherwise."""
+    if isinstance(held, Mapping):
+        return "numgen" in held or held.get("key") == "random" or any(map(draws, held.values()))
+    return isinstance(held, list) and any(map(draws, held))
 
 
 def _jumps(statement: Statement) -> bool:
@@ -71,8 +80,10 @@ def _several(right: Any) -> bool:
 
 
 def _looks_at(held: Any, names: Collection[str]) -> bool:
-    """Whether an expression looks at a key or field of these names."""
+    """Whether an expression looks at a key or field of these names, or at a place that may be one."""
     if isinstance(held, Mapping):
+        if "base" in held and "offset" in held:
+            return True
         told = (held.get("key"), held.get("field"))
         return any(isinstance(name, str) and name in names for name in told) or _looks_at(list(held.values()), names)
     return isinstance(held, list) and any(_looks_at(part, names) for part in held)

@@ -71,6 +71,8 @@ def usable(address: int, family: Family) -> bool:
 
 def visible(address: int, family: Family) -> bool:
     """Whether a packet that comes from the address is seen before routing, whatever becomes of it then."""
+    if any(network.holds(address) for network in _LINKS[family]):
+        return address in OWN[family]  # nobody answers for others, which the gateway tells itself seconds later
     if family is Family.IPV4:
         return True
     return address >> 120 != 0xFF and address >> 32 != 0xFFFF and address > 1  # ip6_input.c, ip6_rcv_core

@@ -107,12 +107,17 @@ class Scales(Road):
             if not one:
                 found.unmet.append(pair)
             if one != other:
-                found.differences.append(self._narrowed(pair, probes, (one, other)))
+                found.differences.extend(self._narrowed(pair, probes))
         return found
 
-    def _narrowed(self, pair: Translated, probes: Sequence[Probe], counts: tuple[int, int]) -> Difference:
-        """The difference with as few packets as halving leads to."""
-        left, known = list(probes), counts
+    def _narrowed(self, pair: Translated, probes: Sequence[Probe]) -> Iterator[Difference]:
+        """The difference with as few packets as halving leads to; none where it was of no probe's making.
+
+        Both sides are loaded and read one after the other, so a packet of the gateway's own may meet one of them only.
+        """
+        left, (known, *_) = list(probes), self._counts([pair], probes)
+        if known[0] == known[1]:
+            return
         while len(left) > 1:
             middle = len(left) // 2
             for half in (left[:middle], left[middle:]):
@@ -123,7 +128,7 @@ class Scales(Road):
             else:
                 break
         packet = told(left[0]) if len(left) == 1 else f"{len(left)} packets together"
-        return Difference(pair, packet, *known)
+        yield Difference(pair, packet, *known)
 
     # --- the tools ---
 

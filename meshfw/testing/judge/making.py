@@ -131,6 +131,7 @@ _HOOKS: Final = {
     Table.FILTER: ((Hook.INPUT, Hook.FORWARD, Hook.OUTPUT), 9),
 }
 _SHARE: Final = {Table.RAW: 0.6, Table.MANGLE: 0.5, Table.NAT: 0.7, Table.FILTER: 0.9}
+_DCCP: Final = 33  # kernels since 6.16 know no connections of it: they translate its addresses and leave its ports
 _UNTOLD: Final = 0.1  # with more of these the evaluation has hardly an opinion on any probe
 _TRIES: Final = 60
 
@@ -267,7 +268,11 @@ class RulesetMaker:
                 rule = self._drawn(seat.table, seat.hooks, seat.others)
                 if seat.kind is Kind.FRAGMENTS:
                     rule = msgspec.structs.replace(rule, fragment=self._chance.choice((None, None, True, False)))
-                if rule.losses() or not self._is_of(seat.kind, rule):
+                if (
+                    rule.losses()
+                    or not self._is_of(seat.kind, rule)
+                    or (seat.table is Table.NAT and rule.protocol == _DCCP)
+                ):
                     continue
                 render_rule(rule, family=self._family, language=self._language)
                 alone = msgspec.structs.replace(rule, target=None if _leads(rule) else rule.target)

@@ -170,7 +170,8 @@ def matches(family: Family, protocol: int | None) -> list[Any]:
     pattern = pattern.filter(lambda held: len(held) <= 128)
     start = st.integers(0, 99)
     # A kernel takes known instructions alone, jumps inside the program, and a return at the end (bpf_check_classic).
-    instruction = st.builds(Instruction, st.sampled_from((4, 32, 40, 48, 84)), st.just(0), st.just(0), word)
+    loads = st.builds(Instruction, st.sampled_from((32, 40, 48)), st.just(0), st.just(0), st.integers(0, 0xFFFF))
+    instruction = loads | st.builds(Instruction, st.sampled_from((4, 84)), st.just(0), st.just(0), word)
     jump = st.builds(Instruction, st.sampled_from((21, 37, 53)), st.just(0), st.just(0), word)
     end = st.builds(Instruction, st.just(6), st.just(0), st.just(0), word)
     program = st.tuples(st.lists(instruction | jump, max_size=4), end).map(lambda parts: (*parts[0], parts[1]))

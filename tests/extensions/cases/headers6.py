@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from meshfw.extensions.eui64 import Eui64
 from meshfw.extensions.frag import Frag
-from meshfw.extensions.header_spans import Span
 from meshfw.extensions.ipv6header import Ipv6Header
 from meshfw.extensions.mh import Mh
 from meshfw.extensions.options6 import Dst, Hbh, HeaderOption
 from meshfw.extensions.rt import Rt
+from meshfw.extensions.spans import Span
 from meshfw.extensions.srh import Segment, Srh
 from meshfw.model import Family, Not
 from tests.extensions.case import Case
@@ -98,6 +98,12 @@ CASES = (
     _case("-m ipv6header ! --header esp,protocol", "", "counter"),
     _case("-m ipv6header --header hop-by-hop,protocol", "", None),
     _case("-m srh", "", None),
+    # One number is kept for all comparisons of a field: here no header meets either.
+    _case(
+        "-m srh --srh-hdr-len-eq 7 --srh-hdr-len-gt 192",
+        "-m srh --srh-hdr-len-eq 192 --srh-hdr-len-gt 192",
+        None,
+    ),
     _case(
         "-m srh --srh-tag 0 --srh-next-hdr 17 --srh-segs-left-eq 1 --srh-last-entry-eq 4 --srh-hdr-len-eq 8",
         "-m srh --srh-next-hdr 17 --srh-hdr-len-eq 8 --srh-segs-left-eq 1 --srh-last-entry-eq 4 --srh-tag 0",

@@ -24,5 +24,9 @@ CASES = (
         "-m limit --limit 7777/hour",
         "limit rate 7777/hour counter",
     ),
+    Case("46", "filter", "-m limit --limit 1/day", "", "limit rate 1/day counter"),
+    Case(
+        "46", "filter", "-m limit --limit 1/day --limit-burst 10000", "", "limit rate 1/day burst 10000 packets counter"
+    ),
     Case("46", "filter", "-m limit --limit 1/day --limit-burst 1", "", "limit rate 1/day burst 1 packets counter"),
 )
