@@ -338,6 +338,38 @@ def test_what_iptables_has_nothing_for_is_told_by_its_place(
     assert any(where in str(item) for item in found.unread), found.unread
 
 
+MAPPED = """\
+*nat
+:PREROUTING ACCEPT
+:OUTPUT ACCEPT
+:POSTROUTING ACCEPT
+:a -
+:b -
+%s-A a -j b
+-A b -j NETMAP --to 10.0.0.0/8
+COMMIT
+"""
+
+
+@pytest.mark.parametrize(
+    ("chains", "words"),
+    [
+        (("PREROUTING",), "counter dnat prefix to 10.0.0.0/8"),
+        (("PREROUTING", "OUTPUT"), "counter dnat prefix to 10.0.0.0/8"),
+        (("POSTROUTING",), "counter snat prefix to 10.0.0.0/8"),
+        (
+            ("POSTROUTING", "OUTPUT"),
+            "packets come here from OUTPUT and from POSTROUTING, and nft says another thing for",
+        ),
+        ((), "NETMAP where it isn't known from which hook packets come"),
+    ],
+)
+def test_the_chains_that_lead_to_a_chain_tell_its_hooks(chains: tuple[str, ...], words: str) -> None:
+    text = MAPPED % "".join(f"-A {chain} -j a\n" for chain in chains)
+    tables = render_tables(parse_dump(text, family=Family.IPV4, language=LANGUAGE), language=LANGUAGE)
+    assert words in (tables.untold[0].reason if tables.untold else tables.text)
+
+
 @pytest.mark.parametrize("flags", ["dormant", "no text at all", ["owner", "dormant"]])
 def test_a_dormant_table_is_never_read_as_if_packets_met_it(flags: Any) -> None:
     table = {"family": "ip", "name": "t", "handle": 1, "flags": flags}

@@ -51,8 +51,7 @@ def _format(network: Network) -> str:
 def _to_nft(value: Netmap, family: Family, rule: Rule, hook: Hook | None) -> Iterable[str]:
     if hook is None:
         raise InexpressibleError(
-            "NETMAP where it isn't known from which hook packets come: nft says whether the source or the destination is "
-            "mapped"
+            "NETMAP where it isn't known from which hook packets come: nft says which end of them is mapped"
         )
     yield f"{'snat' if hook in _SOURCE else 'dnat'} prefix to {_format(value.to)}"
 

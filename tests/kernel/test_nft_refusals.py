@@ -93,6 +93,81 @@ def test_a_rule_is_adopted_wherever_its_comment_stands(backend: NftBackend, netn
 
 
 @pytest.mark.parametrize(
+    ("table", "hook", "text"),
+    [
+        (Table.RAW, Hook.PREROUTING, "-p tcp -j CT --zone 5"),
+        (Table.RAW, Hook.OUTPUT, "-p udp -j CT --zone-orig 6"),
+        (Table.RAW, Hook.PREROUTING, "-j CT --zone-reply 7"),
+        (Table.RAW, Hook.PREROUTING, "-j CT --notrack"),
+        (
+            Table.FILTER,
+            Hook.INPUT,
+            "-p tcp -m tcp --dport 80 -j SYNPROXY --sack-perm --timestamp --wscale 7 --mss 1460",
+        ),
+        (Table.FILTER, Hook.FORWARD, "-p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --mss 1460"),
+        (Table.MANGLE, Hook.FORWARD, "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"),
+        (Table.MANGLE, Hook.POSTROUTING, "-j TOS --set-tos 0x10"),
+        (Table.MANGLE, Hook.PREROUTING, "-j CONNMARK --set-xmark 0x5/0xff"),
+        (Table.MANGLE, Hook.PREROUTING, "-j CONNMARK --restore-mark"),
+    ],
+)
+def test_a_target_of_several_statements_is_adopted(
+    backend: NftBackend, netns: Netns, table: Table, hook: Hook, text: str
+) -> None:
+    chain = Chain(family=Family.IPV4, table=table, name="a", rules=(rule(text),))
+    attachment = Attachment(family=Family.IPV4, table=table, hook=hook, chain="a")
+    wanted = Ruleset(chains=(chain,), attachments=(attachment,))
+    apply(backend, wanted)
+    assert not fresh_plan(netns, wanted)
+
+
+# --- what depends on the hook ---
+
+
+def mapping(*hooks: Hook, others: tuple[str, ...] = ()) -> Ruleset:
+    """A chain on these hooks of table nat that leads to another, which maps networks."""
+    made = {"a": (rule("-p tcp -j b"), *map(rule, others)), "b": (rule("-d 192.0.2.0/24 -j NETMAP --to 10.0.0.0/24"),)}
+    return Ruleset(
+        chains=tuple(
+            Chain(family=Family.IPV4, table=Table.NAT, name=name, rules=rules) for name, rules in made.items()
+        ),
+        attachments=tuple(
+            Attachment(family=Family.IPV4, table=Table.NAT, hook=hook, chain="a", when=rule("")) for hook in hooks
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("hooks", "words"),
+    [
+        ((Hook.PREROUTING,), "dnat prefix to"),
+        ((Hook.POSTROUTING,), "snat prefix to"),
+        ((Hook.PREROUTING, Hook.OUTPUT), "dnat prefix to"),
+        ((Hook.INPUT, Hook.POSTROUTING), "snat prefix to"),
+    ],
+)
+def test_a_network_is_mapped_as_the_hooks_want_that_lead_to_the_chain(
+    backend: NftBackend, netns: Netns, hooks: tuple[Hook, ...], words: str
+) -> None:
+    apply(backend, mapping(*hooks))
+    with Libnftables(netns.path) as nft:
+        assert words in nft.run("list chain ip meshfw nat-b")
+    assert not fresh_plan(netns, mapping(*hooks))
+    more = mapping(*hooks, others=("-j ACCEPT",))
+    apply(backend, more)
+    assert not fresh_plan(netns, more)
+
+
+def test_a_network_mapped_otherwise_on_each_hook_is_refused_by_their_names(backend: NftBackend) -> None:
+    apply(backend, mapping(Hook.PREROUTING))
+    with pytest.raises(UnsupportedError, match="from PREROUTING and from POSTROUTING"):
+        apply(backend, mapping(Hook.PREROUTING, Hook.POSTROUTING))
+    with pytest.raises(UnsupportedError, match="isn't known from which hook"):
+        apply(backend, mapping())
+    apply(backend, mapping(Hook.PREROUTING, Hook.OUTPUT))
+
+
+@pytest.mark.parametrize(
     "masked",
     ["meta l4proto & 0x06 == 0x06 counter accept", "ip protocol & 6 == 6 counter accept"],
 )

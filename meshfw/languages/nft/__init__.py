@@ -10,7 +10,7 @@ from __future__ import annotations
 from meshfw.languages.nft.foreign import ForeignRuleset, Unread, read_tables
 from meshfw.languages.nft.names import FAMILIES, PLAIN_NAMES, SPOKEN_NAMES, Names, spoken_name
 from meshfw.languages.nft.read import UnreadableError, read_rule, reads_whole
-from meshfw.languages.nft.render import APPROXIMATED, ONE_METER, NftText, render_rule
+from meshfw.languages.nft.render import APPROXIMATED, ONE_METER, NftText, render_on_hooks, render_rule, told_by_hook
 from meshfw.languages.nft.tables import PRIORITIES, NftHook, NftTables, Untold, nft_hook, render_tables
 
 __all__ = [
@@ -32,7 +32,9 @@ __all__ = [
     "read_rule",
     "read_tables",
     "reads_whole",
+    "render_on_hooks",
     "render_rule",
     "render_tables",
     "spoken_name",
+    "told_by_hook",
 ]

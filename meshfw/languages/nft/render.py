@@ -137,7 +137,7 @@ def render_on_hooks(
         return render()
     texts = {str(text): text for text in (render(hook=hook) for hook in hooks)}
     if len(texts) > 1:
-        where = " and from ".join(hook.upper() for hook in sorted(hooks))
+        where = " and from ".join(hook.upper() for hook in Hook if hook in hooks)
         which = " or ".join(f"'{text}'" for text in texts)
         raise InexpressibleError(f"packets come here from {where}, and nft says another thing for each: {which}")
     return next(iter(texts.values()))

@@ -36,7 +36,7 @@ DIFFERENT = (
     ("-j NETMAP --to 10.0.0.0/8", "-j NETMAP --to 10.0.0.0/16"),
     ("-j NETMAP --to 10.0.0.1", "-j DNAT --to-destination 10.0.0.1"),
 )
-UNSAYABLE = (("-j NETMAP --to 10.0.0.0/8", "isn't known"),)
+UNSAYABLE = (("-j NETMAP --to 10.0.0.0/8", "isn't known from which hook"),)
 
 
 def targets(family: Family, protocol: int | None) -> list[st.SearchStrategy[Any]]:
