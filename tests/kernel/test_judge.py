@@ -87,11 +87,12 @@ def drawn(bench: Bench, family: Family, kind: Kind, chance: random.Random) -> tu
 
 
 def end_of(opinion: Opinion, probe: Probe) -> tuple[str, str] | None:
-    """Verdict and place of the one end that the evaluation takes for possible; None of several."""
+    """The verdict of the one end that the evaluation takes for possible, and the place of one that passes."""
     ends = () if opinion.journey is None else opinion.journey.endings
     if len(ends) != 1:
         return None
-    return str(ends[0].verdict), side(ends[0].packet.destination or 0, probe.packet.family)
+    (end,) = ends
+    return str(end.verdict), side(end.packet.destination or 0, probe.packet.family) if end.passed else ""
 
 
 def probes_for(ruleset: Ruleset, family: Family, kind: Kind, chance: random.Random) -> list[Probe]:
