@@ -48,6 +48,7 @@ class Losses:
             value = self._language.matches[name].value if name in self._language.matches else None
             held = [match for match in rule.matches if type(match) is value]
             for field in held[0].__struct_fields__ if len(held) > 1 else ():
-                if sum(getattr(match, field) is not None for match in held) > 1:
+                stated = [getattr(match, field) for match in held if getattr(match, field) is not None]
+                if len(stated) > 1 and (rule.stateful or len(set(stated)) > 1):
                     return f"two {name} matches state the {field}, and iptables-nft-save prints the last one only"
         return None
