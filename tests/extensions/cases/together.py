@@ -42,19 +42,4 @@ CASES = (
         "",
         "ip saddr 10.0.0.0/8 ip saddr 10.0.0.5-10.0.0.9 counter drop",
     ),
-    Case(
-        "46",
-        "filter",
-        "-p tcp -m tcp --sport 5 -m limit --limit 3/sec -m tcp --dport 7",
-        "",
-        "tcp sport 5 limit rate 3/second tcp dport 7-7 counter",
-    ),
-    Case(
-        "46",
-        "filter",
-        "-p udp -m udp ! --sport 5 -m quota --quota 5 -m udp ! --dport 7",
-        "",
-        "udp sport != 5-5 quota 5 bytes udp dport != 7 counter",
-    ),
 )
-UNSAYABLE = (("-p icmp -m icmp --icmp-type 3 -m limit -m icmp --icmp-type 3/4", "at it before"),)
