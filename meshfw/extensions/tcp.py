@@ -156,9 +156,12 @@ def _plain_flags(value: Any) -> tuple[bool, TcpFlags]:
 def _flags_atoms(negated: bool, flags: TcpFlags) -> Iterable[tuple[Any, ...]]:
     """The meaning of a flag condition; one flag that is not on is a flag that is off."""
     outside = bool(flags.set & ~flags.mask)
-    if outside or not flags.mask:
+    if not flags.mask:
         if negated != outside:
             yield ("tcp flags", True, _NO_FLAGS)  # no segment meets it
+    elif outside:
+        if not negated:  # no segment meets it either, but each is kept as it is, and told apart
+            yield ("tcp flags", False, flags)
     elif negated and flags.mask.bit_count() == 1:
         yield ("tcp flags", False, TcpFlags(flags.mask, flags.set ^ flags.mask))
     else:
