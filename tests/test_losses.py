@@ -42,11 +42,14 @@ def test_who_would_lose_a_meaning_refuses_the_rule(text: str, variants: set[str]
 
 
 TWICE = [
+    ("-p tcp -m tcp --dport 22 -m limit -m tcp --dport 22", "stands between two tcp matches"),
+    ("-p udp -m udp --sport 22 -m quota --quota 5 -m udp --dport 22", "stands between two udp matches"),
     ("-p tcp -m tcp --dport 22 -m tcp --dport 22:23", "two tcp matches state the dport"),
     ("-p tcp -m tcp --syn -m tcp --dport 1 -m tcp --tcp-flags ACK ACK", "two tcp matches state the flags"),
     ("-p udp -m udp --sport 22 -m udp --sport 22:23", "two udp matches state the sport"),
 ]
 ONCE = [
+    "-p tcp -m tcp --dport 22 -m tcp --dport 22 --sport 1",
     "-p tcp -m tcp --dport 22 -m tcp --sport 22:23",
     "-p sctp -m sctp --dport 1 -m sctp --dport 1:2",
     "-m mark --mark 1 -m mark --mark 0x1/0x1",

@@ -46,8 +46,13 @@ class Losses:
         """What of a rule iptables-nft-save wouldn't print: it makes one tcp or udp match of all that it finds."""
         for name in _MADE_ONE:
             value = self._language.matches[name].value if name in self._language.matches else None
-            held = [match for match in rule.matches if type(match) is value]
-            for field in held[0].__struct_fields__ if len(held) > 1 else ():
-                if sum(getattr(match, field) is not None for match in held) > 1:
+            places = [place for place, match in enumerate(rule.matches) if type(match) is value]
+            if len(places) < 2:
+                continue
+            if any(match.stateful for match in rule.matches[places[0] : places[-1]]):
+                return f"a match that counts stands between two {name} matches: iptables-nft-save prints them as one"
+            held = [rule.matches[place] for place in places]
+            for field in held[0].__struct_fields__:
+                if len({getattr(match, field) for match in held} - {None}) > 1:
                     return f"two {name} matches state the {field}, and iptables-nft-save prints the last one only"
         return None

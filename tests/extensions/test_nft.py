@@ -75,6 +75,33 @@ def test_what_comes_near_is_told_beside_the_reason(rule: str, nearest: tuple[str
     assert caught.value.nearest == nearest
 
 
+IN_PLACE = [
+    ("-p tcp -m tcp --sport 5 -m limit -m tcp --dport 7", "tcp sport 5 limit rate 3/hour tcp dport 7-7 counter"),
+    (
+        "-p udp -m udp --sport 5 -m quota --quota 5 -m udp ! --dport 7",
+        "udp sport 5 quota 5 bytes udp dport != 7-7 counter",
+    ),
+    (
+        "-p udp -m udp ! --sport 5 -m quota --quota 5 -m udp ! --dport 7",
+        "udp sport != 5-5 quota 5 bytes udp dport != 7 counter",
+    ),
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("rule", "nft_text"), IN_PLACE)
+def test_no_condition_goes_before_a_match_that_counts(nft: Nft, rule: str, nft_text: str) -> None:
+    parsed = parse_rule(rule, family=Family.IPV6, language=LANGUAGE)
+    assert text(parsed, Family.IPV6) == nft_text
+    check_round_trip(nft, [(Family.IPV6, parsed)])
+
+
+def test_a_field_that_would_go_before_a_match_that_counts_is_refused() -> None:
+    parsed = parse_rule("-m ah --ahlen 12 -m limit -m ah --ahres", family=Family.IPV6, language=LANGUAGE)
+    with pytest.raises(InexpressibleError, match=r"ah reserved .* looks at it before"):
+        text(parsed, Family.IPV6)
+
+
 # --- the kernel --------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,10 @@ WRONG: Final = (
     Trap(r"-m frag (?:! )?--fraglen \S+(?: -[mjg]|$)", "it says nothing for a length alone, which no kernel looks at"),
     Trap(r"--(?:rt-|hbh-|dst-|ah)len ", "it takes a number of octets for the header's own count"),
     Trap(r"-m udp (?:! --sport \S+ --dport|--sport \S+ ! --dport|! --dport) \d", "a --dport takes the sign of --sport"),
+    Trap(
+        r"-p \S+ .*-m (?:limit|hashlimit|statistic|quota) .*-m ttl --ttl-eq", "nft looks at both header fields at once"
+    ),
+    Trap(r"--timestart (\S+) --timestop (\S+)", "a day turned round is without its ends", lambda at: at[1] > at[2]),
     Trap(r"-m addrtype .*--src-type \S+ .*--dst-type", "it loses --dst-type behind --src-type"),
     Trap(r"--(?:src|dst)-type \S*(?:THROW|NAT|XRESOLVE)", "it loses the types that nft has no name for"),
     Trap(r"devgroup (?:! --src-group \S+ --dst|--src-group \S+ ! --dst)", "--dst-group takes the sign of --src-group"),

@@ -59,11 +59,16 @@ def read_rule(
     try:
         for index, statement in enumerate(statements):
             reader.statement(statement)
-            if "counter" in statement and reader.whole_target(statements[index + 1 :]):
+            if _counts(statement) and reader.whole_target(statements[index + 1 :]):
                 break
     except (KeyError, TypeError, ValueError, IndexError, ModelError) as error:
         raise UnreadableError(f"{told(statement)}: {error}") from None
     return reader.rule(comment)
+
+
+def _counts(statement: Mapping[str, Any]) -> bool:
+    """Whether it is the rule's own counter, and not a named one, which is a condition of nfacct's."""
+    return "counter" in statement and not isinstance(statement["counter"], str)
 
 
 _VERDICTS: Final[Mapping[str, Target]] = {"accept": ACCEPT, "drop": DROP, "return": RETURN}

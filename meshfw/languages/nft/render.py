@@ -249,7 +249,41 @@ def _match_statements(rule: Rule, language: Language, names: Names, speaker: _Sp
             raise InexpressibleError(f"match {match.name} has no typed value")
         said = speaker.said(language.by_value[type(match)], match)
         held.extend((match, _named_set(text, names)) for text in said)
-    return _told_apart(held)
+    return _in_place(_told_apart(held)) if rule.stateful else _told_apart(held)
+
+
+_FIELD: Final = re.compile(r"(\w+|@[nt]h) (?:\S+ )?(?:!= )?[^\s{}@/-]+\Z")
+"""A field of a header that is compared with one value; or bits where they lie, ``@nh,64,32 0x5``."""
+_PORT: Final = re.compile(r"\w+ [sd]port (?:!= )?(\d+)\Z")
+_HEADERS: Final = frozenset("@nh @th tcp udp udplite sctp dccp icmp icmpv6 ah esp comp".split())
+
+
+def _in_place(held: list[tuple[Match, str]]) -> list[tuple[Match, str]]:
+    """The statements such that none goes before a match that counts.
+
+    nft 1.0.6 loads neighbours of one header at once, also where something else stands between them: then ``tcp sport 5
+    limit rate 3/hour tcp dport 7`` looks at both ports before it counts. A range of one port it loads by itself.
+    """
+    seen: set[str] = set()
+    before: set[str] = set()
+    kept = []
+    for match, text in held:
+        if match.stateful:
+            before |= seen
+        found = _FIELD.match(text.replace(",", " ", 1))
+        header = found[1] if found and found[1] in _HEADERS else ""
+        kept.append((match, _alone(text) if header in before else text))
+        if header:
+            seen.add(header)
+    return kept
+
+
+def _alone(text: str) -> str:
+    """A condition on a port that nft loads by itself."""
+    port = _PORT.match(text)
+    if port is None:
+        raise InexpressibleError(f"{text} behind a match that counts: nft 1.0.6 looks at it before that")
+    return f"{text}-{port[1]}"
 
 
 _NO_PORT: Final = re.compile(r"\w+ ([sd]port) != (\d+)\Z")
