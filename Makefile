@@ -18,7 +18,7 @@ demo:  ## watch meshfw keep rules in place, in a throw-away network namespace
 
 test:  ## run every test
 	@bash .ci/setup test
-	$(BIN)/python -m pytest -n 2 tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 tests plugins $(PYTEST_ARGS)
 
 test-full: export HYPOTHESIS_PROFILE = full
 test-full: test  ## the same, with many more generated examples

@@ -99,6 +99,24 @@ def test_a_wrong_import_breaks_its_contract(tmp_path: Path, module: str, line: s
     assert re.search(rf"^{contract}.* BROKEN", done.stdout, re.MULTILINE), done.stdout + done.stderr
 
 
+PUBLIC = re.compile(r"meshfw|meshfw\.(?:model|reconcile|testing)(?:\.\w+)*")
+
+
+def test_plugins_import_public_names_alone() -> None:
+    found = []
+    for path in python_files("plugins"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Import):
+                found += [f"{relative(path)}: {a.name}" for a in node.names if a.name.split(".")[0] == "meshfw"]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "meshfw":
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                private = [name for name in names if any(part.startswith("_") for part in name.split("."))]
+                unlisted = [a.name for a in node.names if node.module == "meshfw" and a.name not in meshfw.__all__]
+                if private or unlisted or not PUBLIC.fullmatch(node.module or ""):
+                    found += [f"{relative(path)}: {name}" for name in names]
+    assert [line for line in found if not re.fullmatch(r".*: meshfw", line)] == []
+
+
 def importers(wanted: str) -> list[str]:
     """The modules of meshfw that import a library or a room, anywhere in the file."""
     found = []

@@ -1,0 +1,1 @@
+"""A backend for iptables-legacy that works in process, through python-iptables."""
