@@ -71,8 +71,10 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def listed_objects(document: object, *, where: str = "") -> Iterator[Mapping[str, Any]]:
+def listed_objects(document: object, *, where: str = "", depth: int = 4) -> Iterator[Mapping[str, Any]]:
     """The objects of a document: itself, or what a List, NodeList or PeerList holds, each with its kind.
+
+    Lists may hold lists, up to ``depth`` of them (an alias of YAML may lead a list into itself).
 
     Raises:
         ConfigError: it is no object of Kubernetes; ``where`` begins the key that the error names.
@@ -86,12 +88,13 @@ def listed_objects(document: object, *, where: str = "") -> Iterator[Mapping[str
         return
     items = found.get("items")
     key = f"{where}.items" if where else "items"
-    if not isinstance(items, list):
-        raise ConfigError(f"a {kind} without a list of items", key=key, expected="a list of objects")
+    if not isinstance(items, list) or not depth:
+        reason = f"a {kind} without a list of items" if depth else "lists in lists in lists"
+        raise ConfigError(reason, key=key, expected="a list of objects")
     shared = {"kind": kind.removesuffix("List"), "apiVersion": found.get("apiVersion")} if kind != "List" else {}
     for index, item in enumerate(items, 1):
         place = f"{key}[{index}]"
-        yield from listed_objects({**shared, **_mapping(item, place)}, where=place)
+        yield from listed_objects({**shared, **_mapping(item, place)}, where=place, depth=depth - 1)
 
 
 def parse_objects(items: Iterable[Mapping[str, Any]], *, topology_label: str = TOPOLOGY_LABEL) -> Cluster:
@@ -157,7 +160,7 @@ class _Object:
     def texts(self, part: str) -> Mapping[str, str]:
         """Its annotations or labels."""
         held = self._metadata.get(part)
-        texts = {} if held is None else _mapping(held, f"{self.title}.metadata.{part}")
+        texts: Mapping[Any, Any] = {} if held is None else _mapping(held, f"{self.title}.metadata.{part}")
         for name, value in texts.items():
             if not isinstance(value, str) or not isinstance(name, str):
                 raise ConfigError(
