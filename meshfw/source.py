@@ -36,8 +36,8 @@ class Changes(Protocol):
 class RuleSource(Protocol):
     """Something that says which rules are wanted.
 
-    It may also have ``warnings``, a tuple of what a person should know of the last load, such as values that were passed
-    over; each is told once for as long as it stays the same.
+    It may also have ``warnings``, a tuple of what a person should know of the last load, such as values passed over:
+    each is told once for as long as it stays the same.
     """
 
     @property

@@ -7,33 +7,12 @@ from typing import Any
 import pytest
 from meshfw_kilo.cidr import Cidr
 from meshfw_kilo.objects import Cluster, Node, listed_objects, parse_objects
+from tests.kilo_meshes import KEY, node_object, peer_object
 
 from meshfw import ConfigError
 
-KEY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 OTHER_KEY = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 ZERO_KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
-
-
-def node_object(name: str = "n1", *, spec: Any = None, labels: Any = None, **annotations: str) -> dict[str, Any]:
-    """A Node with Kilo's annotations; underscores stand for dashes."""
-    held = {f"kilo.squat.ai/{key.replace('_', '-')}": value for key, value in annotations.items()}
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": name, "annotations": held, "labels": labels or {}},
-        "spec": {"podCIDR": "10.42.0.0/24"} if spec is None else spec,
-    }
-
-
-def peer_object(name: str = "p1", **spec: Any) -> dict[str, Any]:
-    """A Peer, valid unless told otherwise."""
-    return {
-        "apiVersion": "kilo.squat.ai/v1alpha1",
-        "kind": "Peer",
-        "metadata": {"name": name},
-        "spec": {"allowedIPs": ["10.5.0.1/32"], "publicKey": KEY} | spec,
-    }
 
 
 def one_node(item: dict[str, Any], **options: Any) -> tuple[Node, tuple[str, ...]]:
