@@ -57,10 +57,10 @@ def node_object(name: str = "n1", *, spec: Any = None, labels: Any = None, **ann
     }
 
 
-def ready_node(name: str, pods: str, internal: str = "", *, seen: int = NOW, **more: str) -> dict[str, Any]:
+def ready_node(name: str, pods: str, internal: str = "", *, at: int = NOW, **more: Any) -> dict[str, Any]:
     """A Node that counts, private unless told otherwise."""
     endpoint = more.pop("endpoint", "192.168.1.1:51820")
-    found = {"internal_ip": internal, "endpoint": endpoint, "key": KEY, "last_seen": str(seen)}
+    found = {"internal_ip": internal, "endpoint": endpoint, "key": KEY, "last_seen": str(at)}
     return node_object(name, spec={"podCIDR": pods}, **found, **more)
 
 
