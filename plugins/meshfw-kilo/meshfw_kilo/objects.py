@@ -25,6 +25,7 @@ ANNOTATION: Final = "kilo.squat.ai/"
 PEER_GROUP: Final = "kilo.squat.ai"
 """The API group of Kilo's Peers."""
 
+_ONE_EACH: Final = "one object for each name"
 _NO_INTERNAL_IP: Final = ("", "-")
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")  # RFC 1123, as Kubernetes has it
@@ -104,38 +105,67 @@ def parse_objects(items: Iterable[Mapping[str, Any]], *, topology_label: str = T
         ConfigError: an object can't be one of Kubernetes (no name, an annotation that is no string), or two Nodes or
             two Peers have one name. The key names the object.
     """
-    nodes: dict[str, Node] = {}
-    peers: dict[str, Peer | None] = {}
-    warnings: list[str] = []
-    others: dict[str, int] = {}
-    for index, item in enumerate(items, 1):
-        kind = item.get("kind")
-        if kind == "Node":
-            node = _node(_Object(item, f"Node {index}", warnings), topology_label)
-            _once(nodes, node.name, "Node")
-            nodes[node.name] = node
-        elif kind == "Peer" and str(item.get("apiVersion") or PEER_GROUP).partition("/")[0] == PEER_GROUP:
-            thing = _Object(item, f"Peer {index}", warnings)
-            _once(peers, thing.name, "Peer")
-            peers[thing.name] = _peer(thing)
-        else:
-            others[str(kind)] = others.get(str(kind), 0) + 1
-    warnings += [f"{count} of kind {kind} left out: Kilo knows Node and Peer" for kind, count in sorted(others.items())]
-    fit = _one_for_each_key([peers[name] for name in sorted(peers)], warnings)
-    return Cluster(nodes=tuple(nodes[name] for name in sorted(nodes)), peers=fit, warnings=tuple(sorted(warnings)))
+    return Parser(topology_label=topology_label).parse(items)
 
 
-def _once(known: Mapping[str, object], name: str, kind: str) -> None:
-    if name in known:
-        raise ConfigError(f"two {kind}s are called {name}", key=f"{kind} {name}", expected="one object for each name")
+class _Read(msgspec.Struct, frozen=True):
+    """An object, what was read of it, and what was passed over."""
+
+    item: Mapping[str, Any]
+    kind: str
+    name: str = ""
+    found: Node | Peer | None = None
+    warnings: tuple[str, ...] = ()
 
 
-def _one_for_each_key(peers: Iterable[Peer | None], warnings: list[str]) -> tuple[Peer, ...]:
+class Parser:
+    """A reader of objects that reads again only what it hasn't read the last time, the very same mapping.
+
+    Nodes check in every half minute, and each time the others have stayed as they were.
+    """
+
+    def __init__(self, *, topology_label: str = TOPOLOGY_LABEL) -> None:
+        self._topology_label = topology_label
+        self._known: dict[int, _Read] = {}
+
+    def parse(self, items: Iterable[Mapping[str, Any]]) -> Cluster:
+        """The cluster of some objects; as :func:`parse_objects`, and its errors."""
+        before, self._known = self._known, {}
+        named: dict[tuple[str, str], _Read] = {}
+        warnings: list[str] = []
+        others: dict[str, int] = {}
+        for index, item in enumerate(items, 1):
+            read = before.get(id(item)) or self._read(item, index)
+            self._known[id(item)] = read  # which holds the mapping, so that no other one has its id
+            if not read.name:
+                others[read.kind] = others.get(read.kind, 0) + 1
+            elif (read.kind, read.name) in named:
+                raise ConfigError(
+                    f"two {read.kind}s are called {read.name}", key=f"{read.kind} {read.name}", expected=_ONE_EACH
+                )
+            named[read.kind, read.name] = read
+            warnings += read.warnings
+        warnings += [f"{count} of kind {kind} left out: Kilo knows Node and Peer" for kind, count in others.items()]
+        found = [named[key].found for key in sorted(named)]
+        peers = _one_for_each_key((thing for thing in found if isinstance(thing, Peer)), warnings)
+        nodes = tuple(thing for thing in found if isinstance(thing, Node))
+        return Cluster(nodes=nodes, peers=peers, warnings=tuple(sorted(warnings)))
+
+    def _read(self, item: Mapping[str, Any], index: int) -> _Read:
+        kind = str(item.get("kind"))
+        foreign = kind == "Peer" and str(item.get("apiVersion") or PEER_GROUP).partition("/")[0] != PEER_GROUP
+        if kind not in ("Node", "Peer") or foreign:
+            return _Read(item, kind)
+        warnings: list[str] = []
+        thing = _Object(item, f"{kind} {index}", warnings)
+        found = _node(thing, self._topology_label) if kind == "Node" else _peer(thing)
+        return _Read(item, kind, thing.name, found, tuple(warnings))
+
+
+def _one_for_each_key(peers: Iterable[Peer], warnings: list[str]) -> tuple[Peer, ...]:
     """The Peers with one for each public key: of several the last by name, as Kilo has it once it has listed them."""
     held: dict[str, Peer] = {}
     for peer in peers:
-        if peer is None:
-            continue
         other = held.pop(peer.public_key, None)
         if other is not None:
             warnings.append(f"Peer {other.name} is left out: Peer {peer.name} has the same public key")

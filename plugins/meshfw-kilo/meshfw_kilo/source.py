@@ -14,7 +14,7 @@ from meshfw import Changes, ConfigError, Declaration, MeshfwError, Ruleset, Sett
 from meshfw.model import Place
 from meshfw_kilo.cidr import Cidr
 from meshfw_kilo.clock import Clock
-from meshfw_kilo.objects import TOPOLOGY_LABEL, Cluster, parse_objects
+from meshfw_kilo.objects import TOPOLOGY_LABEL, Cluster, Parser
 from meshfw_kilo.options import (
     STALE_AFTER,
     Compatibility,
@@ -42,7 +42,7 @@ class KiloSource:
         self._node = settings.required("node", expected="the name of this host's Node")
         self._mesh = mesh_of(settings)
         self._firewall = firewall_of(settings)
-        self._topology_label = settings.take("topology-label", str, TOPOLOGY_LABEL)
+        self._parser = Parser(topology_label=settings.take("topology-label", str, TOPOLOGY_LABEL))
         self._now = _fixed_clock(settings)
         for name in _NOT_IN_THE_RULES:
             settings.take(name, str, "")
@@ -86,7 +86,7 @@ class KiloSource:
         objects = self._reader.read()
         if objects is not self._objects:
             try:
-                self._cluster = parse_objects(objects, topology_label=self._topology_label)
+                self._cluster = self._parser.parse(objects)
             except ConfigError as error:
                 raise in_file(error, self._reader.name) from error
             self._objects = objects

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from meshfw_kilo.cidr import Cidr
-from meshfw_kilo.objects import Cluster, Node, listed_objects, parse_objects
+from meshfw_kilo.objects import Cluster, Node, Parser, listed_objects, parse_objects
 from tests.kilo_meshes import KEY, node_object, peer_object
 
 from meshfw import ConfigError
@@ -206,6 +206,24 @@ def test_lists_of_every_kind_are_opened() -> None:
     cluster = parse_objects(listed_objects(whole))
     assert [node.name for node in cluster.nodes] == ["a", "b"]
     assert [peer.name for peer in cluster.peers] == ["p1"]
+
+
+def test_only_what_is_another_mapping_is_read_again() -> None:
+    class Counting(dict[str, Any]):
+        reads = 0
+
+        def get(self, *wanted: Any) -> Any:
+            Counting.reads += wanted == ("metadata",)
+            return super().get(*wanted)
+
+    objects = [Counting(node_object(f"n{number}")) for number in range(5)]
+    parser = Parser()
+    first = parser.parse(objects)
+    assert (len(first.nodes), Counting.reads) == (5, 5)
+    assert parser.parse(objects) == first
+    objects[2] = Counting(node_object("n2", location="aws"))
+    assert parser.parse(objects) == parse_objects(objects) != first
+    assert Counting.reads == 5 + 1 + 5
 
 
 @pytest.mark.parametrize(
