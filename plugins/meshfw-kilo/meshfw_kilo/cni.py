@@ -96,7 +96,9 @@ def _ipam(ipam: Mapping[str, Any], cidrs: Sequence[Cidr], key: str) -> Json | No
     alone = "subnet" in old and not sets
     if "subnet" in old:
         sets.append(_ranges([old], key))
-    wanted = {cidr.family: str(cidr.network) for cidr in reversed(cidrs)}  # of a family the first
+    wanted: dict[Family, str] = {}
+    for cidr in cidrs:
+        wanted.setdefault(cidr.family, str(cidr.network))
     held = [(entry.family, entry.networks) for entry in sets if entry.family in wanted]
     if sorted(held) == sorted((family, (network,)) for family, network in wanted.items()) and (
         "subnet" not in old or alone

@@ -188,9 +188,8 @@ def test_what_was_passed_over_is_told(make: Make, place: Path) -> None:
     late = ready_node("late", "10.42.7.0/24", at=NOW - 61)
     written(place / "mesh.json", [*MESH, bad, late])
     source = make()
-    assert source.warnings == ()
     source.load()
-    assert [text.split(":")[0] for text in source.warnings] == ["Peer bad", "Node late is left out"]
+    assert [line.split(":")[0] for line in source.warnings] == ["Peer bad", "Node late is left out"]
     text = f'[[source]]\ntype = "kilo"\nnode = "a2"\nobjects = "mesh.json"\nnow = {NOW}\n'
     told: list[str] = []
     load_rules(parse_config(text, file=str(place / "m.toml")), plugins=Plugins(), language=LANGUAGE, warnings=told)
@@ -202,6 +201,15 @@ def test_what_was_passed_over_is_told(make: Make, place: Path) -> None:
 
 def readable(source: Any, seconds: float = 0.0) -> bool:
     return bool(select.select([source], [], [], seconds)[0])
+
+
+def hears(changes: Any, seconds: float = 10.0) -> bool:
+    """Whether there is word of another ruleset within a time; neighbours of the file may wake it for nothing."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if readable(changes, left) and changes.drain():
+            return True
+    return False
 
 
 def now_mesh(*, at: int | None = None, more: Objects | None = None) -> Objects:
@@ -216,11 +224,9 @@ def test_a_changed_file_is_told_and_read(make: Make, place: Path) -> None:
     changes = source.changes()
     assert changes is not None
     before = source.load()
-    assert not readable(changes)
+    assert not hears(changes, 0.05)
     written(place / "mesh.json", now_mesh(more=[peer_object()]))
-    assert readable(changes, 5)
-    assert changes.drain()
-    assert not readable(changes)
+    assert hears(changes)
     assert source.load() != before
 
 
@@ -232,7 +238,7 @@ def test_nodes_that_check_in_change_nothing(make: Make, place: Path) -> None:
     before = source.load()
     written(place / "mesh.json", now_mesh())
     assert readable(changes, 5)
-    assert not changes.drain()
+    assert not hears(changes, 0.05)
     assert source.load() is before
 
 
@@ -243,11 +249,10 @@ def test_a_node_that_no_longer_checks_in_is_told_by_the_clock(make: Make, place:
     assert changes is not None
     before = source.load()
     assert "10.42.1.0/24" in "\n".join(lines(before, Family.IPV4, "KILO-NAT"))
-    assert readable(changes, 10)
-    assert changes.drain()
+    assert hears(changes)
     after = source.load()
     assert "10.42.1.0/24" not in "\n".join(lines(after, Family.IPV4, "KILO-NAT"))
-    assert not readable(changes)
+    assert not hears(changes, 0.05)
 
 
 def test_a_broken_file_is_told_and_its_error_raised_by_the_load(make: Make, place: Path) -> None:
@@ -256,13 +261,10 @@ def test_a_broken_file_is_told_and_its_error_raised_by_the_load(make: Make, plac
     assert changes is not None
     before = source.load()
     (place / "mesh.json").write_text("{")
-    assert readable(changes, 5)
-    assert changes.drain()
+    assert hears(changes)
     with pytest.raises(ParseError):
         source.load()
     written(place / "mesh.json", MESH)
-    assert readable(changes, 5)
-    changes.drain()
     assert source.load() == before
 
 
