@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from meshfw import Changes, ConfigError, FileChanges, MeshfwError, ParseError
 from meshfw_kilo.objects import listed_objects
@@ -35,6 +35,21 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Give back files and connections."""
+        ...
+
+
+@runtime_checkable
+class LiveReader(Reader, Protocol):
+    """A reader that knows for which moment its objects are true, and tells by itself which Nodes fall silent.
+
+    One that isn't heard for a while would take all Nodes for dead by the wall clock.
+    """
+
+    stale_after: float
+    """Seconds after which a Node that doesn't check in counts no longer."""
+
+    def now(self) -> float:
+        """The moment that the last reading is true for, in Unix seconds."""
         ...
 
 

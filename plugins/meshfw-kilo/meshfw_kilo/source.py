@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from importlib import import_module
 from typing import Final
 
 from meshfw import Changes, ConfigError, Declaration, MeshfwError, Ruleset, Settings
@@ -24,7 +23,7 @@ from meshfw_kilo.options import (
     Mesh,
     PodCidrs,
 )
-from meshfw_kilo.reader import FileReader, Objects, Reader, in_file
+from meshfw_kilo.reader import FileReader, LiveReader, Objects, Reader, in_file
 from meshfw_kilo.rules import ruleset_of
 from meshfw_kilo.topology import NotReadyError, Topology, topology_of
 
@@ -49,6 +48,9 @@ class KiloSource:
         settings.take("clean-up", bool, True)
         settings.strings("internal-cidr")
         self._reader = open_reader(settings, declaration)
+        self._live = self._reader if isinstance(self._reader, LiveReader) else None
+        if self._live is not None:
+            self._live.stale_after = self._mesh.stale_after
         self._clock: Clock | None = None
         self._told: _Told | None = None
         self._objects: Objects | None = None
@@ -99,7 +101,7 @@ class KiloSource:
         return self._ruleset
 
     def _seen(self) -> Topology:
-        now = int(time.time()) if self._now is None else self._now
+        now = self._hour()
         settings = self._declaration.settings()
         try:
             return topology_of(self._cluster, self._node, self._mesh, now=now)
@@ -110,13 +112,19 @@ class KiloSource:
                 expected="a Node with endpoint, key and pod network that checks in",
             ) from error
 
+    def _hour(self) -> int:
+        """The Unix second by which Nodes are judged."""
+        if self._now is not None:
+            return self._now
+        return int(time.time() if self._live is None else self._live.now())
+
     def changes(self) -> Changes | None:
         """Word of changes of the objects, and of the hour: nodes that don't check in count no longer after a while."""
         if self._told is None:
             told = self._reader.changes()
             if told is None:
                 return None
-            if self._now is None:
+            if self._now is None and self._live is None:
                 with suppress(OSError):
                     self._clock = Clock()
                 if self._clock is None:
@@ -180,14 +188,9 @@ def open_reader(settings: Settings, declaration: Declaration | None = None) -> R
         )
     if not live:
         return FileReader(path if declaration is None else declaration.beside(path))
-    try:
-        module = import_module("meshfw_kilo.kubernetes")
-    except ImportError as error:
-        raise settings.error(
-            f"the API can't be asked: {error}", key="kubernetes", expected='objects = "FILE"'
-        ) from error
-    reader: Reader = module.open_cluster(settings, declaration)
-    return reader
+    from meshfw_kilo.kubernetes import open_cluster
+
+    return open_cluster(settings, declaration)
 
 
 def mesh_of(settings: Settings) -> Mesh:
