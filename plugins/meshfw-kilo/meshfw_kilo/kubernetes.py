@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -90,6 +91,7 @@ class LiveCluster:
         idle: float = IDLE,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = access.server
         self._first_answer = first_answer
@@ -98,6 +100,7 @@ class LiveCluster:
         self._clock = ContactClock(stale_after, wall=wall, monotonic=monotonic)
         self._state = threading.Condition()
         self._objects: dict[str, dict[str, dict[str, Any]]] = {}
+        self._all: tuple[Mapping[str, Any], ...] | None = None
         self._seen: dict[str, int] = {}
         self._problems: dict[str, tuple[KubernetesError, bool]] = {}
         self._failing: dict[str, float] = {}
@@ -111,7 +114,7 @@ class LiveCluster:
         self._clients = [Client(access) for _ in RESOURCES]
         self._threads = [
             threading.Thread(
-                target=Reflector(client, resource, self, pause=self._ending.wait, idle=idle).run,
+                target=Reflector(client, resource, self, pause=self._ending.wait, idle=idle, chance=chance).run,
                 name=f"meshfw-kilo {resource.plural}",
                 daemon=True,  # for the one wait that can't be ended, of a name being looked up
             )
@@ -139,7 +142,7 @@ class LiveCluster:
             return max(self._silence(resource) for resource in RESOURCES)
 
     def read(self) -> Sequence[Mapping[str, Any]]:
-        """All Nodes and Peers of now, each by name; an object that didn't change is the same object as before.
+        """All Nodes and Peers of now, each by name; what didn't change is the same object as before.
 
         The first reading waits for the first lists, a bounded time.
 
@@ -153,8 +156,10 @@ class LiveCluster:
             self._refuse_to_guess()
             self._read_at = self._clock.at
             self._fresh = self._fresh_now()
-            self._changed = False
-            return [found[name] for found in map(self._of, RESOURCES) for name in sorted(found)]
+            self._hush()
+            if self._all is None:
+                self._all = tuple(found[name] for found in map(self._of, RESOURCES) for name in sorted(found))
+            return self._all
 
     def now(self) -> float:
         """The moment that the last reading is true for, in seconds since 1970: when the server was last heard.
@@ -174,11 +179,7 @@ class LiveCluster:
     def drain(self) -> bool:
         """Take note of what there is; False where no more than heartbeats came that leave the living Nodes the same."""
         with self._state:
-            if self._bell >= 0:
-                with suppress(BlockingIOError):
-                    os.eventfd_read(self._bell)
-            changed, self._changed = self._changed, False
-            return changed
+            return self._hush()
 
     def close(self) -> None:
         """End the threads and give the descriptors back; a second call does nothing."""
@@ -201,15 +202,22 @@ class LiveCluster:
         return len(self._objects) == len(RESOURCES) or final or self._ending.is_set()
 
     def _refuse_to_guess(self) -> None:
+        missing = [resource for resource in RESOURCES if resource.kind not in self._objects]
+        refused = [resource for resource in missing if resource.kind in self._problems]
+        if refused:
+            # What somebody has to mend goes first: the other list may fail for the moment only, or still be on its way.
+            resource = max(refused, key=lambda each: self._problems[each.kind][1])
+            raise self._told_of(resource, "")
+        if missing:
+            reason = f"{missing[0].plural}: no answer in {self._first_answer:g} s"
+            raise KubernetesError(reason, server=self.name)
         for resource in RESOURCES:
-            error, _ = self._problems.get(resource.kind, (None, False))
-            if resource.kind not in self._objects:
-                reason = error.reason if error is not None else f"no answer in {self._first_answer:g} s"
-                remedy = error.remedy if error is not None else ""
-                raise KubernetesError(f"{resource.plural}: {reason}", server=self.name, remedy=remedy) from error
-            if error is not None and self._overdue(resource):
-                told = f"{resource.plural}: not heard for {self._silence(resource):.0f} s: {error.reason}"
-                raise KubernetesError(told, server=self.name, remedy=error.remedy) from error
+            if self._overdue(resource):
+                raise self._told_of(resource, f"not heard for {self._silence(resource):.0f} s: ")
+
+    def _told_of(self, resource: Resource, what: str) -> KubernetesError:
+        error, _ = self._problems[resource.kind]
+        return KubernetesError(f"{resource.plural}: {what}{error.reason}", server=self.name, remedy=error.remedy)
 
     def _silence(self, resource: Resource) -> float:
         return self._monotonic() - self._contacts.get(resource.kind, float("-inf"))
@@ -231,6 +239,7 @@ class LiveCluster:
             known = before if before is not None else {}
             found = {name: known[name] if known.get(name) == kept else kept for name, kept in objects.items()}
             self._objects[resource.kind] = found
+            self._all = self._all if before == found else None
             if resource is NODES:
                 self._seen = {name: last_seen(kept) for name, kept in found.items()}
             if before is None or what_matters(before) != what_matters(found):
@@ -244,6 +253,7 @@ class LiveCluster:
             before = found.get(name)
             if before == kept:
                 return
+            self._all = None
             if kept is None:
                 del found[name]
                 self._seen.pop(name, None)
@@ -294,6 +304,13 @@ class LiveCluster:
                 self._silent = True
                 self._ring()
             self._state.notify_all()
+
+    def _hush(self) -> bool:
+        if self._bell >= 0:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._bell)
+        changed, self._changed = self._changed, False
+        return changed
 
     def _ring(self) -> None:
         self._changed = True

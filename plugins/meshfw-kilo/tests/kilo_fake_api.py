@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -21,13 +20,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from tests.kilo_fake_store import (
     CRDS,
     KINDS,
-    NODE_STATUS,
-    NODES,
     PEERS_CRD,
+    Faults,
     Kind,
     Object,
     Refusal,
     Store,
+    Watch,
+    bookmark,
     details,
     merged,
     patched,
@@ -36,32 +36,8 @@ from tests.kilo_fake_store import (
 MERGES: Final = ("application/merge-patch+json", "application/strategic-merge-patch+json")
 EXPIRED: Final = "The resourceVersion for the provided list is too old."
 
-
-@dataclass
-class Watch:
-    """A watch that is going on: where it is in the history, and what to do with it next."""
-
-    kind: Kind
-    seen: int
-    orders: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Faults:
-    """What goes wrong; lists are used up, one entry for each request."""
-
-    tokens: set[str] | None = None
-    """The tokens that are good; None: nobody is asked."""
-    forbidden: set[tuple[str, str]] = field(default_factory=set)
-    """Verbs and plurals that nobody may."""
-    answers: list[tuple[int, Mapping[str, str], bytes]] = field(default_factory=list)
-    """Status, headers and body to be given in place of the right answer."""
-    expire_pages: int = 0
-    """So many continuations are too old."""
-    hangs: bool = False
-    """Requests are taken and never answered."""
-    mute: bool = False
-    """Watches tell nothing more, and stay open."""
+_LOOK: Final = 0.05
+"""Seconds after which a watch looks whether anybody still reads it."""
 
 
 class FakeApi:
@@ -141,6 +117,12 @@ class FakeApi:
     def ending(self) -> bool:
         """Whether it is stopping."""
         return self._ending
+
+    def calm(self) -> None:
+        """No fault any more."""
+        with self.store.moved:
+            self.faults = Faults()
+            self.store.moved.notify_all()
 
     def order(self, what: str) -> int:
         """Tell every watch: ``bookmark``, ``end``, ``break``, ``tear`` (break off inside a line), or a raw line.
@@ -336,19 +318,19 @@ class _Handler(BaseHTTPRequestHandler):
         quiet = time.monotonic() + fake.bookmarks
         while True:
             with store.moved:
-                store.moved.wait_for(
-                    lambda: fake.ending() or watch.orders or self._news(watch), min(end, quiet) - time.monotonic()
-                )
+                wait = min(end - time.monotonic(), quiet - time.monotonic(), _LOOK)
+                store.moved.wait_for(lambda: fake.ending() or watch.orders or self._news(watch), wait)
                 orders, news = list(watch.orders), self._news(watch)
                 watch.orders.clear()
                 watch.seen = news[-1][0] if news else watch.seen
                 version = store.version if fake.progress else max(watch.seen, store.last_of(watch.kind))
                 gone = not store.known(watch.kind)
+            self._stop_without_reader()
             for _, kind, item in news:
                 self._event(kind, item)
             now = time.monotonic()
             if bookmarks and (now >= quiet or "bookmark" in orders) and not fake.faults.mute:
-                self._event("BOOKMARK", _bookmark(watch.kind, version))
+                self._event("BOOKMARK", bookmark(watch.kind, version))
             if news or now >= quiet:
                 quiet = now + fake.bookmarks
             for order in orders:
@@ -358,6 +340,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             if fake.ending():
                 raise _Gone
+
+    def _stop_without_reader(self) -> None:
+        try:
+            if not socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                raise _Gone
+        except BlockingIOError:
+            pass
 
     def _obey(self, order: str) -> None:
         if order == "break":
@@ -398,11 +387,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
         self.wfile.flush()
-
-
-def _bookmark(kind: Kind, version: int) -> Object:
-    item: Object = {"kind": kind.kind, "apiVersion": kind.version, "metadata": {"resourceVersion": str(version)}}
-    if kind is NODES:
-        item["metadata"]["creationTimestamp"] = None
-        item |= {"spec": {}, "status": copy.deepcopy(NODE_STATUS)}
-    return item

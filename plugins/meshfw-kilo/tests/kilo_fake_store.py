@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -342,3 +342,39 @@ def patched(item: Object, patch: list[Object]) -> Object:
         else:
             inner[last] = step["value"]
     return item
+
+
+def bookmark(kind: Kind, version: int) -> Object:
+    """What a bookmark of a kind looks like."""
+    item: Object = {"kind": kind.kind, "apiVersion": kind.version, "metadata": {"resourceVersion": str(version)}}
+    if kind is NODES:
+        item["metadata"]["creationTimestamp"] = None
+        item |= {"spec": {}, "status": copy.deepcopy(NODE_STATUS)}
+    return item
+
+
+@dataclass
+class Watch:
+    """A watch that is going on: where it is in the history, and what to do with it next."""
+
+    kind: Kind
+    seen: int
+    orders: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Faults:
+    """What goes wrong; lists are used up, one entry for each request."""
+
+    tokens: set[str] | None = None
+    """The tokens that are good; None: nobody is asked."""
+    forbidden: set[tuple[str, str]] = field(default_factory=set)
+    """Verbs and plurals that nobody may."""
+    answers: list[tuple[int, Mapping[str, str], bytes]] = field(default_factory=list)
+    """Status, headers and body to be given in place of the right answer."""
+    expire_pages: int = 0
+    """So many continuations are too old."""
+    hangs: bool = False
+    """Requests are taken and never answered."""
+    mute: bool = False
+    """Watches tell nothing more, and stay open."""

@@ -1,0 +1,83 @@
+"""What tests of the live cluster share: objects, a cluster that is open, and waiting for what must come."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+from meshfw_kilo.kubernetes import LiveCluster
+from meshfw_kilo.kubernetes_access import Access, KubernetesError
+from tests.kilo_fake_api import FakeApi
+from tests.kilo_fake_store import NODES, PEERS, Object, merged
+
+SEEN = "kilo.squat.ai/last-seen"
+SOON = 10.0  # seconds within which what must happen does; a machine may be busy
+
+
+def node(name: str, **annotations: str) -> Object:
+    about = {"name": name, "annotations": {f"kilo.squat.ai/{key}": value for key, value in annotations.items()}}
+    return {"kind": "Node", "apiVersion": "v1", "metadata": about, "spec": {"podCIDR": "10.42.0.0/24"}}
+
+
+def peer(name: str, *addresses: str) -> Object:
+    about = {"kind": "Peer", "apiVersion": "kilo.squat.ai/v1alpha1", "metadata": {"name": name}}
+    return {**about, "spec": {"allowedIPs": list(addresses), "publicKey": "CQkJ"}}
+
+
+def populated() -> FakeApi:
+    """A server with two Nodes and a Peer, that serves once it is entered."""
+    fake = FakeApi()
+    fake.install_peers()
+    fake.store.create(NODES, node("a"))
+    fake.store.create(NODES, node("b"))
+    fake.store.create(PEERS, peer("laptop", "10.5.0.1/32"))
+    return fake
+
+
+def opened(api: FakeApi, **options: Any) -> LiveCluster:
+    return LiveCluster(Access(server=api.url), **{"chance": lambda: 0.05, **options})
+
+
+def names(cluster: LiveCluster) -> list[str]:
+    return [item["metadata"]["name"] for item in cluster.read()]
+
+
+def readable(cluster: LiveCluster, seconds: float = 0) -> bool:
+    return bool(select.select([cluster], [], [], seconds)[0])
+
+
+def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + SOON
+    while not what():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.005)
+
+
+def settled(api: FakeApi, watches: int = 2) -> None:
+    until(lambda: len(api.watches) == watches)
+
+
+def patch(api: FakeApi, name: str, change: Object) -> None:
+    api.store.update(NODES, name, lambda item: merged(item, change))
+
+
+def annotate(api: FakeApi, name: str, **annotations: str | None) -> None:
+    found = {f"kilo.squat.ai/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    patch(api, name, {"metadata": {"annotations": found}})
+
+
+def attempt(cluster: LiveCluster) -> object:
+    try:
+        return cluster.read()
+    except KubernetesError as error:
+        return error
+
+
+class Clocks:
+    def __init__(self) -> None:
+        self.seconds = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
