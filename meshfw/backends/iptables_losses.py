@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshfw.backend import Unsupported
 from meshfw.extensions.language import Language
-from meshfw.languages.iptables import format_rule
+from meshfw.languages.iptables import format_rule, untellable
 from meshfw.model import Chain, ChainKey, Rule, Ruleset
 
 _MADE_ONE = ("tcp", "udp")
@@ -38,6 +38,9 @@ class Losses:
     def of_rule(self, rule: Rule) -> Iterator[str]:
         """What becomes of a rule that loses its meaning."""
         yield from (loss.text for loss in rule.losses() if self._variant in loss.variants)
+        clash = untellable(rule, self._language)
+        if clash:
+            yield clash
         again = self._said_again(rule) if self._variant == "nft" else None
         if again:
             yield again
