@@ -62,6 +62,8 @@ def test_an_option_that_iptables_would_take_for_another_match_is_refused(variant
 
 
 ONCE = [
+    "-p tcp -m tcp --dport 1 --tcp-option 3 -m limit -m tcp --dport 2",
+    "-p tcp -m tcp -m limit -m tcp --dport 1",
     "-p tcp -m tcp --dport 22 -m tcp --dport 22 --sport 1",
     "-p tcp -m tcp --dport 22 -m tcp --sport 22:23",
     "-p sctp -m sctp --dport 1 -m sctp --dport 1:2",
