@@ -62,6 +62,6 @@ class Losses:
 
 
 def _is_native(match: Match) -> bool:
-    """Whether iptables-nft stores a tcp or udp match in nf_tables' own words: none that is bare or asks for an option."""
+    """Whether iptables-nft stores a tcp or udp match in nf_tables' own words: none that is bare or has an option."""
     stated = {field for field in match.__struct_fields__ if getattr(match, field) is not None}
     return bool(stated) and "option" not in stated
