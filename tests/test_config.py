@@ -218,7 +218,7 @@ def test_what_a_source_passes_over_is_told_with_its_place() -> None:
     load_rules(parse_config(THING), **wanted, warnings=told)  # type: ignore[arg-type]  # both are what they should be
     assert told == []
     given.warnings = ("peer b is passed over", "so is peer c")  # type: ignore[attr-defined]  # a source may have them
-    load_rules(parse_config(THING), **wanted, warnings=told)  # type: ignore[arg-type]
+    load_rules(parse_config(THING), **wanted, warnings=told)  # type: ignore[arg-type]  # as above
     assert told == ["source[1]: peer b is passed over", "source[1]: so is peer c"]
 
 

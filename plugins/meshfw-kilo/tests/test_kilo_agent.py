@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.kilo_meshes import Objects, peer_object, ready_node
+from kilo_meshes import Objects, peer_object, ready_node
 
 from meshfw.testing.netns import Netns
 

@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from meshfw_kilo.cidr import Cidr
-from meshfw_kilo.objects import parse_objects
-from meshfw_kilo.options import Compatibility, Encapsulation, Firewall, Granularity, Mesh
-from meshfw_kilo.rules import ruleset_of
-from meshfw_kilo.topology import Topology, topology_of
-from tests.kilo_meshes import (
+from kilo_meshes import (
     LANGUAGE,
     NOW,
     Hooks,
@@ -30,6 +25,11 @@ from tests.kilo_meshes import (
     recorded,
     without,
 )
+from meshfw_kilo.cidr import Cidr
+from meshfw_kilo.objects import parse_objects
+from meshfw_kilo.options import Compatibility, Encapsulation, Firewall, Granularity, Mesh
+from meshfw_kilo.rules import ruleset_of
+from meshfw_kilo.topology import Topology, topology_of
 
 from meshfw import Backend, Family, Hook, Plugins, Ruleset, Site, Table, reconcile
 from meshfw.testing.netns import Netns

@@ -9,11 +9,11 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from kilo_fake_api import FakeApi
+from kilo_fake_store import NODES, PEERS
+from kilo_meshes import LANGUAGE, lines, peer_object, ready_node
 from meshfw_kilo.reader import LiveReader
 from meshfw_kilo.source import KiloSource
-from tests.kilo_fake_api import FakeApi
-from tests.kilo_fake_store import NODES, PEERS
-from tests.kilo_meshes import LANGUAGE, lines, peer_object, ready_node
 
 from meshfw import ConfigError, Declaration, Family
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kilo_meshes import KEY, node_object, peer_object
 from meshfw_kilo.cidr import Cidr
 from meshfw_kilo.objects import Cluster, Node, Parser, listed_objects, parse_objects
-from tests.kilo_meshes import KEY, node_object, peer_object
 
 from meshfw import ConfigError
 

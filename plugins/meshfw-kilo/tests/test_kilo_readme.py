@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.kilo_meshes import LANGUAGE
+from kilo_meshes import LANGUAGE
 
 from meshfw import ConfigError, MemoryBackend, Plugins, Site, format_rule, load_rules, parse_config, reconcile
 

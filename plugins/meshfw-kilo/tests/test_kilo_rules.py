@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshfw_kilo.cidr import Cidr
-from meshfw_kilo.options import Compatibility, Encapsulation, Firewall, PodCidrs
-from tests.kilo_meshes import (
+from kilo_meshes import (
     FULL,
     Objects,
     assert_in_order,
@@ -21,6 +19,9 @@ from tests.kilo_meshes import (
     ready_node,
     rules,
 )
+from meshfw_kilo.cidr import Cidr
+from meshfw_kilo.options import Compatibility, Encapsulation, Firewall, PodCidrs
+from msgspec.structs import replace
 
 from meshfw import ChainKey, Family, Hook, Ruleset, Table
 from meshfw.model import Packet, Place, Return, parse_address
@@ -224,14 +225,14 @@ def masqueraded(ruleset: Ruleset, source: str, destination: str) -> bool:
 @given(st.sampled_from(("a1", "a2", "h1")), st.sampled_from(ADDRESSES + WAN), st.sampled_from(ADDRESSES + WAN))
 def test_a_packet_is_masqueraded_as_the_mesh_means_it(node: str, source: str, destination: str) -> None:
     """From pods and peers to anything unknown, and from anywhere to what lies behind the own location."""
-    options = {"encapsulate": Encapsulation.NEVER, "service_cidrs": cidrs("10.43.0.0/16")}
+    options = Firewall(encapsulate=Encapsulation.NEVER, service_cidrs=cidrs("10.43.0.0/16"))
     own = {"a1": "10.42.0.", "a2": "10.42.1.", "h1": "none"}[node]
     inside = destination.startswith(("10.42.0.", "10.42.1.", "10.0.1.", "10.5.0.", "10.43.")) or destination in {
         *("10.4.0.1", "10.4.0.2"),
     }
     leaves = source.startswith((own, "10.5.0.")) or (node == "h1" and destination.startswith("192.168.7."))
     for compact in (False, True):
-        ruleset = rules(dual_stack(), node, Firewall(compact=compact, **options))  # type: ignore[arg-type]
+        ruleset = rules(dual_stack(), node, replace(options, compact=compact))
         assert masqueraded(ruleset, source, destination) == (leaves and not inside)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from kilo_meshes import LANGUAGE, NOW, Objects, large_mesh, ready_node, rules
 from meshfw_kilo.options import Firewall
-from tests.kilo_meshes import LANGUAGE, NOW, Objects, large_mesh, ready_node, rules
 
 from meshfw import Backend, MemoryBackend, Outcome, Plan, Plugins, Ruleset, Site, reconcile
 from meshfw.testing.counting import ProcessCounter

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kilo_meshes import LANGUAGE, NOW, Objects, lines, peer_object, ready_node
 from meshfw_kilo.clock import Clock
 from meshfw_kilo.source import KiloSource
-from tests.kilo_meshes import LANGUAGE, NOW, Objects, lines, peer_object, ready_node
 
 from meshfw import ConfigError, Declaration, Family, MeshfwError, ParseError, Plugins, load_rules, parse_config
 

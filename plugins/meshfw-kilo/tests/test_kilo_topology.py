@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kilo_meshes import FULL, KEY, NOW, Objects, key_of, node_object, peer_object, ready_node, seen
 from meshfw_kilo.cidr import Cidr
 from meshfw_kilo.objects import parse_objects
 from meshfw_kilo.options import Granularity, Mesh, PodCidrs
 from meshfw_kilo.topology import NotReadyError, topology_of
-from tests.kilo_meshes import FULL, KEY, NOW, Objects, key_of, node_object, peer_object, ready_node, seen
 
 from meshfw import MeshfwError
 
