@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.kilo_fake_store import (
+from kilo_fake_store import (
     CRDS,
     KINDS,
     PEERS_CRD,

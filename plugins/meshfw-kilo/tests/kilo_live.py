@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from kilo_fake_api import FakeApi
+from kilo_fake_store import NODES, PEERS, Object, merged
 from meshfw_kilo.kubernetes import LiveCluster
 from meshfw_kilo.kubernetes_access import Access, KubernetesError
-from tests.kilo_fake_api import FakeApi
-from tests.kilo_fake_store import NODES, PEERS, Object, merged
 
 SEEN = "kilo.squat.ai/last-seen"
 SOON = 10.0  # seconds within which what must happen does; a machine may be busy

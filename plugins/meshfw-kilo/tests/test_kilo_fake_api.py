@@ -17,8 +17,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from tests.kilo_fake_api import FakeApi
-from tests.kilo_fake_store import CRDS, NODES, PEERS, Kind
+from kilo_fake_api import FakeApi
+from kilo_fake_store import CRDS, NODES, PEERS, Kind
 
 REAL: Final = os.environ.get("MESHFW_TEST_KUBERNETES", "")
 BESIDE: Final = Path(__file__).parents[3].parent / "shared/kilo/k8s-recorded"

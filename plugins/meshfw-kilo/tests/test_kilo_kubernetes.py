@@ -7,11 +7,9 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from meshfw_kilo.kubernetes import LiveCluster, kept_node, kept_peer
-from meshfw_kilo.kubernetes_clock import ContactClock
-from tests.kilo_fake_api import FakeApi
-from tests.kilo_fake_store import CRDS, NODES, PEERS
-from tests.kilo_live import (
+from kilo_fake_api import FakeApi
+from kilo_fake_store import CRDS, NODES, PEERS
+from kilo_live import (
     SEEN,
     SOON,
     Clocks,
@@ -26,6 +24,8 @@ from tests.kilo_live import (
     settled,
     until,
 )
+from meshfw_kilo.kubernetes import LiveCluster, kept_node, kept_peer
+from meshfw_kilo.kubernetes_clock import ContactClock
 
 from meshfw import Changes
 

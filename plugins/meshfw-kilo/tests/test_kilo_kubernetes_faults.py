@@ -9,11 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from meshfw_kilo.kubernetes import LiveCluster
-from meshfw_kilo.kubernetes_access import Access, KubernetesError, Token
-from tests.kilo_fake_api import FakeApi
-from tests.kilo_fake_store import NODES, PEERS
-from tests.kilo_live import (
+from kilo_fake_api import FakeApi
+from kilo_fake_store import NODES, PEERS
+from kilo_live import (
     SOON,
     Clocks,
     annotate,
@@ -27,6 +25,8 @@ from tests.kilo_live import (
     settled,
     until,
 )
+from meshfw_kilo.kubernetes import LiveCluster
+from meshfw_kilo.kubernetes_access import Access, KubernetesError, Token
 
 
 @pytest.fixture
