@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from meshfw import Changes, Declaration, Settings
 from meshfw_kilo.kubernetes_access import Access, KubernetesError, find_access
-from meshfw_kilo.kubernetes_clock import ContactClock, last_seen, what_matters, without_heartbeat
+from meshfw_kilo.kubernetes_clock import ContactClock, Living, what_matters, without_heartbeat
 from meshfw_kilo.kubernetes_http import Client
 from meshfw_kilo.kubernetes_reflector import IDLE, Reflector, Resource
 
@@ -98,16 +98,15 @@ class LiveCluster:
         self._patience = patience
         self._monotonic = monotonic
         self._clock = ContactClock(stale_after, wall=wall, monotonic=monotonic)
+        self._living = Living(self._clock)
         self._state = threading.Condition()
         self._objects: dict[str, dict[str, dict[str, Any]]] = {}
         self._all: tuple[Mapping[str, Any], ...] | None = None
-        self._seen: dict[str, int] = {}
         self._problems: dict[str, tuple[KubernetesError, bool]] = {}
         self._failing: dict[str, float] = {}
         self._contacts: dict[str, float] = {}
         self._told: set[str] = set()
         self._asked = self._silent = self._changed = False
-        self._fresh: frozenset[str] = frozenset()
         self._read_at = wall()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ending = threading.Event()
@@ -134,6 +133,7 @@ class LiveCluster:
     def stale_after(self, seconds: float) -> None:
         with self._state:
             self._clock.stale_after = seconds
+            self._living.doubt()
 
     @property
     def silence(self) -> float:
@@ -155,7 +155,7 @@ class LiveCluster:
                 self._state.wait_for(self._answered, timeout=self._first_answer)
             self._refuse_to_guess()
             self._read_at = self._clock.at
-            self._fresh = self._fresh_now()
+            self._living.tell()
             self._hush()
             if self._all is None:
                 self._all = tuple(found[name] for found in map(self._of, RESOURCES) for name in sorted(found))
@@ -226,10 +226,6 @@ class LiveCluster:
         since = self._failing.get(resource.kind)
         return since is not None and self._monotonic() - since >= self._patience
 
-    def _fresh_now(self) -> frozenset[str]:
-        at, limit = self._clock.at, self._clock.stale_after
-        return frozenset(name for name, seen in self._seen.items() if at - seen < limit)
-
     # --- for the reflectors ---
 
     def replaced(self, resource: Resource, objects: dict[str, dict[str, Any]]) -> None:
@@ -241,7 +237,7 @@ class LiveCluster:
             self._objects[resource.kind] = found
             self._all = self._all if before == found else None
             if resource is NODES:
-                self._seen = {name: last_seen(kept) for name, kept in found.items()}
+                self._living.replace(found)
             if before is None or what_matters(before) != what_matters(found):
                 self._ring()
             self._state.notify_all()
@@ -256,11 +252,10 @@ class LiveCluster:
             self._all = None
             if kept is None:
                 del found[name]
-                self._seen.pop(name, None)
             else:
                 found[name] = kept
-                if resource is NODES:
-                    self._seen[name] = last_seen(kept)
+            if resource is NODES:
+                self._living.put(name, kept)
             if before is None or kept is None or without_heartbeat(before) != without_heartbeat(kept):
                 self._ring()
 
@@ -280,7 +275,7 @@ class LiveCluster:
                 _log.info("%s are heard again from %s", resource.plural, self.name)
             if resource is NODES:
                 self._clock.contact()
-                if self._fresh_now() != self._fresh:
+                if self._living.differ():
                     self._ring()
 
     def _recovered(self, resource: Resource) -> None:

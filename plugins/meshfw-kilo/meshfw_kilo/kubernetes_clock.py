@@ -43,6 +43,63 @@ class ContactClock:
         self._lost = True
 
 
+class Living:
+    """The Nodes that checked in lately by a clock, and whether they are others than when somebody was told of them.
+
+    Asked after every event of a large cluster, it goes through all Nodes only when one of them may have changed sides.
+    """
+
+    def __init__(self, clock: ContactClock) -> None:
+        self._clock = clock
+        self._seen: dict[str, int] = {}
+        self._told = self._found = frozenset[str]()
+        self._differ = False
+        self._checked = self._due = float("-inf")
+        self._crossed = True
+
+    def replace(self, nodes: Mapping[str, Mapping[str, Any]]) -> None:
+        """These are all Nodes of now, as they are kept."""
+        self._seen = {name: last_seen(kept) for name, kept in nodes.items()}
+        self._crossed = True
+
+    def put(self, name: str, kept: Mapping[str, Any] | None) -> None:
+        """A Node is new or another; None: it is gone."""
+        if kept is None:
+            self._seen.pop(name, None)
+            self._crossed = True
+        else:
+            seen = self._seen[name] = last_seen(kept)
+            self._due = min(self._due, seen + self._clock.stale_after)
+            self._checked = max(self._checked, self._clock.at)
+            self._crossed |= self._lives(seen) is not (name in self._found)
+
+    def tell(self) -> None:
+        """Somebody is told of them now."""
+        self._look()
+        self._told, self._differ = self._found, False
+
+    def differ(self) -> bool:
+        """Whether they are others by now."""
+        if self._crossed or not self._checked <= self._clock.at < self._due:  # clocks are set back, too
+            self._look()
+        self._checked = self._clock.at
+        return self._differ
+
+    def doubt(self) -> None:
+        """Another measure counts from now on."""
+        self._crossed = True
+
+    def _lives(self, seen: int) -> bool:
+        return self._clock.at - seen < self._clock.stale_after
+
+    def _look(self) -> None:
+        living = {name: seen for name, seen in self._seen.items() if self._lives(seen)}
+        self._due = min(living.values(), default=float("inf")) + self._clock.stale_after
+        self._checked, self._crossed = self._clock.at, False
+        self._found = frozenset(living)
+        self._differ = self._found != self._told
+
+
 def last_seen(node: Mapping[str, Any]) -> int:
     """When a Node (as it is kept) checked in last, in Unix seconds; 0 where it doesn't say."""
     text = node["metadata"]["annotations"].get(LAST_SEEN)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from urllib.parse import unquote, urlencode, urlsplit
 
 import msgspec
@@ -21,6 +21,32 @@ CONNECT: Final = 10.0
 """Seconds to make a connection."""
 ANSWER: Final = 30.0
 """Seconds without a byte of an answer."""
+# What is decoded of the server's answers; the rest, most of it, is passed over without a place in memory.
+_About = TypedDict(
+    "_About",
+    {"name": Any, "resourceVersion": Any, "continue": Any, "labels": Any, "annotations": Any},
+    total=False,
+)
+
+
+class _Item(TypedDict, total=False):
+    metadata: _About
+    spec: Any
+    code: Any  # the last three: a Status
+    message: Any
+    reason: Any
+
+
+class _Page(TypedDict, total=False):
+    metadata: _About
+    items: list[_Item] | None
+
+
+class _Event(TypedDict, total=False):
+    type: Any
+    object: _Item
+
+
 _LINE: Final = 16 << 20
 """Bytes of one event at most: etcd takes objects of 1.5 MiB."""
 _ANSWER: Final = 512 << 20
@@ -118,7 +144,7 @@ class Client:
         return self._access.server
 
     def get(self, path: str, query: Mapping[str, str]) -> Any:
-        """What the server answers, out of JSON.
+        """A page of a list: its ``metadata``, and ``metadata`` and ``spec`` of its ``items``.
 
         Raises:
             KubernetesError: it can't be reached, refuses (RefusedError), or answers something else (MalformedError).
@@ -127,10 +153,10 @@ class Client:
             text = answer.read(_ANSWER + 1)
         if len(text) > _ANSWER:
             raise MalformedError("an answer without end", server=self.server)
-        return self._decoded(text)
+        return self._decoded(text, _Page)
 
     def watch(self, path: str, query: Mapping[str, str], *, idle: float, opened: Callable[[], None]) -> Iterator[Any]:
-        """The lines of an answer that goes on, out of JSON each, until the server ends it; ``opened`` is called first.
+        """The events of a watch, each ``type`` and ``object``, until the server ends it; ``opened`` is called first.
 
         Raises:
             KubernetesError: as for :meth:`get`, and where it breaks off or nothing comes for ``idle`` seconds.
@@ -143,7 +169,7 @@ class Client:
                         raise MalformedError("an event without end", server=self.server)
                     raise KubernetesError("the connection broke off inside an event", server=self.server)
                 if line.strip():
-                    yield self._decoded(line)
+                    yield self._decoded(line, _Event)
 
     def close(self) -> None:
         """End what is being read, from any thread, and refuse to read again."""
@@ -169,11 +195,11 @@ class Client:
             if self._closed and connected is not None:
                 raise Closed
 
-    def _decoded(self, text: bytes) -> Any:
+    def _decoded(self, text: bytes, shape: Any) -> Any:
         try:
-            return msgspec.json.decode(text)
+            return msgspec.json.decode(text, type=shape)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise MalformedError(f"what came isn't JSON: {error}", server=self.server) from error
+            raise MalformedError(f"what came is none of its answers: {error}", server=self.server) from error
 
     @contextmanager
     def _answer(self, path: str, query: Mapping[str, str], idle: float) -> Iterator[http.client.HTTPResponse]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -25,7 +26,7 @@ from kilo_live import (
     until,
 )
 from meshfw_kilo.kubernetes import LiveCluster, kept_node, kept_peer
-from meshfw_kilo.kubernetes_clock import ContactClock
+from meshfw_kilo.kubernetes_clock import ContactClock, Living
 
 from meshfw import Changes
 
@@ -190,6 +191,42 @@ def test_the_clock_waits_for_heartbeats_after_an_outage() -> None:
     passes(1)
     clock.contact()
     assert clock.at == 1_000_055 + 660
+
+
+def aged(seen: int) -> dict[str, Any]:
+    return kept_node(node("x", **{"last-seen": str(seen)}))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_living_are_those_that_a_look_at_all_would_find(seed: int) -> None:
+    draw = random.Random(seed)  # noqa: S311 - a draw of tests, not a secret
+    wall = Clocks()
+    clock = ContactClock(60, wall=wall, monotonic=wall)
+    living, seen = Living(clock), dict[str, int]()
+    told = frozenset[str]()
+
+    def alive() -> frozenset[str]:
+        return frozenset(name for name, at in seen.items() if clock.at - at < clock.stale_after)
+
+    for _ in range(300):
+        act, name = draw.randrange(8), draw.choice("abcdef")
+        if act < 4:
+            seen[name] = int(wall.seconds) - draw.choice((0, 1, 30, 59, 60, 61, 500))
+            living.put(name, aged(seen[name]))
+        elif act == 4 and seen.pop(name, None) is not None:
+            living.put(name, None)
+        elif act == 5:
+            living.tell()
+            told = alive()
+        elif act == 6 and draw.random() < 0.1:
+            seen = dict(list(seen.items())[:2])
+            living.replace({other: aged(at) for other, at in seen.items()})
+        elif act == 7 and draw.random() < 0.1:
+            clock.stale_after = draw.choice((10, 60))
+            living.doubt()
+        wall.seconds += draw.choice((0, 0, 1, 5, 31, -3))
+        clock.contact()
+        assert living.differ() is (alive() != told)
 
 
 # --- peers without a definition ---
