@@ -235,6 +235,8 @@ def roll_back(shop: Workshop, number: int | None = None, *, timeout: float) -> R
 def _target(history: History, newest: Entry, number: int | None) -> Entry:
     if number is None:
         before = history.before(newest.number)
+        while before is not None and before.summary.digest == newest.summary.digest:  # the same, in another backend
+            before = history.before(before.number)
         if before is None:
             raise StateError(f"there is no state before {newest.number}, the newest", source=history.directory)
         return before
