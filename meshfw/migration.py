@@ -28,7 +28,7 @@ from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Accept, Place, Policy, Ruleset
 from meshfw.plugins import AUTO, Sighting, standing
 from meshfw.probe import Probe
-from meshfw.safety.moving import Journal, Moving, journal_of
+from meshfw.safety.moving import Journal, Moving, find_moving, journal_of
 from meshfw.safety.settling import require_settled
 from meshfw.states import digest, format_state, parse_state
 from meshfw.workshop import Workshop
@@ -114,7 +114,7 @@ class _Move:
         self._shop = shop
         self._stack = stack
         self._journal: Journal = journal_of(shop.site)
-        self._moving = self._journal.moving()
+        self._moving = find_moving(shop, self._journal)
         self._target: BackendPlugin = shop.offer
         self._probes: tuple[Probe, ...] = ()
         self._old: list[tuple[BackendPlugin, Backend]] = []

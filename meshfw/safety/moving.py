@@ -7,6 +7,7 @@ move is over. Like the record of a change on trial it belongs to one boot and on
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import msgspec
@@ -50,6 +51,8 @@ class Journal(Register):
         Raises:
             StateError: there is a record, but it can't be believed.
         """
+        if not os.path.lexists(self._path(_KIND)):
+            return None
         found = self._read(_KIND, Moving, _KIND)
         if found is not None and found.owner != self.owner:
             raise StateError(f"it is of owner {found.owner!r}", source=self._path(_KIND))
@@ -65,7 +68,8 @@ class Journal(Register):
 
     def over(self) -> None:
         """Keep it no longer."""
-        self._remove(_KIND)
+        if os.path.lexists(self._path(_KIND)):
+            self._remove(_KIND)
 
 
 def journal_of(site: Site) -> Journal:
@@ -73,15 +77,21 @@ def journal_of(site: Site) -> Journal:
     return Journal(state_directory(), owner=site.owner, namespace=namespace_of(site.netns))
 
 
+def find_moving(shop: Workshop, journal: Journal) -> Moving | None:
+    """The move under way; a record that can't be believed is a warning."""
+    try:
+        return journal.moving()
+    except StateError as error:
+        shop.warnings.append(str(error))
+        return None
+
+
 def half_moved(shop: Workshop) -> MigrationError | None:
     """The reason why nothing may be written but what ends a move that is half done; None where none is.
 
     A record of which nothing stands any more, as of another namespace that had this one's number, says nothing.
     """
-    try:
-        moving = journal_of(shop.site).moving()
-    except StateError as error:
-        return MigrationError(str(error))
+    moving = find_moving(shop, journal_of(shop.site))
     if moving is None or not (shop.standing() or shop.unread()):
         return None
     back = f", {shop.command(f'migrate --to {moving.sources[0]}')} goes back" if moving.sources else ""

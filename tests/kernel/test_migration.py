@@ -199,7 +199,7 @@ def test_a_configuration_that_leads_back_is_refused_with_the_line_to_change(inn:
     assert "nothing to do (nft)" in inn("apply").out
     inn.backend = "auto"
     inn.declare(*RULES)
-    assert 'auto never takes memory' in inn("migrate", "--to", "memory", code=1).err
+    assert "auto never takes memory" in inn("migrate", "--to", "memory", code=1).err
 
 
 def test_what_stands_has_to_be_what_is_declared(inn: Inn) -> None:
@@ -226,7 +226,9 @@ def test_a_change_on_trial_and_a_running_agent_come_first(inn: Inn, monkeypatch:
     inn("apply", "--backend", "iptables-legacy")
     monkeypatch.setattr("meshfw.agent.control.running", lambda owner, netns: 4711)
     refused = inn("migrate", "--to", "nft", code=1).err
-    assert "an agent keeps the rules of inn here (process 4711) (it would keep them in the old backend: stop it" in refused
+    assert (
+        "an agent keeps the rules of inn here (process 4711) (it would keep them in the old backend: stop it" in refused
+    )
     monkeypatch.undo()
 
 
@@ -237,7 +239,15 @@ class Killed(BaseException):
     """The end of a process at this very moment, as far as it can be had in one."""
 
 
-MOMENTS: Final = ("the journal", "the new one", "the proof", "the journal again", "the old one", "the record", "the end")
+MOMENTS: Final = (
+    "the journal",
+    "the new one",
+    "the proof",
+    "the journal again",
+    "the old one",
+    "the record",
+    "the end",
+)
 
 
 def end_at(monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
@@ -384,14 +394,17 @@ def test_a_state_directory_that_cannot_be_used_is_said_before_anything_is(
     inn("apply", "--backend", "iptables-legacy")
     (inn.directory / "file").touch()
     monkeypatch.setenv("STATE_DIRECTORY", str(inn.directory / "file"))
-    assert "Not a directory" in inn("migrate", "--to", "nft", code=1).err
+    assert "it can't be written" in inn("migrate", "--to", "nft", code=1).err
     assert standing(inn) == ["iptables-legacy"]
 
 
 @pytest.mark.parametrize("at", ["both", "alone"])
 def test_a_probe_that_fails_on_the_way_has_it_put_back(inn: Inn, at: str) -> None:
     answer = inn.directory / "answer.sh"
-    new, old = "nft list ruleset | grep -q 'table ip inn' && exit 1", "iptables-legacy-save | grep -q 10.0.0.0 || exit 1"
+    new, old = (
+        "nft list ruleset | grep -q 'table ip inn' && exit 1",
+        "iptables-legacy-save | grep -q 10.0.0.0 || exit 1",
+    )
     answer.write_text(f"#!/bin/sh\n{new if at == 'both' else old}\nexit 0\n")
     os.chmod(answer, 0o700)
     probes = f'[safety]\nprobe = [["{answer}"]]\nattempts = 1\n'
