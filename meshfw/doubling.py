@@ -143,6 +143,7 @@ def _fields(packet: Packet) -> dict[str, int | None]:
 
 
 def _probes(family: Family) -> Iterator[Packet]:
-    """Packets of which all of these fields are known: with no bit, and with every bit."""
+    """Packets of which all of these fields are known, with no bit and with every bit."""
     for bits in (0, 0xFFFFFFFF):
-        yield Packet(family=family, state="ESTABLISHED", mark=bits, ct_mark=bits, tos=bits & 0xFF, ttl=bits & 0xFF)
+        other = ~bits & 0xFFFFFFFF  # or a copy of one mark to the other would change nothing
+        yield Packet(family=family, state="ESTABLISHED", mark=bits, ct_mark=other, tos=bits & 0xFF, ttl=bits & 0xFF)

@@ -60,9 +60,9 @@ class Keeper:
         self._other: Proof | None = None
         self._stack = ExitStack()
         self._identity = namespace_identity(shop.site.netns)
-        require_whole(shop)
-        self.backend: Backend = self._stack.enter_context(shop.backend())
         try:
+            require_whole(shop)
+            self.backend: Backend = self._stack.enter_context(shop.backend())
             refusal = shop.elsewhere(self.backend)
             if refusal is not None:
                 raise refusal

@@ -150,8 +150,12 @@ class SetConnMark(Target, frozen=True):
         return mark << self.shift & FULL if self.shift > 0 else mark >> -self.shift
 
     def twice(self) -> Twice | None:
-        """Bits turned back or moved on, where some are; a copy's source stays as it was."""
-        return None if self.change is None else _turned_twice(self.change, shift=self.shift)
+        """Bits turned back or moved on, where some are; a copy turns those over that it doesn't clear."""
+        if self.change is not None:
+            return _turned_twice(self.change, shift=self.shift)
+        cleared, taken = (self.ctmask, self.nfmask) if self.copy == "save" else (self.nfmask, self.ctmask)
+        reached = self._shifted(taken) or 0
+        return _turned_twice(MarkChange(reached, cleared))
 
 
 def _change(text: str, context: ParseContext) -> MarkChange:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Final
 import pytest
 
 import meshfw.migration
+from meshfw.agent.keeper import Keeper
 from meshfw.backends.remembered import recall
 from meshfw.cli.signals import Ended
-from meshfw.errors import BackendError
+from meshfw.errors import BackendError, MigrationError
 from meshfw.safety.moving import Journal
 from meshfw.testing.netns import Netns
+from meshfw.workshop import Workshop
 from tests.kernel.inn import BACKENDS, Inn
 
 pytestmark = pytest.mark.kernel
@@ -310,6 +313,21 @@ def test_a_killed_move_is_told_of_and_goes_on_or_back(
     assert journals(inn) == []
     inn("apply")
     assert standing(inn) == [end]
+
+
+def test_an_agent_that_met_a_move_half_done_keeps_the_rules_where_they_went(
+    inn: Inn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inn("apply", "--backend", "iptables-legacy")
+    shop = Workshop(Namespace(config=None, backend=None, netns=inn.name))
+    kill_at(inn, monkeypatch, "the record", "migrate", "--to", "nft")
+    shop.sightings  # noqa: B018 - looked at in the middle of it, and kept
+    with pytest.raises(MigrationError, match="is half done"):
+        Keeper(shop)
+    inn("migrate", "--to", "nft")
+    keeper = Keeper(shop)
+    assert keeper.backend.name == "nft"
+    keeper.close()
 
 
 def test_a_killed_move_can_be_cleaned_away(inn: Inn, monkeypatch: pytest.MonkeyPatch) -> None:

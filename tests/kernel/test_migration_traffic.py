@@ -152,7 +152,7 @@ def test_no_packet_is_lost_whoever_moves_and_is_killed_at_whatever_moment(
 def test_a_host_whose_rules_go_before_they_come_is_caught(topology: Topology, tmp_path: Path, tools: None) -> None:
     gateway = Gateway(topology.gateway, tmp_path)
     gateway("apply", "--backend", "iptables-legacy")
-    with Traffic(topology).flowing() as traffic:
+    with Traffic(topology, patience=0.5).flowing() as traffic:
         gateway("clean", "--backend", "iptables-legacy")
         gateway("apply", "--backend", "nft")
     faults = " ".join(traffic.faults())
