@@ -131,7 +131,7 @@ class _Move:
             self._moving = None  # of another namespace that had this one's number: nothing of it stands here
         sources = self._sources(own)
         if not sources:
-            if not any(item.offer.name == name or item.offer.place == (self._target.place or name) for item in own):
+            if not any(_place(item.offer) == _place(self._target) for item in own):
                 raise MigrationError(
                     f"no rules of {shop.config.owner} stand in any backend",
                     remedy=f"{shop.command('apply')} puts the declared ones in place",
@@ -168,21 +168,21 @@ class _Move:
 
     def _sources(self, own: Sequence[Sighting]) -> list[BackendPlugin]:
         """The backends to be left: where rules of ours stand beside the new one's, and those of a move half done."""
-        plugins, found = self._shop.plugins, {item.offer.name: item.offer for item in self._beside(own)}
+        plugins, found = self._shop.plugins, dict[str, BackendPlugin]()
+        for item in standing(own, beside=self._target):
+            found.setdefault(_place(item.offer), item.offer)  # two backends of one place see the same rules
         if self._moving is not None:
             for name in (*self._moving.sources, self._moving.target):
                 offer = plugins.backend(name, key="the backend of a move half done")
                 if _place(offer) != _place(self._target):
-                    found.setdefault(name, offer)
+                    found.setdefault(_place(offer), offer)
         elif len(found) > 1:
-            ways = ", ".join(self._shop.command(f"clean --backend {name}") for name in found)
+            names = [offer.name for offer in found.values()]
+            ways = ", ".join(self._shop.command(f"clean --backend {name}") for name in names)
             raise MigrationError(
-                f"rules stand in {' and in '.join(found)}", remedy=f"clean all but one of them: {ways}"
+                f"rules stand in {' and in '.join(names)}", remedy=f"clean all but one of them: {ways}"
             )
         return list(found.values())
-
-    def _beside(self, own: Sequence[Sighting]) -> tuple[Sighting, ...]:
-        return standing(own, beside=self._target)
 
     def _opened(self, offer: BackendPlugin) -> Backend:
         return self._stack.enter_context(self._shop.backend(offer))
@@ -326,8 +326,10 @@ class _Move:
         try:
             hold = history.held()
             number = history.record(state_of(shop, self._new, prospect.ruleset, _reason(prospect)))
-            if hold is not None:
+            if hold is not None and digest(history.load(hold.number).ruleset) == digest(prospect.ruleset):
                 history.hold(number, against=hold.against)
+            else:  # of something else than what stands: it was over already
+                history.release()
         except StateError as error:
             shop.warnings.append(f"after a reboot the rules may come back in the old backend: {error}")
             return 0

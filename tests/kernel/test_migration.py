@@ -10,6 +10,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 
 import meshfw.migration
@@ -17,6 +18,8 @@ from meshfw.agent.keeper import Keeper
 from meshfw.backends.remembered import recall
 from meshfw.cli.signals import Ended
 from meshfw.errors import BackendError, MigrationError
+from meshfw.hookspecs import hookimpl
+from meshfw.plugins import BuiltIn
 from meshfw.safety.moving import Journal
 from meshfw.testing.netns import Netns
 from meshfw.workshop import Workshop
@@ -173,6 +176,19 @@ def test_chains_that_hold_ours_alone_are_no_foreign_ones(inn: Inn, old: str) -> 
     (inn.directory / "meshfw.toml").write_text(text)
     inn("apply", "--backend", old)
     inn("migrate", "--to", "nft", "--dry-run", code=2)
+    inn("migrate", "--to", "nft")
+    assert standing(inn) == ["nft"]
+
+
+def test_backends_that_share_a_place_have_nothing_to_move(inn: Inn, monkeypatch: pytest.MonkeyPatch) -> None:
+    offers = tuple(BuiltIn().meshfw_backends())
+    legacy = next(offer for offer in offers if offer.name == "iptables-legacy")
+    twin = msgspec.structs.replace(legacy, name="twin", place="iptables-legacy", automatic=40)
+    monkeypatch.setattr(BuiltIn, "meshfw_backends", hookimpl(lambda self: (*offers, twin)))
+    inn("apply", "--backend", "iptables-legacy")
+    assert inn("migrate", "--to", "twin").out == "nothing to move: the rules stand in twin\n"
+    assert recall("inn", inn.name)[0] == "twin"
+    assert "nothing to do" in inn("apply").out
     inn("migrate", "--to", "nft")
     assert standing(inn) == ["nft"]
 
