@@ -51,6 +51,7 @@ def inn(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tools: None,
+    legacy_seen: None,
 ) -> Iterator[Inn]:
     """A host on which auto chooses."""
     monkeypatch.chdir(tmp_path)

@@ -89,7 +89,7 @@ class Gateway:
 
 
 @pytest.fixture
-def topology(kernel_room: object) -> Iterator[Topology]:
+def topology(legacy_seen: None) -> Iterator[Topology]:
     with Topology("meshfw-move") as made:
         yield made
 
