@@ -25,7 +25,7 @@ from meshfw.testing.netns import Netns
 from meshfw.workshop import Workshop
 from tests.kernel.inn import BACKENDS, Inn
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("legacy_seen")]
 
 DIRECTIONS: Final = tuple(permutations(BACKENDS, 2))
 RULES: Final = ("-s 10.0.0.0/8 -j DROP", "-p tcp -m tcp --dport 22 -m limit --limit 5/min -j LOG")
@@ -51,7 +51,6 @@ def inn(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tools: None,
-    legacy_seen: None,
 ) -> Iterator[Inn]:
     """A host on which auto chooses."""
     monkeypatch.chdir(tmp_path)
