@@ -65,37 +65,42 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect to the first of the host's addresses that takes it; with TLS, after its certificate is verified."""
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        last = len(found)
         for number, (family, kind, protocol, _, address) in enumerate(found, 1):
-            plain = socket.socket(family, kind, protocol)
+            connected = self._made(socket.socket(family, kind, protocol))
             try:
-                plain.settimeout(CONNECT)
-                self._client.holds(plain)
-                plain.connect(address)
-                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.sock = self._secured(plain) if self._access.secure else plain
-                self.sock.settimeout(self.timeout)
+                self._client.holds(connected)
+                self._connect(connected, address)
+                self.sock = connected
                 return
             except OSError as error:
-                plain.close()
-                if isinstance(error, TimeoutError):
-                    error = TimeoutError(errno.ETIMEDOUT, "it doesn't answer")  # and not for lack of an answer to us
-                if number == last or isinstance(error, ssl.SSLError):
-                    raise error from None
+                connected.close()
+                if number == len(found) or isinstance(error, ssl.SSLError):
+                    raise
             except BaseException:
-                plain.close()
+                connected.close()
                 raise
 
-    def _secured(self, plain: socket.socket) -> ssl.SSLSocket:
-        name = self._access.name_to_verify or self.host
-        wrapped = self._access.context().wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
+    def _made(self, plain: socket.socket) -> socket.socket:
+        """A socket that isn't connected yet, with TLS where it's wanted."""
+        if not self._access.secure:
+            return plain
         try:
-            self._client.holds(wrapped)
-            wrapped.do_handshake()
+            name = self._access.name_to_verify or self.host
+            return self._access.context().wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
         except BaseException:
-            wrapped.close()
+            plain.close()
             raise
-        return wrapped
+
+    def _connect(self, made: socket.socket, address: Any) -> None:
+        made.settimeout(CONNECT)
+        try:
+            made.connect(address)
+            if isinstance(made, ssl.SSLSocket):
+                made.do_handshake()
+        except TimeoutError as error:  # which has no number, unlike an answer that doesn't come
+            raise TimeoutError(errno.ETIMEDOUT, "it doesn't answer") from error
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.settimeout(self.timeout)
 
 
 class Client:

@@ -170,6 +170,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the library's own name
         """Nothing."""
 
+    def finish(self) -> None:
+        """Close both directions, although the connection may be broken."""
+        with suppress(OSError):
+            super().finish()
+        self.rfile.close()
+
     def do_GET(self) -> None:
         self._serve()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,8 +37,19 @@ def populated() -> FakeApi:
     return fake
 
 
-def opened(api: FakeApi, **options: Any) -> LiveCluster:
-    return LiveCluster(Access(server=api.url), **{"chance": lambda: 0.05, **options})
+def opened(api: FakeApi, *, access: Access | None = None, **options: Any) -> LiveCluster:
+    """A live cluster with short pauses."""
+    return LiveCluster(access or Access(server=api.url), **{"chance": lambda: 0.05, **options})
+
+
+def server_context(certificate: str, key: str, clients: str = "") -> ssl.SSLContext:
+    """A server's TLS; ``clients`` is the authority that clients have to prove themselves by."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    if clients:
+        context.load_verify_locations(clients)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def names(cluster: LiveCluster) -> list[str]:
