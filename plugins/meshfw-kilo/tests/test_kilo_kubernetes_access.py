@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from kilo_fake_api import FakeApi
+from kilo_fake_store import NODES
+from kilo_live import attempt, names, node, opened, server_context, until
 from meshfw_kilo.kubernetes import LiveCluster
 from meshfw_kilo.kubernetes_access import Access, KubernetesError, Token, find_access
 from meshfw_kilo.kubernetes_kubeconfig import read_kubeconfig
-from tests.kilo_fake_api import FakeApi
-from tests.kilo_fake_store import NODES
-from tests.kilo_live import attempt, names, node, opened, server_context, until
 
 from meshfw import ConfigError, Settings
 

@@ -9,10 +9,10 @@ from contextlib import closing
 from typing import Any, Final
 
 import pytest
+from kilo_fake_api import FakeApi
+from kilo_fake_store import NODES, PEERS, Kind, Object, merged
+from kilo_live import node, opened, peer, populated, readable, until
 from meshfw_kilo.kubernetes import LiveCluster, kept_node, kept_peer
-from tests.kilo_fake_api import FakeApi
-from tests.kilo_fake_store import NODES, PEERS, Kind, Object, merged
-from tests.kilo_live import node, opened, peer, populated, readable, until
 
 STORMS: Final = 60 if os.environ.get("HYPOTHESIS_PROFILE") == "full" else 6
 STEPS: Final = 80
