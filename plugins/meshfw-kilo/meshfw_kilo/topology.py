@@ -84,7 +84,7 @@ def why_not_ready(node: Node, now: int, *, stale_after: int) -> str | None:
     if node.pod_cidr is None:
         return "has no pod network (spec.podCIDR)"
     if now - node.last_seen >= stale_after:
-        return f"was last seen {now - node.last_seen} s ago" if node.last_seen else "was never seen"
+        return f"hasn't checked in since {_moment(node)}" if node.last_seen else "has never checked in"
     return None
 
 

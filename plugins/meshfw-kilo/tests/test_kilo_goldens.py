@@ -22,7 +22,10 @@ from kilo_meshes import (
     counted,
     flat_ruleset,
     flat_save,
+    peer_object,
+    ready_node,
     recorded,
+    rules,
     without,
 )
 from meshfw_kilo.cidr import Cidr
@@ -188,3 +191,16 @@ def test_a_kernel_holds_the_same_by_compact_rules(cases: list[Case], room: Room)
         hooks, _ = room.read()
         assert counted(hooks) == counted(without(case.kilo, WIREGUARD)), case.title
         assert_in_order(hooks)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("compact", [False, True], ids=["plain", "compact"])
+def test_a_kernel_takes_a_peer_of_everything(room: Room, compact: bool) -> None:
+    ways = ["0.0.0.0/0", "::/0"]
+    objects = [ready_node("n1", "10.42.0.0/24", "10.0.0.1/24"), peer_object("exit", allowedIPs=ways)]
+    ruleset = rules(objects, "n1", Firewall(compact=compact))
+    reconcile.apply(room.backend, ruleset)
+    assert not reconcile.plan(room.backend, ruleset)
+    hooks, _ = room.read()
+    assert hooks[Family.IPV6, Table.NAT, Hook.POSTROUTING]
+    assert_in_order(hooks)

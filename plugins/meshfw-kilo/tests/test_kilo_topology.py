@@ -84,8 +84,8 @@ def test_leader_is_a_volunteer_before_others_and_a_public_one_before_private_one
         ({"endpoint": ""}, "has no endpoint"),
         ({"endpoint": "nowhere"}, "has no endpoint"),
         ({"key": ""}, "has no WireGuard key"),
-        ({"last_seen": ""}, "was never seen"),
-        ({"last_seen": str(NOW - 60)}, "was last seen 60 s ago"),
+        ({"last_seen": ""}, "has never checked in"),
+        ({"last_seen": str(NOW - 60)}, "hasn't checked in since 2023-11-14 22:12:20 UTC"),
     ],
 )
 def test_nothing_is_known_before_the_node_itself_is_ready(change: dict[str, str], reason: str) -> None:
