@@ -58,11 +58,11 @@ def _mapping(found: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-NODES: Final = Resource(kind="Node", version="v1", path="/api/v1/nodes", keep=kept_node)
+NODES: Final = Resource(kind="Node", version="v1", path="api/v1/nodes", keep=kept_node)
 PEERS: Final = Resource(
     kind="Peer",
     version="kilo.squat.ai/v1alpha1",
-    path="/apis/kilo.squat.ai/v1alpha1/peers",
+    path="apis/kilo.squat.ai/v1alpha1/peers",
     optional=True,
     keep=kept_peer,
 )

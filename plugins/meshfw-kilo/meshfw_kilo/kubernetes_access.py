@@ -156,12 +156,14 @@ def find_access(
     if path and (server or token or ca):
         raise table.error("kubeconfig and a server of its own", key="kubeconfig", expected="one of the two")
     if (token or ca) and not server:
-        raise table.error("whose?", key="token-file" if token else "ca-file", expected='server = "https://..." too')
+        raise table.error("whose?", key="token-file" if token else "ca-file", expected="server too")
     if server:
         try:
             return Access(server=checked_server(server), ca=beside(ca), token=Token(path=beside(token)))
         except ValueError as error:
-            raise table.error(str(error), key="server", expected="https://HOST:PORT") from error
+            raise table.error(
+                str(error), key="server", expected="a URL such as https://kube.example.org:6443"
+            ) from error
     if path:
         return read_kubeconfig(beside(path), context=context)
     if environment.get("KUBERNETES_SERVICE_HOST"):

@@ -251,7 +251,7 @@ class Client:
         if token:
             headers["Authorization"] = f"Bearer {token}"
         connection.close()
-        connection.request("GET", f"{urlsplit(self.server).path}{path}?{urlencode(query)}", headers=headers)
+        connection.request("GET", f"{urlsplit(self.server).path}/{path}?{urlencode(query)}", headers=headers)
         return connection.getresponse()
 
     def _refusal(self, answer: http.client.HTTPResponse, path: str, query: Mapping[str, str]) -> RefusedError:

@@ -100,7 +100,7 @@ def read_kubeconfig(path: str, *, context: str = "") -> Access:
     try:
         server = checked_server(cluster.text("server"))
     except ValueError as error:
-        raise cluster.error(str(error), key="server", expected="https://HOST:PORT") from error
+        raise cluster.error(str(error), key="server", expected="a URL such as https://kube.example.org:6443") from error
     certificate, key_of_it = user.pem("client-certificate"), user.pem("client-key")
     if bool(certificate) != bool(key_of_it):
         raise user.error("a client certificate and its key go together", expected=_PROOF)

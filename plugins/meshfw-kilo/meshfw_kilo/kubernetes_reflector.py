@@ -42,7 +42,7 @@ _log = logging.getLogger("meshfw.kilo")
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """A kind of object and where the API has it; an ``optional`` one may be unknown to the server."""
+    """A kind of object, and where the API has it below the server's URL; a server may not know an ``optional`` one."""
 
     kind: str
     version: str

