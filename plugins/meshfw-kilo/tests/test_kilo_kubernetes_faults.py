@@ -85,6 +85,22 @@ def test_what_went_while_nobody_listened_is_gone_after_the_history_is(api: FakeA
     assert (api.asked("nodes", watch=False), api.asked("peers", watch=False)) == (2, 2)
 
 
+def test_a_list_that_says_the_same_is_no_change(api: FakeApi, cluster: LiveCluster) -> None:
+    before = cluster.read()
+    annotate(api, "a", last_seen="1")  # another object, by its heartbeat alone
+    until(lambda: cluster.read() is not before)
+    before = cluster.read()
+    api.store.forget()
+    api.order("!no JSON")
+    until(lambda: (api.asked("nodes", watch=False), api.asked("peers", watch=False)) == (2, 2))
+    settled(api)
+    assert not readable(cluster)
+    assert cluster.read() is before
+    api.store.create(NODES, node("c"))
+    until(lambda: "c" in names(cluster))
+    assert all(new is old for new, old in zip(cluster.read(), before[:2], strict=False))
+
+
 @pytest.mark.parametrize("line", ["!not JSON", "[1]", "{}", '{"type":"ADDED","object":{"metadata":{}}}', "[" * 50000])
 def test_a_line_that_cant_be_read_takes_nothing_away(api: FakeApi, cluster: LiveCluster, line: str) -> None:
     api.order(line)
