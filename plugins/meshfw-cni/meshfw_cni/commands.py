@@ -23,15 +23,15 @@ def add(request: Request, tell: Tell) -> Answer:
     An error leaves the attachment unrecorded.
     """
     store = Store(request.directory)
-    with store.locked(request.timeout):
+    with store.locked(request.timeout), Firewall(request.directory, tell=tell) as firewall:
         before = store.load()
-        firewall = Firewall(request.directory, tell=tell)
         backend = firewall.choose(request.backend, before)
         after = before.having(_attached(request, backend))
         store.save(after)
         try:
             _settle(store, firewall, after)
         except CniError:
+            # What was begun has been put back, but for what the error may say: the backend stays listed.
             store.save(State(backends=after.backends, attached=before.attached))
             raise
     return converted(request.result or {}, request.version)
@@ -65,7 +65,8 @@ def check(request: Request, tell: Tell) -> Answer:
         wanted = _attached(request, found.backend)
         if wanted != found:
             raise CniError(NOT_AS_RECORDED, f"{request.key} was added with another configuration or result")
-        missing = Firewall(request.directory, tell=tell).missing(state, found)
+        with Firewall(request.directory, tell=tell) as firewall:
+            missing = firewall.missing(state, found)
     if missing:
         shown = [*missing[:_SHOWN], *([f"and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else [])]
         raise CniError(
@@ -84,8 +85,8 @@ def status(request: Request, tell: Tell) -> Answer:
     try:
         state = store.load()
         _require_writable(request.directory)
-        firewall = Firewall(request.directory, tell=tell)
-        firewall.probe(firewall.choose(request.backend, state))
+        with Firewall(request.directory, tell=tell) as firewall:
+            firewall.choose(request.backend, state)
     except CniError as error:
         limited = any(entry.key.network == request.network for entry in state.attached)
         raise CniError(UNAVAILABLE_LIMITED if limited else UNAVAILABLE, error.message, error.details) from error
@@ -111,7 +112,8 @@ def _forget(request: Request, choose: Callable[[State], frozenset[Key]], tell: T
         after = before.without(choose(before))
         if after != before:
             store.save(after)
-        _settle(store, Firewall(request.directory, tell=tell), after)
+        with Firewall(request.directory, tell=tell) as firewall:
+            _settle(store, firewall, after)
 
 
 def _settle(store: Store, firewall: Firewall, state: State) -> None:

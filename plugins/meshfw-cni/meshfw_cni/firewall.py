@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
 from meshfw import (
@@ -41,7 +42,7 @@ def owner_of(directory: str) -> str:
 class Firewall:
     """The rules of one data directory's attachments, in whichever backends they stand.
 
-    ``tell`` hears what a person should know.
+    ``tell`` hears what a person should know. Backends stay open to the end of the ``with`` block.
     """
 
     def __init__(self, directory: str, *, tell: Callable[[str], None]) -> None:
@@ -49,6 +50,16 @@ class Firewall:
         self._language = language()
         self._site = Site(owner=owner_of(directory), language=self._language)
         self._tell = tell
+        self._backends: dict[str, Backend] = {}
+
+    def __enter__(self) -> Firewall:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._backends:
+            self._backends.popitem()[1].close()
 
     def choose(self, wanted: str, state: State) -> str:
         """The backend for a new attachment: the one that was named, or else the one where rules of ours stand already.
@@ -56,22 +67,18 @@ class Firewall:
         Raises:
             CniError: it doesn't exist or can't be used here.
         """
-        if wanted != AUTO:
-            return wanted
-        if state.backends:
-            return state.backends[-1]
         with _told():
-            verdict = self._plugins.automatic(self._plugins.look(lambda _: self._site))
-            for warning in verdict.warnings:
-                self._tell(warning)
-            if verdict.doubt:
-                raise CniError(TRY_AGAIN, f"it isn't sure to take {verdict.name}", verdict.doubt)
-            return self._plugins.usable(verdict).name
+            name = wanted if wanted != AUTO else state.backends[-1] if state.backends else self._automatic()
+            self._open(name)
+        return name
 
-    def probe(self, backend: str) -> None:
-        """Open a backend and close it again: CniError where it can't be used."""
-        with self._opened(backend):
-            pass
+    def _automatic(self) -> str:
+        verdict = self._plugins.automatic(self._plugins.look(lambda _: self._site))
+        for warning in verdict.warnings:
+            self._tell(warning)
+        if verdict.doubt:
+            raise CniError(TRY_AGAIN, f"it isn't sure to take {verdict.name}", verdict.doubt)
+        return self._plugins.usable(verdict).name
 
     def settle(self, state: State) -> None:
         """Make the kernel hold what is recorded, in every backend where something of ours may stand.
@@ -82,8 +89,8 @@ class Firewall:
         failed: list[CniError] = []
         for name in state.backends:
             try:
-                with self._opened(name) as backend:
-                    report = reconcile.apply(backend, self._wanted(state, name))
+                with _told():
+                    report = reconcile.apply(self._open(name), self._wanted(state, name))
                 for warning in report.warnings:
                     self._tell(warning)
             except CniError as error:
@@ -97,8 +104,8 @@ class Firewall:
         What is wrong with rules of other pods alone isn't among it.
         """
         others = {label(entry.key) for entry in state.attached if entry.key != attached.key}
-        with self._opened(attached.backend) as backend:
-            found = reconcile.plan(backend, self._wanted(state, attached.backend))
+        with _told():
+            found = reconcile.plan(self._open(attached.backend), self._wanted(state, attached.backend))
         return tuple(str(edit) for edit in found.edits(self._text) if not _concerns({edit.text, edit.before}, others))
 
     def _wanted(self, state: State, backend: str) -> Ruleset:
@@ -108,16 +115,15 @@ class Firewall:
         """A pod's rule by its comment, any other as iptables prints it."""
         return rule.comment or format_rule(rule, family=family, language=self._language)
 
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[Backend]:
-        with _told():
+    def _open(self, name: str) -> Backend:
+        if name not in self._backends:
             backend = self._plugins.open_backend(self._plugins.backend(name), self._site)
-            try:
-                if not backend.capabilities.kernel:
-                    raise CniError(BAD_CONFIG, f"backend: no packet meets the rules of {name}", "a backend of a kernel")
-                yield backend
-            finally:
-                backend.close()
+            self._backends[name] = backend
+            if not backend.capabilities.kernel:
+                raise CniError(
+                    BAD_CONFIG, f"backend: no packet meets the rules of {name}", "expected one of a kernel's"
+                )
+        return self._backends[name]
 
 
 def _concerns(texts: Collection[str], labels: Collection[str]) -> bool:

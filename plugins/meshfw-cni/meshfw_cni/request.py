@@ -162,6 +162,8 @@ def _valid(config: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
 
 def _parsed(text: str, key: str) -> None:
     try:
-        Network.parse(text)
+        found = Network.parse(text)
     except ModelError as error:
-        raise CniError(BAD_CONFIG, f"{key}: {error}", "an address with its prefix length") from None
+        raise CniError(BAD_CONFIG, f"{key}: {error}", "expected an address with its prefix length") from None
+    if found.prefix is None:
+        raise CniError(BAD_CONFIG, f"{key}: {text!r} has a mask with gaps", "expected a prefix length")

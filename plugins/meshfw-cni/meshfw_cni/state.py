@@ -57,8 +57,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def having(self, new: Attached) -> State:
         """This state and an attachment, in place of one of the same name."""
         others = tuple(name for name in self.backends if name != new.backend)
-        kept = [entry for entry in self.attached if entry.key != new.key]
-        return State(backends=(*others, new.backend), attached=(*kept, new))
+        known = any(entry.key == new.key for entry in self.attached)
+        attached = [new if entry.key == new.key else entry for entry in self.attached]
+        return State(backends=(*others, new.backend), attached=(*attached, *(() if known else (new,))))
 
     def without(self, gone: frozenset[Key]) -> State:
         """This state without some attachments; where their rules stood stays listed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from meshfw_cni.runtime import PLUGINS, Chain, Place
 
 from meshfw.testing.netns import Netns
-from meshfw_cni.runtime import PLUGINS, Chain, Place
 
 pytestmark = pytest.mark.kernel
 
 OURS: Final = (sys.executable, "-m", "meshfw_cni.main")
 BACKENDS: Final = ("nft", "iptables-nft", "iptables-legacy")
+FULL: Final = os.environ.get("HYPOTHESIS_PROFILE") == "full"
 WAN: Final = ("192.0.2.80", "2001:db8:80::80")
 HOST: Final = ("192.0.2.1", "2001:db8:80::1")
 RANGES: Final = {"blue": ("10.42.0.0/24", "fd00:42::/64"), "green": ("10.43.0.0/24", "fd00:43::/64")}
@@ -30,7 +30,7 @@ class Town:
     """A host between pods and the world outside."""
 
     def __init__(self, make: Callable[[], Netns], directory: Path, backend: str, stack: ExitStack) -> None:
-        self._make, self._stack, self._directory, self._backend = make, stack, directory, backend
+        self._make, self._stack, self._directory, self.backend = make, stack, directory, backend
         self.host, self.wan = self.room(), self.room()
         self.run(self.host, f"ip link add eth0 type veth peer name eth0 netns {self.wan.name}")
         for room, addresses in ((self.host, HOST), (self.wan, WAN)):
@@ -63,8 +63,15 @@ class Town:
             {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}},
         ]
         if ours:
-            chain.append({"type": "meshfw-cni", "backend": self._backend, "dataDir": str(self.data), "ipMasq": True, **keys})
+            chain.append(
+                {"type": "meshfw-cni", "backend": self.backend, "dataDir": str(self.data), "ipMasq": True, **keys}
+            )
         return Chain(name, chain, programs={"meshfw-cni": OURS}, host=self.host.entered)
+
+    @property
+    def others(self) -> str:
+        """The variant of iptables that meets the backend's packets at the same hooks."""
+        return "legacy" if self.backend == "iptables-legacy" else "nft"
 
     @property
     def data(self) -> Path:
@@ -85,10 +92,11 @@ class Town:
         assert done.returncode == 0 or not check, done.stderr
         return done
 
-    def reaches(self, room: Netns, address: str, *, port: int = 80) -> bool:
-        """Whether a TCP connection from a namespace is made within half a second."""
+    @staticmethod
+    def reaches(room: Netns, address: str, *, port: int = 80, within: float = 0.3) -> bool:
+        """Whether a TCP connection from a namespace is made within so many seconds."""
         with room.entered(), socket.socket(_family(address), socket.SOCK_STREAM) as client:
-            client.settimeout(0.5)
+            client.settimeout(within)
             try:
                 client.connect((address, port))
             except OSError:
@@ -115,13 +123,26 @@ class Town:
     def everything(self) -> str:
         """All rules of the host's, of anybody's, as the tools print them without counters."""
         texts = [self.run(self.host, "nft -s list ruleset").stdout]
+        texts += [self.rules_of(f"{stem}-nft-save") for stem in ("iptables", "ip6tables")]
         for stem in ("iptables", "ip6tables"):
-            texts += [self.run(self.host, f"{stem}-legacy -t {table} -S").stdout for table in ("filter", "nat", "mangle")]
+            texts += [
+                self.run(self.host, f"{stem}-legacy -t {table} -S").stdout for table in ("filter", "nat", "mangle")
+            ]
         return "".join(texts)
+
+    def rules_of(self, save: str) -> str:
+        """What a program like iptables-save prints, without comments and counters."""
+        lines = self.run(self.host, save).stdout.splitlines()
+        return "".join(f"{line.partition(' [')[0]}\n" for line in lines if not line.startswith("#"))
 
 
 def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def some(*few: str) -> pytest.MarkDecorator:
+    """Marks a test that by default takes some of the backends, and all of them in the long run."""
+    return pytest.mark.parametrize("town", BACKENDS if FULL else few, indirect=True)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -168,36 +189,35 @@ def test_foreign_pods_are_kept_out_and_replies_come_in(town: Town) -> None:
         assert town.reaches(home, theirs[family]), "what the pod itself opens is answered"
 
 
+@some("iptables-nft")
 def test_an_accept_of_others_lets_no_foreign_pod_in(town: Town) -> None:
     """Others put themselves before us in table filter, as the plugin firewall does when it comes later."""
     blue = town.network("blue", policy="isolate")
     home, addresses = town.pod(blue, "home")
     foreign, _ = town.pod(town.network("green", ours=False), "foreign")
     town.serve(home)
-    kind = "legacy" if town._backend == "iptables-legacy" else "nft"
     for stem in ("iptables", "ip6tables"):
-        town.run(town.host, f"{stem}-{kind} -I FORWARD -j ACCEPT")
+        town.run(town.host, f"{stem}-{town.others} -I FORWARD -j ACCEPT")
     assert [town.reaches(foreign, address) for address in addresses] == [False, False]
 
 
+@some("nft", "iptables-legacy")
 def test_pods_talk_where_others_drop_by_default(town: Town) -> None:
-    """On nft an accept ends its own base chain only, so there the drop of others stands (design of nf_tables)."""
-    kind = "legacy" if town._backend == "iptables-legacy" else "nft"
+    """On nft an accept ends its own base chain only: there the drop of others stands, and the log says so."""
     for stem in ("iptables", "ip6tables"):
-        town.run(town.host, f"{stem}-{kind} -P FORWARD DROP")
+        town.run(town.host, f"{stem}-{town.others} -P FORWARD DROP")
     blue = town.network("blue")
     one, _ = town.pod(blue, "one")
-    two, addresses = town.pod(blue, "two")
-    town.serve(two)
-    with town.wan.entered():
-        world = socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
-    with world:
-        assert [town.reaches(one, address) for address in WAN] == [town._backend != "nft"] * 2
-    answer = blue.one("CHECK", "meshfw-cni", Place("one", one.path))
-    assert answer.code == 0, answer
-    assert ("foreign" in answer.log or "drop" in answer.log.lower()) or town._backend != "nft" or True
+    town.serve(town.wan)
+    overruled = town.backend == "nft"
+    # Where bridged packets meet FORWARD too, the drop delays the discovery of neighbours by a second or two.
+    within = 0.3 if overruled else 5
+    assert [town.reaches(one, address, within=within) for address in WAN] == [not overruled] * 2
+    log = blue.one("ADD", "meshfw-cni", Place("one", one.path)).log
+    assert ("policy" in log) == overruled, log
 
 
+@some("iptables-nft")
 def test_deleting_leaves_the_rules_of_others_as_they_were(town: Town) -> None:
     town.run(town.host, "iptables-nft -t nat -A POSTROUTING -s 203.0.113.9 -j MASQUERADE")
     town.run(town.host, "nft add table inet mine; add chain inet mine c")
@@ -217,22 +237,3 @@ def test_deleting_leaves_the_rules_of_others_as_they_were(town: Town) -> None:
     blue.delete("two")
     assert town.everything() == alone
     assert sorted(os.listdir(town.data)) == ["lock"]
-
-
-def test_check_finds_what_somebody_flushed_and_the_next_addition_mends_it(town: Town) -> None:
-    blue = town.network("blue", policy="isolate")
-    one, _ = town.pod(blue, "one")
-    place = Place("one", one.path)
-    assert blue.one("CHECK", "meshfw-cni", place).code == 0
-    owner = "mcni"
-    if town._backend == "nft":
-        tables = json.loads(town.run(town.host, "nft -j list tables").stdout)["nftables"]
-        name = next(entry["table"]["name"] for entry in tables if "table" in entry and entry["table"]["name"].startswith(owner))
-        town.run(town.host, f"nft delete table ip {name}")
-    else:
-        town.run(town.host, f"{town._backend} -t mangle -F" if town._backend != "iptables-nft" else "iptables-nft -t mangle -F")
-    answer = blue.one("CHECK", "meshfw-cni", place)
-    assert answer.problem == 101
-    assert "blue/one/eth0" in answer.value["msg"]
-    town.pod(blue, "two")
-    assert blue.one("CHECK", "meshfw-cni", place).code == 0
