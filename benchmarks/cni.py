@@ -37,7 +37,7 @@ _TELL_IMPORTS: Final = (
 
 
 class Row(msgspec.Struct, frozen=True):
-    """The medians of one backend and size, in milliseconds: of the reference, of ours, and of what Python takes of that.
+    """The medians of one backend and size, in milliseconds: the reference's, ours, and what Python takes of that.
 
     ``python`` is the bare interpreter, ``imports`` what importing adds to it.
     """
@@ -80,20 +80,12 @@ class Side:
         third, fourth = divmod(number, 250)
         ips = [{"address": f"10.42.{third}.{fourth + 2}/16"}, {"address": f"fd00:42::{number + 2:x}/64"}]
         interfaces = [{"name": "cni0"}, {"name": "eth0", "sandbox": self._room.path}]
-        config = {
-            **self._config,
-            "cniVersion": "1.0.0",
-            "name": "blue",
-            "prevResult": {
-                "cniVersion": "1.0.0",
-                "interfaces": interfaces,
-                "ips": [{**ip, "interface": 1} for ip in ips],
-            },
-        }
+        result = {"cniVersion": "1.0.0", "interfaces": interfaces, "ips": [{**ip, "interface": 1} for ip in ips]}
+        config = {**self._config, "cniVersion": "1.0.0", "name": "blue", "prevResult": result}
         names = {"CNI_CONTAINERID": f"{number:064x}", "CNI_NETNS": self._room.path, "CNI_IFNAME": "eth0"}
         with self._room.entered():
             start = time.perf_counter()
-            answer = call(command, self._plugin, config, variables={**names, "PATH": self._path})
+            answer = call(command, plugin or self._plugin, config, variables={**names, "PATH": self._path})
             took = time.perf_counter() - start
         if answer.code:
             raise RuntimeError(f"{self._plugin[0]} {command}: {answer.value or answer.log}")
