@@ -184,9 +184,8 @@ def _declared(shop: Workshop) -> Iterator[tuple[Ruleset, Callable[[Applied], Non
             if applied.pending is None:
                 shop.warnings.extend(sources.applied(applied.report))
 
-        wanted = shop.loaded(sources)
         try:
-            yield wanted, tell
+            yield shop.loaded(sources), tell
         except (MeshfwError, OSError) as error:
             sources.refused(str(error))
             raise

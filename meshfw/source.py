@@ -75,7 +75,7 @@ class Acknowledging(Protocol):
         ...
 
     def refused(self, reason: str) -> None:
-        """They aren't in place, since they or those of another source were refused, failed, or were undone.
+        """They aren't in place: ``load`` or that of another source raised, they were refused, failed, or were undone.
 
         Until they are loaded again the agent keeps what stood before. Nothing is told while a change waits to be
         confirmed.

@@ -76,11 +76,11 @@ class Sources:
         return ruleset
 
     def _load(self, table: SourceTable, offer: SourcePlugin, source: RuleSource) -> tuple[str, Ruleset]:
+        self._heard.append((offer, source))
         with self._plugins.blaming(offer):
             name, ruleset = source.name, source.load()
         if not isinstance(ruleset, Ruleset):
             raise PluginError(f"source {offer.name} gave {ruleset!r}, which is no ruleset", plugin=offer.name)
-        self._heard.append((offer, source))
         return f"{table.path} ({name})", ruleset
 
     # --- what became of it ---
@@ -99,7 +99,7 @@ class Sources:
         return self._tell(lambda source: source.applied(report))
 
     def refused(self, reason: str) -> tuple[str, ...]:
-        """Tell the sources that what was loaded last isn't in place; one whose own load failed knows."""
+        """Tell the sources, as far as they were asked, that what was loaded last isn't in place."""
         return self._tell(lambda source: source.refused(reason))
 
     def _tell(self, word: Callable[[Acknowledging], None]) -> tuple[str, ...]:

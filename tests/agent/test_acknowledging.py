@@ -70,7 +70,21 @@ def test_apply_tells_the_sources_why_their_rules_were_refused(
     assert told == ["the kernel says no"]
 
 
-def test_a_source_whose_own_load_fails_is_not_told_of_it(tmp_path: Path, told: Told) -> None:
+def test_a_source_is_told_that_it_could_not_be_loaded(tmp_path: Path, told: Told) -> None:
+    with pytest.raises(MeshfwError):
+        apply_declared(shop(tmp_path, '"-j"'), timeout=1)
+    assert len(told) == 1
+    assert "chain[1].rules[1]" in str(told[0])
+
+
+def test_to_plan_tells_nobody(tmp_path: Path, told: Told) -> None:
+    shop(tmp_path, '"-j DROP"').rules()
+    with pytest.raises(MeshfwError):
+        shop(tmp_path, '"-j"').rules()
+    assert told == []
+
+
+def test_a_source_that_was_not_asked_is_not_told(tmp_path: Path, told: Told) -> None:
     broken = shop(
         tmp_path, '"-j DROP"', '[[source]]\ntype = "iptables-save"\nipv4 = "absent"\n[[source]]\ntype="rules"\n'
     )
