@@ -32,8 +32,10 @@ if TYPE_CHECKING:
         Unsupported,
         Watch,
     )
+    from meshfw.backends.instance import Completed, run_tool
     from meshfw.backends.memory import MemoryBackend
     from meshfw.backends.memory_kernel import MemoryKernel
+    from meshfw.backends.nft_dialect import NftDialect
     from meshfw.config import Config, load_config, parse_config
     from meshfw.errors import (
         BackendError,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from meshfw.extensions import builtin_extensions
     from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, NftObject, Option, ParseContext
     from meshfw.extensions.language import Language
+    from meshfw.files.inotify import FileChanges
     from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
     from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
@@ -105,8 +108,10 @@ _ROOMS: Final = {
         "API_VERSION Atomicity Backend Cache Capabilities Committed Costs Event Fingerprint Narrowing Observed Outcome "
         "Provable Report Site Step Transaction Unsupported Watch"
     ),
+    "meshfw.backends.instance": "Completed run_tool",
     "meshfw.backends.memory": "MemoryBackend",
     "meshfw.backends.memory_kernel": "MemoryKernel",
+    "meshfw.backends.nft_dialect": "NftDialect",
     "meshfw.config": "Config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
@@ -116,6 +121,7 @@ _ROOMS: Final = {
     "meshfw.extensions": "builtin_extensions",
     "meshfw.extensions.extension": "Codec Extension HostTables NftMatch NftObject Option ParseContext",
     "meshfw.extensions.language": "Language",
+    "meshfw.files.inotify": "FileChanges",
     "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
     "meshfw.languages.iptables": "format_rule parse_rule parse_rules",
@@ -170,6 +176,7 @@ __all__ = [
     "CommandError",
     "Comment",
     "Committed",
+    "Completed",
     "ConcurrentChangeError",
     "Config",
     "ConfigError",
@@ -185,6 +192,7 @@ __all__ = [
     "Family",
     "FamilyError",
     "FamilyParseError",
+    "FileChanges",
     "Fingerprint",
     "Goto",
     "Hook",
@@ -204,6 +212,7 @@ __all__ = [
     "ModelError",
     "Narrowing",
     "Network",
+    "NftDialect",
     "NftMatch",
     "NftObject",
     "Not",
@@ -261,4 +270,5 @@ __all__ = [
     "reconcile",
     "resolve_host",
     "ruleset_of_dump",
+    "run_tool",
 ]

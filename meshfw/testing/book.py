@@ -46,4 +46,5 @@ def try_law(law: Law, lab: Lab) -> None:
     for case in cases_of(law, lab):
         lab.reset()
         law.run(lab, case)
+        lab.tried += 1
     lab.reset()

@@ -17,6 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from meshfw.testing.netns import Netns
 
+pytest_plugins = ("meshfw.testing.reporting",)
+
 IN_CI: Final = os.environ.get("CI") == "true"
 """Whether everything a test may ask for has to be there."""
 
