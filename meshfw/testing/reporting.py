@@ -216,9 +216,10 @@ class Reporter:
                     self._subjects[left.tests] = left.subject
                 self._left.setdefault(left.tests, {})[left.law] = (left, *_outcome(report, left))
         known = self._names.get(report.nodeid)
-        if known is not None and report.failed:
-            left, _, _ = self._left[known[0]][known[1]]
-            self._left[known[0]][known[1]] = (left, Outcome.FAILED, f"in its {report.when}: {_reason(report)}")
+        if known is not None and report.failed and report.when == "teardown":
+            left, outcome, before = self._left[known[0]][known[1]]
+            reason = before if outcome is Outcome.FAILED else f"in its teardown: {_reason(report)}"
+            self._left[known[0]][known[1]] = (left, Outcome.FAILED, reason)
 
     def pytest_sessionfinish(self) -> None:
         """Writes the report."""
@@ -320,6 +321,8 @@ def as_markdown(published: Published) -> str:
         "",
         f"Made by meshfw {published.meshfw} with Python {published.python} on {published.kernel}, {published.date}.",
     ]
+    if not published.reports:
+        lines += ["", "No law of a backend or source was run."]
     for made in published.reports:
         lines += ["", *_section(made)]
     return "".join(f"{line}\n" for line in lines)
