@@ -175,7 +175,7 @@ def test_markdown_has_every_law_and_reason() -> None:
     subject = Subject(kind="source", name="X", distribution="meshfw-x", version="1", scope=("in ipv4 alone",))
     made = Conformance(subject=subject, tests="t", findings=tuple(findings))
     text = as_markdown(Published(meshfw="1", python="2", kernel="3", date="4", reports=(made,)))
-    assert "## The source X of meshfw-x 1\n\nOf 11 laws 10 held, 1 failed.\n" in text
+    assert "## The source X of meshfw-x 1\n\nOf 11 laws 10 held, 1 failed, as `t` ran them.\n" in text
     assert "| protocol is kept | failed |  | a \\| b c; with less |\n" in text
     assert "\nEvery law is tried in ipv4 alone.\n" in text
     assert text.count(" | held | 3 |") == 10

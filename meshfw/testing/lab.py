@@ -21,6 +21,21 @@ from meshfw.snapshot import ListKey, ObservedList, Snapshot
 from meshfw.testing.loopback import delivers
 from meshfw.testing.rulesets import CATALOGUE, may_stand, of_families, parsed, sample
 
+__all__ = [
+    "NEIGHBOUR",
+    "OWNER",
+    "Case",
+    "Foreign",
+    "Lab",
+    "Law",
+    "MakeBackend",
+    "Need",
+    "differences",
+    "law",
+    "meaning",
+    "refused",
+]
+
 OWNER: Final = "meshfw"
 NEIGHBOUR: Final = "neighbour"
 """The second owner, of the laws about two."""
@@ -321,16 +336,6 @@ def law(
     return made
 
 
-def scope(lab: Lab) -> Iterator[str]:
-    """On what less than everything all laws are tried, since the backend holds no more."""
-    if len(lab.families) < len(Family):
-        yield f"in {lab.families[0]} alone"
-    if not lab.capabilities.native_sets:
-        yield "with sets turned into rules"
-    if lab.left_out:
-        yield f"without {len(lab.left_out)} rules of the catalogue, which it refuses"
-
-
 def without_fingerprint(lab: Lab) -> str | None:
     """For laws that let a backend without a fingerprint read more, and know less."""
     return None if lab.has_fingerprint else "it has no fingerprint, so it may read each time and be told nothing"
@@ -354,44 +359,3 @@ def needs_digest(lab: Lab) -> str | None:
 def needs_fingerprint(lab: Lab) -> str | None:
     """For laws about a fingerprint that can tell."""
     return None if lab.has_fingerprint else "the backend has no fingerprint here"
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One line of a coverage: a law, what it says, why it isn't run (None: it is), and why it asks for less."""
-
-    law: str
-    says: str
-    narrowed: str | None = None
-    eased: tuple[str, ...] = ()
-
-
-class Coverage(msgspec.Struct, frozen=True):
-    """What the law book covers of a backend: its laws, and the rules of the catalogue that it was not tried on.
-
-    ``differences`` name the capabilities by which it isn't what a backend is unless it says so: what the laws then ask.
-    ``scope`` says on what less than everything all of them are tried.
-    """
-
-    backend: str
-    laws: tuple[Entry, ...]
-    left_out: tuple[str, ...]
-    differences: tuple[str, ...] = ()
-    scope: tuple[str, ...] = ()
-
-
-def coverage(lab: Lab, laws: Iterable[Law]) -> Coverage:
-    """The coverage of a lab's backend by these laws."""
-    entries = tuple(Entry(item.name, item.says, item.narrowed(lab), item.eased(lab)) for item in laws)
-    with lab.instance() as backend:
-        differences = tuple(_differences(backend.capabilities))
-        return Coverage(backend.name, entries, lab.left_out, differences, tuple(scope(lab)))
-
-
-def _differences(capabilities: Capabilities) -> Iterator[str]:
-    """The capabilities that aren't what they are by default, in words."""
-    usual = Capabilities()
-    for name in usual.__struct_fields__:
-        value = getattr(capabilities, name)
-        if value != getattr(usual, name):
-            shown = ", ".join(sorted(value)) or "none" if isinstance(value, frozenset) else value
-            yield f"{name}: {shown}"

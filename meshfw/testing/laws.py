@@ -121,7 +121,7 @@ def idle_apply_reads_nothing(lab: Lab, case: Case) -> None:
 
 def _some_processes(lab: Lab) -> str | None:
     each = lab.capabilities.processes_per_family
-    return f"with {each} processes for each family" if each else None
+    return f"with {each} {'process' if each == 1 else 'processes'} for each family" if each else None
 
 
 @law(eases=(_some_processes, without_fingerprint))

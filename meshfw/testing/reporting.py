@@ -18,6 +18,8 @@ from typing import Any, Final, TypedDict
 import msgspec
 import pytest
 
+__all__ = ["Conformance", "Finding", "Outcome", "Published", "Subject", "as_json", "as_markdown", "origin_of"]
+
 _PROPERTY: Final = "meshfw-law"
 _KIT: Final = "meshfw.testing."
 _FORMATS: Final = (".md", ".json")
@@ -332,7 +334,11 @@ def _section(made: Conformance) -> list[str]:
     subject = made.subject
     origin = f" of {subject.distribution} {subject.version}" if subject.distribution else ""
     counts = ", ".join(f"{made.count(outcome)} {outcome}" for outcome in Outcome if made.count(outcome))
-    lines = [f"## The {subject.kind} {subject.name}{origin}", "", f"Of {len(made.findings)} laws {counts}."]
+    lines = [
+        f"## The {subject.kind} {subject.name}{origin}",
+        "",
+        f"Of {len(made.findings)} laws {counts}, as `{made.tests}` ran them.",
+    ]
     if made.tool_versions:
         lines += ["", *(f"* {tool}: {version}" for tool, version in made.tool_versions.items())]
     if subject.capabilities:
@@ -360,18 +366,3 @@ def _shown(value: Any) -> str:
 def _cell(text: str) -> str:
     """A text as a cell of a table holds it."""
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-__all__ = [
-    "Conformance",
-    "Finding",
-    "Origin",
-    "Outcome",
-    "Published",
-    "Reporter",
-    "Subject",
-    "as_json",
-    "as_markdown",
-    "book_of",
-    "origin_of",
-]

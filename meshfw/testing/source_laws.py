@@ -19,6 +19,8 @@ from meshfw.reconcile import apply, plan
 from meshfw.source import Changes, Declaration, RuleSource, merge
 from meshfw.testing.rulesets import small
 
+__all__ = ["SOURCE_LAWS", "Factory", "Fault", "SourceLab", "SourceLaw", "law"]
+
 Factory = Callable[[Declaration], RuleSource]
 """What a :class:`~meshfw.SourcePlugin` has: makes a source of a ``[[source]]`` table."""
 
