@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -270,7 +271,7 @@ class ListensTwice(Sound):
 class Drained:
     """Word of changes whose drain says something of its own."""
 
-    def __init__(self, inner: FileChanges, says: bool) -> None:
+    def __init__(self, inner: FileChanges, says: Any) -> None:
         self._inner, self._says = inner, says
 
     def fileno(self) -> int:
@@ -278,7 +279,7 @@ class Drained:
 
     def drain(self) -> bool:
         self._inner.drain()
-        return self._says
+        return cast(bool, self._says)
 
 
 class Deaf(Sound):
@@ -287,6 +288,14 @@ class Deaf(Sound):
     def changes(self) -> Changes | None:
         inner = super().changes()
         return Drained(inner, says=False) if isinstance(inner, FileChanges) else inner
+
+
+class Vague(Sound):
+    """Its drain says neither yes nor no."""
+
+    def changes(self) -> Changes | None:
+        inner = super().changes()
+        return Drained(inner, says=None) if isinstance(inner, FileChanges) else inner
 
 
 class Blaring(Sound):
@@ -329,6 +338,7 @@ MUTANTS: tuple[tuple[type[Sound], str], ...] = (
     (ListensTwice, "word_of_changes_keeps_quiet"),
     (Blaring, "word_of_changes_keeps_quiet"),
     (Deaf, "change_is_told"),
+    (Vague, "drain_says_no_only_when_sure"),
     (KeepsListening, "closing_gives_everything_back"),
 )
 
@@ -374,13 +384,10 @@ def test_a_sound_source_keeps_every_law(tmp_path: Path) -> None:
         law.run(lab)
 
 
-def test_every_law_of_sources_but_two_has_a_mutant() -> None:
+def test_every_law_of_sources_but_one_has_a_mutant() -> None:
     caught = {name for _, name in MUTANTS}
-    # What these two ask is refused by the model and by merge, whoever wrote the source.
-    assert {law.name for law in SOURCE_LAWS} - caught == {
-        "rules_merge_with_those_of_others",
-        "drain_says_no_only_when_sure",
-    }
+    # What this one asks is seen to by the model and by merge, whoever wrote the source: it guards those.
+    assert {law.name for law in SOURCE_LAWS} - caught == {"rules_merge_with_those_of_others"}
 
 
 def test_every_law_of_sources_is_a_test_of_the_kit() -> None:

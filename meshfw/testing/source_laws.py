@@ -14,10 +14,9 @@ import msgspec
 from meshfw.backend import Site
 from meshfw.backends.memory import MemoryBackend
 from meshfw.errors import ConfigError, MeshfwError
-from meshfw.model import Ruleset
+from meshfw.model import Chain, Family, Ruleset, Table
 from meshfw.reconcile import apply, plan
 from meshfw.source import Changes, Declaration, RuleSource, merge
-from meshfw.testing.rulesets import small
 
 __all__ = ["SOURCE_LAWS", "Factory", "Fault", "SourceLab", "SourceLaw", "law"]
 
@@ -168,7 +167,7 @@ def rules_merge_with_those_of_others(lab: SourceLab) -> None:
     """Its rules stand beside those of another source, and declaring the same twice is refused with both names."""
     with lab.instance() as source:
         name, ruleset = source.name, source.load()
-    other = small()
+    other = Ruleset(chains=(Chain(family=Family.IPV4, table=Table.FILTER, name="chain-of-another-source"),))
     both = merge([(name, ruleset), ("another source", other)])
     assert {chain.key for chain in both.chains} == {chain.key for chain in (*ruleset.chains, *other.chains)}
     if ruleset.chains or ruleset.sets:
