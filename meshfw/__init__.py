@@ -32,8 +32,11 @@ if TYPE_CHECKING:
         Unsupported,
         Watch,
     )
+    from meshfw.backends.instance import Completed, run_tool
     from meshfw.backends.memory import MemoryBackend
     from meshfw.backends.memory_kernel import MemoryKernel
+    from meshfw.backends.nft_dialect import NftDialect
+    from meshfw.backends.remembered import state_directory
     from meshfw.config import Config, load_config, parse_config
     from meshfw.errors import (
         BackendError,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
         PendingError,
         PluginError,
         RolledBackError,
+        StateError,
         UnsupportedError,
         VerifyError,
     )
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, NftObject, Option, ParseContext
     from meshfw.extensions.language import Language
     from meshfw.files.inotify import FileChanges
+    from meshfw.files.kept import KeptFile
     from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
     from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
@@ -95,8 +100,9 @@ if TYPE_CHECKING:
     from meshfw.plan import Edit, ListChange, Plan, SetChange, diff
     from meshfw.plugins import Plugins
     from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
-    from meshfw.source import Changes, Declaration, RuleSource, Settings, merge
+    from meshfw.source import Acknowledging, Changes, Declaration, Doubting, RuleSource, Settings, merge
     from meshfw.sources.hosts import host_tables, resolve_host
+    from meshfw.sources.rules import parse_ruleset
     from meshfw.wanted import load_rules
 
 __version__: Final = "0.1.0"
@@ -106,18 +112,22 @@ _ROOMS: Final = {
         "API_VERSION Atomicity Backend Cache Capabilities Committed Costs Event Fingerprint Narrowing Observed Outcome "
         "Provable Report Site Step Transaction Unsupported Watch"
     ),
+    "meshfw.backends.instance": "Completed run_tool",
     "meshfw.backends.memory": "MemoryBackend",
     "meshfw.backends.memory_kernel": "MemoryKernel",
+    "meshfw.backends.remembered": "state_directory",
+    "meshfw.backends.nft_dialect": "NftDialect",
     "meshfw.config": "Config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
         "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PendingError PluginError "
-        "RolledBackError UnsupportedError VerifyError"
+        "RolledBackError StateError UnsupportedError VerifyError"
     ),
     "meshfw.extensions": "builtin_extensions",
     "meshfw.extensions.extension": "Codec Extension HostTables NftMatch NftObject Option ParseContext",
     "meshfw.extensions.language": "Language",
     "meshfw.files.inotify": "FileChanges",
+    "meshfw.files.kept": "KeptFile",
     "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
     "meshfw.languages.iptables": "format_rule parse_rule parse_rules",
@@ -130,8 +140,9 @@ _ROOMS: Final = {
     "meshfw.plan": "Edit ListChange Plan SetChange diff",
     "meshfw.plugins": "Plugins",
     "meshfw.snapshot": "ListKey ObservedList ObservedRule Snapshot",
-    "meshfw.source": "Changes Declaration RuleSource Settings merge",
+    "meshfw.source": "Acknowledging Changes Declaration Doubting RuleSource Settings merge",
     "meshfw.sources.hosts": "host_tables resolve_host",
+    "meshfw.sources.rules": "parse_ruleset",
     "meshfw.wanted": "load_rules",
 }
 _HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
@@ -158,6 +169,7 @@ __all__ = [
     "API_VERSION",
     "DROP",
     "RETURN",
+    "Acknowledging",
     "Atomicity",
     "Attachment",
     "Backend",
@@ -172,6 +184,7 @@ __all__ = [
     "CommandError",
     "Comment",
     "Committed",
+    "Completed",
     "ConcurrentChangeError",
     "Config",
     "ConfigError",
@@ -179,6 +192,7 @@ __all__ = [
     "Declaration",
     "Dispatcher",
     "DispatcherKey",
+    "Doubting",
     "Edit",
     "ElementType",
     "Event",
@@ -195,6 +209,7 @@ __all__ = [
     "InexpressibleError",
     "Interface",
     "Jump",
+    "KeptFile",
     "KernelError",
     "Language",
     "ListChange",
@@ -207,6 +222,7 @@ __all__ = [
     "ModelError",
     "Narrowing",
     "Network",
+    "NftDialect",
     "NftMatch",
     "NftObject",
     "Not",
@@ -238,6 +254,7 @@ __all__ = [
     "Site",
     "Snapshot",
     "SourcePlugin",
+    "StateError",
     "Step",
     "Table",
     "Target",
@@ -260,8 +277,11 @@ __all__ = [
     "parse_dump",
     "parse_rule",
     "parse_rules",
+    "parse_ruleset",
     "parse_script",
     "reconcile",
     "resolve_host",
     "ruleset_of_dump",
+    "run_tool",
+    "state_directory",
 ]
