@@ -1,0 +1,133 @@
+"""A rule of python-iptables as text: what iptables-save would print of it, or nothing where that isn't sure."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final
+
+from meshfw import Family, Language, MeshfwError, Rule, format_rule, parse_rule
+
+from meshfw_iptc.making import FRAGMENT, GOTO, INVERTED, STATES_PROTOCOL, buffer, made, standard_name
+from meshfw_iptc.tables import OpenTable, body_of
+
+_COMMENT: Final = "comment"
+_HEADER: Final = 32  # linux/netfilter/x_tables.h, struct xt_entry_match
+_QUOTED: Final = frozenset(" \t\"'\\")
+
+
+def told(table: OpenTable, entry: Any, chain: str, language: Language) -> str | None:
+    """The text of a rule that stands in a chain; None for one that the library can't tell, or not all of it.
+
+    What it tells is believed only where the same rule made anew has the same bytes: it loses options that are given
+    twice, and quotes, and takes extensions of another revision for its own.
+    """
+    family = table.key[0]
+    try:
+        with table.refusals():
+            words = [*_conditions(entry, family), *_parts(table, table.read_rule(entry, chain), entry)]
+        rule = parse_rule(" ".join(map(_quoted, words)), family=family, language=language)
+        return format_rule(rule, family=family, language=language) if _is_same(table, entry, rule, language) else None
+    except (MeshfwError, ValueError, KeyError):
+        return None
+
+
+def _is_same(table: OpenTable, entry: Any, rule: Rule, language: Language) -> bool:
+    """Whether the rule made anew has the bytes that stand, as far as they are the writer's (``userspacesize``)."""
+    again = made(table, rule, language)
+    raw = bytes(buffer(again))
+    mine, held = body_of(raw, type(entry), standard_name(rule.target)), table.body(entry)
+    mask = bytes(again.mask)
+    return len(mine) == len(held) and all(
+        one == other or not (mask[at] if at < len(mask) else True) for at, (one, other) in enumerate(zip(mine, held, strict=True))
+    )
+
+
+# --- conditions --------------------------------------------------------------------------------------------
+
+
+def _conditions(entry: Any, family: Family) -> Iterator[str]:
+    """The words of what every rule has; ValueError where an interface's mask is none that iptables makes."""
+    ip = entry.ipv6 if family is Family.IPV6 else entry.ip
+    for option, name in (("-s", "src"), ("-d", "dst")):
+        address, mask = _number(getattr(ip, name)), _number(getattr(ip, f"{name[0]}msk"))
+        if address or mask or ip.invflags & INVERTED[name]:
+            yield from _sign(ip, name)
+            yield from (option, f"{_address(address, family)}/{_address(mask, family)}")
+    for option, name in (("-i", "in"), ("-o", "out")):
+        pattern = _interface(bytes(ip), type(ip), name)
+        if pattern or ip.invflags & INVERTED[name]:
+            yield from _sign(ip, name)
+            yield from (option, pattern)
+    if ip.proto or ip.invflags & INVERTED["protocol"]:
+        if family is Family.IPV6 and not ip.flags & STATES_PROTOCOL:
+            raise ValueError("a protocol that the kernel doesn't look at")
+        yield from _sign(ip, "protocol")
+        yield from ("-p", str(ip.proto))
+    if family is Family.IPV4 and ip.flags & FRAGMENT:
+        yield from _sign(ip, "fragment")
+        yield "-f"
+
+
+def _sign(ip: Any, name: str) -> list[str]:
+    return ["!"] if ip.invflags & INVERTED[name] else []
+
+
+def _number(place: Any) -> int:
+    return int.from_bytes(ctypes.string_at(ctypes.addressof(place), ctypes.sizeof(place)), "big")
+
+
+def _address(number: int, family: Family) -> str:
+    return str(IPv4Address(number) if family is Family.IPV4 else IPv6Address(number))
+
+
+def _interface(ip: bytes, kind: Any, name: str) -> str:
+    field, mask_field = getattr(kind, f"{name}iface"), getattr(kind, f"{name}iface_mask")
+    text = ip[field.offset : field.offset + field.size]
+    mask = ip[mask_field.offset : mask_field.offset + mask_field.size].rstrip(b"\0")
+    if mask.strip(b"\xff"):
+        raise ValueError("a mask that lets other interfaces through")
+    bare = text.rstrip(b"\0").decode()
+    if not mask:
+        return "+" if not bare else f"{bare}+"
+    return bare if len(mask) > len(bare) else f"{bare}+"
+
+
+# --- matches and targets -----------------------------------------------------------------------------------
+
+
+def _parts(table: OpenTable, rule: Any, entry: Any) -> Iterator[str]:
+    for match in rule.matches:
+        yield from ("-m", match.name)
+        yield from _comment(match) if match.name == _COMMENT else _options(match)
+    jump = table.jump(entry)
+    goes = bool(rule.get_ip().flags & GOTO[table.key[0]])
+    if jump:
+        yield from ("-g" if goes else "-j", jump)
+        return
+    name = rule.target.name
+    if name:
+        yield from ("-j", name)
+        if name not in ("ACCEPT", "DROP", "RETURN"):
+            yield from _options(rule.target)
+
+
+def _comment(match: Any) -> Iterator[str]:
+    """Its text from the bytes themselves: printed, it would come back with other quotes."""
+    text = bytes(match.match_buf)[_HEADER:].partition(b"\0")[0]
+    yield from ("--comment", text.decode())
+
+
+def _options(part: Any) -> Iterator[str]:
+    for name, words in part.get_all_parameters().items():
+        negated = words[:1] == ["!"]
+        yield from (["!"] if negated else [])
+        yield f"--{name}"
+        yield from words[negated:]
+
+
+def _quoted(word: str) -> str:
+    if word and not _QUOTED & set(word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
