@@ -97,12 +97,12 @@ def _open(path: str) -> ctypes.CDLL:
 def _wrapper_path() -> str:
     """The compiled part of the package, which stands beside it."""
     spec = importlib.util.find_spec(NAME)
-    assert spec is not None and spec.submodule_search_locations
-    beside = os.path.dirname(next(iter(spec.submodule_search_locations)))
+    places = spec.submodule_search_locations if spec is not None else None
+    beside = os.path.dirname(next(iter(places or ("",))))
     return os.path.join(beside, f"lib{_WRAPPER}{sysconfig.get_config_var('EXT_SUFFIX')}")
 
 
-def _load_nothing(name: str, exc_if_failed: bool = False) -> None:  # noqa: ARG001, FBT001, FBT002 - as it's called
+def _load_nothing(name: str, exc_if_failed: bool = False) -> None:
     """No module is loaded by us: the kernel loads tables and extensions itself, once ip_tables is there."""
 
 

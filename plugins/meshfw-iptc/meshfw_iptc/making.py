@@ -14,9 +14,8 @@ from typing import Any, Final
 
 from meshfw import BackendError, Extension, Family, Goto, Interface, Jump, Language, Match, Network, Not, Rule, Target
 from meshfw.model import Accept, Drop, Return
-
+from meshfw_iptc.bench import Bench
 from meshfw_iptc.libraries import NAME
-from meshfw_iptc.tables import OpenTable
 
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _NAME_SIZE: Final = 16  # linux/if.h, IFNAMSIZ
@@ -27,11 +26,11 @@ GOTO: Final = {Family.IPV4: 0x02, Family.IPV6: 0x04}
 STATES_PROTOCOL: Final = 0x01
 
 
-def made(table: OpenTable, rule: Rule, language: Language, *, counters: tuple[int, int] = (0, 0)) -> Any:
-    """A rule of the library's, for a table; its chains are called as they stand there."""
-    family = table.key[0]
-    new = table.rule()
-    with table.refusals():
+def made(bench: Bench, rule: Rule, language: Language, *, counters: tuple[int, int] = (0, 0)) -> Any:
+    """A rule of the library's; its chains are called as they stand in the table."""
+    family = bench.family
+    new = bench.rule()
+    with bench.refusals():
         new.counters = counters
         _set_conditions(new.get_ip(), rule, family)
         for match in rule.matches:
@@ -53,10 +52,10 @@ def buffer(rule: Any) -> Any:
 
 
 def _set_conditions(ip: Any, rule: Rule, family: Family) -> None:
-    for name, held in (("src", rule.source), ("dst", rule.destination)):
-        _set_network(ip, name, held, family)
-    for name, held in (("in", rule.in_interface), ("out", rule.out_interface)):
-        _set_interface(ip, name, held)
+    _set_network(ip, "src", rule.source, family)
+    _set_network(ip, "dst", rule.destination, family)
+    _set_interface(ip, "in", rule.in_interface)
+    _set_interface(ip, "out", rule.out_interface)
     if rule.protocol is not None:
         ip.proto = _signed(ip, "protocol", rule.protocol)
         if family is Family.IPV6:
@@ -78,7 +77,8 @@ def _set_network(ip: Any, name: str, held: Any, family: Family) -> None:
     if held is None:
         return
     network = _signed(ip, name, held)
-    assert isinstance(network, Network)
+    if not isinstance(network, Network):
+        raise TypeError(f"{network} is no network")
     size = 4 if family is Family.IPV4 else 16
     for field, number in ((name, network.address), (f"{name[0]}msk", network.mask)):
         place = getattr(ip, field)
@@ -88,10 +88,9 @@ def _set_network(ip: Any, name: str, held: Any, family: Family) -> None:
 def _set_interface(ip: Any, name: str, held: Any) -> None:
     if held is None:
         return
-    interface = _signed(ip, name, held)
-    assert isinstance(interface, Interface)
-    text = interface.name.removesuffix("+").encode()
-    length = len(text) if interface.name.endswith("+") else len(text) + 1
+    interface: Interface = _signed(ip, name, held)
+    text = interface.name.encode()
+    length = len(text) - 1 if interface.name.endswith("+") else len(text) + 1
     setattr(ip, f"{name}iface", text)
     setattr(ip, f"{name}iface_mask", (b"\xff" * length)[:_NAME_SIZE])
 

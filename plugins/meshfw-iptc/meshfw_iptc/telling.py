@@ -7,40 +7,56 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
-from meshfw import Family, Language, MeshfwError, Rule, format_rule, parse_rule
-
+from meshfw import BackendError, Family, Language, MeshfwError, Rule, format_rule, parse_rule
+from meshfw_iptc.bench import Bench, body_of, bytes_of, in_kernels_form
 from meshfw_iptc.making import FRAGMENT, GOTO, INVERTED, STATES_PROTOCOL, buffer, made, standard_name
-from meshfw_iptc.tables import OpenTable, body_of
 
 _COMMENT: Final = "comment"
 _HEADER: Final = 32  # linux/netfilter/x_tables.h, struct xt_entry_match
 _QUOTED: Final = frozenset(" \t\"'\\")
 
 
-def told(table: OpenTable, entry: Any, chain: str, language: Language) -> str | None:
-    """The text of a rule that stands in a chain; None for one that the library can't tell, or not all of it.
+def told(bench: Bench, entry: Any, standard: bytes | None, language: Language) -> str | None:
+    """The text of a rule in the kernel's form; None for one that the library can't tell, or not all of it.
 
     What it tells is believed only where the same rule made anew has the same bytes: it loses options that are given
     twice, and quotes, and takes extensions of another revision for its own.
     """
-    family = table.key[0]
+    family = bench.family
     try:
-        with table.refusals():
-            words = [*_conditions(entry, family), *_parts(table, table.read_rule(entry, chain), entry)]
+        with bench.refusals():
+            words = [*_conditions(entry, family), *_parts(bench.view(entry, standard), standard, family)]
         rule = parse_rule(" ".join(map(_quoted, words)), family=family, language=language)
-        return format_rule(rule, family=family, language=language) if _is_same(table, entry, rule, language) else None
+        if not _is_same(bench, entry, standard, made(bench, rule, language)):
+            return None
+        return format_rule(rule, family=family, language=language)
     except (MeshfwError, ValueError, KeyError):
         return None
 
 
-def _is_same(table: OpenTable, entry: Any, rule: Rule, language: Language) -> bool:
-    """Whether the rule made anew has the bytes that stand, as far as they are the writer's (``userspacesize``)."""
-    again = made(table, rule, language)
+def tried(bench: Bench, rule: Rule, language: Language) -> str | None:
+    """What speaks against writing a rule, found by making it and reading it back without a kernel; None for nothing."""
+    try:
+        with bench.turn:
+            new = made(bench, rule, language)
+            raw, standard = buffer(new), standard_name(rule.target)
+            entry = bench.entry.from_buffer(raw) if standard is None else in_kernels_form(raw, bench.entry)
+            text = told(bench, entry, standard, language)
+    except BackendError as error:
+        return f"python-iptables can't make it: {error.reason}"
+    if text is None or parse_rule(text, family=bench.family, language=language) != rule:
+        return "python-iptables doesn't read it back as it wrote it"
+    return None
+
+
+def _is_same(bench: Bench, entry: Any, standard: bytes | None, again: Any) -> bool:
+    """Whether a rule made anew has the bytes that stand, as far as they are the writer's (``userspacesize``)."""
     raw = bytes(buffer(again))
-    mine, held = body_of(raw, type(entry), standard_name(rule.target)), table.body(entry)
-    mask = bytes(again.mask)
+    mine = body_of(raw, bench.entry, None if standard is None else again.target.standard_target.encode())
+    held, mask = body_of(bytes_of(entry), bench.entry, standard), bytes(again.mask)
+    pairs = enumerate(zip(mine, held, strict=False))
     return len(mine) == len(held) and all(
-        one == other or not (mask[at] if at < len(mask) else True) for at, (one, other) in enumerate(zip(mine, held, strict=True))
+        one == other or (at < len(mask) and not mask[at]) for at, (one, other) in pairs
     )
 
 
@@ -89,28 +105,21 @@ def _interface(ip: bytes, kind: Any, name: str) -> str:
     if mask.strip(b"\xff"):
         raise ValueError("a mask that lets other interfaces through")
     bare = text.rstrip(b"\0").decode()
-    if not mask:
-        return "+" if not bare else f"{bare}+"
-    return bare if len(mask) > len(bare) else f"{bare}+"
+    return bare if len(mask) > len(bare) or not bare else f"{bare[: len(mask)]}+"
 
 
 # --- matches and targets -----------------------------------------------------------------------------------
 
 
-def _parts(table: OpenTable, rule: Any, entry: Any) -> Iterator[str]:
+def _parts(rule: Any, standard: bytes | None, family: Family) -> Iterator[str]:
     for match in rule.matches:
         yield from ("-m", match.name)
         yield from _comment(match) if match.name == _COMMENT else _options(match)
-    jump = table.jump(entry)
-    goes = bool(rule.get_ip().flags & GOTO[table.key[0]])
-    if jump:
-        yield from ("-g" if goes else "-j", jump)
-        return
-    name = rule.target.name
-    if name:
-        yield from ("-j", name)
-        if name not in ("ACCEPT", "DROP", "RETURN"):
-            yield from _options(rule.target)
+    if standard is None:
+        yield from ("-j", rule.target.name)
+        yield from _options(rule.target)
+    elif standard:
+        yield from ("-g" if rule.get_ip().flags & GOTO[family] else "-j", standard.decode())
 
 
 def _comment(match: Any) -> Iterator[str]:
