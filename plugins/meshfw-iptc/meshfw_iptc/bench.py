@@ -24,6 +24,7 @@ class Bench:
         iptc = library.iptc
         self.family = family
         self.turn = library.turn
+        self.extensions = library.extensions
         self.failure: Any = iptc.IPTCError
         self._errors = (iptc.IPTCError, iptc.XTablesError, ValueError, AttributeError, TypeError)
         kind = iptc.Rule6 if family is Family.IPV6 else iptc.Rule
@@ -45,6 +46,11 @@ class Bench:
 
     def view(self, entry: Any, standard: bytes | None) -> Any:
         """The library's view of bytes that stand somewhere; ``standard`` is their verdict or chain."""
+        matches, target = names_of(entry)
+        for name in matches:
+            self.extensions.require(name, self.family, is_target=False)
+        if target:
+            self.extensions.require(target, self.family, is_target=True)
         return self._kind(entry, SimpleNamespace(table=SimpleNamespace(get_target=lambda _entry: standard)))
 
     def bare(self, jump: str) -> bytes:
@@ -63,6 +69,25 @@ def bytes_of(entry: Any) -> bytes:
 def is_standard(entry: Any) -> bool:
     """Whether a rule in the kernel's form has a verdict or a chain for its target: that one has no name."""
     return not bytes_of(entry)[entry.target_offset + _SIZE_BYTES]
+
+
+def names_of(entry: Any) -> tuple[list[str], str]:
+    """The names of a rule's matches, and of its target, empty for a verdict or chain."""
+    raw, matches = bytes_of(entry), []
+    at = ctypes.sizeof(entry)
+    while at < entry.target_offset:
+        matches.append(_name(raw, at).decode())
+        at += _size(raw, at)
+    return matches, _name(raw, entry.target_offset).decode()
+
+
+def _name(raw: bytes | bytearray, at: int) -> bytes:
+    start = at + _SIZE_BYTES
+    return bytes(raw[start : start + _NAME_BYTES]).partition(b"\0")[0]
+
+
+def _size(raw: bytes | bytearray, at: int) -> int:
+    return int.from_bytes(raw[at : at + _SIZE_BYTES], sys.byteorder)
 
 
 def in_kernels_form(raw: Any, kind: Any) -> Any:
@@ -86,7 +111,7 @@ def body_of(raw: bytes, kind: Any, standard: bytes | None) -> bytes:
     end = kind.from_buffer_copy(raw).target_offset
     while at < end:
         _clear_name(made, at)
-        at += int.from_bytes(made[at : at + _SIZE_BYTES], sys.byteorder)
+        at += _size(made, at)
     if standard is None:
         _clear_name(made, end)
     else:
@@ -96,5 +121,4 @@ def body_of(raw: bytes, kind: Any, standard: bytes | None) -> bytes:
 
 def _clear_name(made: bytearray, at: int) -> None:
     start = at + _SIZE_BYTES
-    name = bytes(made[start : start + _NAME_BYTES]).partition(b"\0")[0]
-    made[start : start + _NAME_BYTES] = name.ljust(_NAME_BYTES, b"\0")
+    made[start : start + _NAME_BYTES] = _name(made, at).ljust(_NAME_BYTES, b"\0")

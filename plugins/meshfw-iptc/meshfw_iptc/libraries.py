@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from meshfw import BackendError
+from meshfw_iptc.extensions import Extensions
 
 NAME: Final = "iptc"
 """The backend's name, and that of the module python-iptables brings."""
@@ -30,6 +31,8 @@ _REMEDY: Final = "pip install python-iptables, and apt-get install iptables for 
 class Library:
     """python-iptables, loaded: ``iptc`` is its module, ``turn`` the lock for whoever uses it.
 
+    ``extensions`` are those of libxtables, which have to be required before they're used.
+
     It, libiptc and libxtables keep what they work on in variables of the process, and reading a rule points standard
     output elsewhere for a moment: one thread at a time, across all backends.
     """
@@ -37,6 +40,7 @@ class Library:
     def __init__(self, iptc: Any) -> None:
         self.iptc = iptc
         self.turn = threading.RLock()
+        self.extensions = Extensions(_open(SONAMES["xtables"]), _extension_directory())
 
 
 def unavailable() -> str | None:
@@ -65,7 +69,7 @@ def library() -> Library:
         if NAME in sys.modules:
             return Library(sys.modules[NAME])
         sys.modules[f"{NAME}.util"] = _finder()
-        with _extension_directory():
+        with _named_directory():
             return Library(importlib.import_module(NAME))
     except (OSError, ImportError, AttributeError) as error:
         for name in [name for name in sys.modules if name.split(".")[0] == NAME]:
@@ -107,16 +111,21 @@ def _load_nothing(name: str, exc_if_failed: bool = False) -> None:
 
 
 @contextmanager
-def _extension_directory() -> Iterator[None]:
+def _named_directory() -> Iterator[None]:
     """A block in which the environment names the directory of libxtables' extensions."""
     named = os.environ.get(_EXTENSIONS)
-    if named is None:
-        os.environ[_EXTENSIONS] = os.path.join(os.path.dirname(_mapped(SONAMES["xtables"])), "xtables")
+    os.environ[_EXTENSIONS] = _extension_directory()
     try:
         yield
     finally:
         if named is None:
             del os.environ[_EXTENSIONS]
+
+
+def _extension_directory() -> str:
+    """Where the extensions are: what the environment says, as for iptables itself, or else beside libxtables."""
+    named = os.environ.get(_EXTENSIONS)
+    return named or os.path.join(os.path.dirname(_mapped(SONAMES["xtables"])), "xtables")
 
 
 def _mapped(soname: str) -> str:

@@ -35,8 +35,9 @@ def made(bench: Bench, rule: Rule, language: Language, *, counters: tuple[int, i
         _set_conditions(new.get_ip(), rule, family)
         for match in rule.matches:
             extension = language.by_value[type(match)]
+            bench.extensions.require(extension.name, family, is_target=False)
             _set_options(new.create_match(extension.name), extension, match, family)
-        _set_target(new, rule.target, language, family)
+        _set_target(bench, new, rule.target, language)
     return new
 
 
@@ -98,15 +99,16 @@ def _set_interface(ip: Any, name: str, held: Any) -> None:
 # --- matches and targets -----------------------------------------------------------------------------------
 
 
-def _set_target(new: Any, target: Target | None, language: Language, family: Family) -> None:
+def _set_target(bench: Bench, new: Any, target: Target | None, language: Language) -> None:
     standard = standard_name(target)
     if standard is not None:  # by name: libiptc finds the verdict or chain, and no table is asked whether there is one
         new.create_target("").standard_target = standard
         if isinstance(target, Goto):
-            new.get_ip().flags |= GOTO[family]
+            new.get_ip().flags |= GOTO[bench.family]
     elif target is not None:
         extension = language.by_value[type(target)]
-        _set_options(new.create_target(extension.name), extension, target, family)
+        bench.extensions.require(extension.name, bench.family, is_target=True)
+        _set_options(new.create_target(extension.name), extension, target, bench.family)
 
 
 def standard_name(target: Target | None) -> bytes | None:

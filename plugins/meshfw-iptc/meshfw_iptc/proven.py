@@ -9,7 +9,7 @@ may end the interpreter, or be written as a rule that lets more through.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from meshfw import Family, Language, OpaqueMatch, OpaqueTarget, Rule
@@ -56,6 +56,16 @@ def findings(rule: Rule, family: Family, language: Language) -> Iterator[str]:
                 yield f"{name} --{option}: {_UNPROVEN}"
             elif words == ["!"] and language.by_value[type(part)].named[f"--{option}"].words:
                 yield f"{name} --{option}: python-iptables takes the value ! for a negation"
+
+
+def listed(matches: Iterable[str], target: str, *, family: Family, language: Language) -> bool:
+    """Whether all of a rule's extensions, by name and none for a verdict, are on the list for the family."""
+    wanted = [(name, MATCHES, language.matches) for name in matches]
+    wanted += [(target, TARGETS, language.targets)] if target else []
+    return all(
+        name in known and name in extensions and family in extensions[name].value.families
+        for name, known, extensions in wanted
+    )
 
 
 def _listed(text: str) -> Mapping[str, frozenset[str]]:

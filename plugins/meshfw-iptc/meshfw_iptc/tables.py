@@ -87,14 +87,15 @@ class OpenTable:
             if name in builtin:
                 jumps[builtin[name]] = tuple(map(self._bare_jump, self.entries(name)))
             elif owned_iptables_chain(owner, name):
-                own[name] = tuple(map(self._raw_rule, self.entries(name)))
+                own[name] = tuple(map(self.raw_rule, self.entries(name)))
         return RawTable(own, jumps)
 
     def standard(self, entry: Any) -> bytes | None:
         """The verdict or chain of a rule, empty for none; None where its target is an extension."""
         return (self.table.get_target(entry) or b"") if is_standard(entry) else None
 
-    def _raw_rule(self, entry: Any) -> RawRule:
+    def raw_rule(self, entry: Any) -> RawRule:
+        """A rule as bytes, with its counters and where it leads."""
         standard = self.standard(entry)
         jump = standard.decode() if standard and self.table.is_chain(standard.decode()) else ""
         body = body_of(bytes_of(entry), type(entry), standard)
@@ -102,7 +103,7 @@ class OpenTable:
 
     def _bare_jump(self, entry: Any) -> str:
         """The chain to which a rule leads that has no condition at all."""
-        rule = self._raw_rule(entry)
+        rule = self.raw_rule(entry)
         jump = rule.meaning.jump if rule.meaning is not None else ""
         return jump if rule.body == self.bench.bare(jump) else ""
 

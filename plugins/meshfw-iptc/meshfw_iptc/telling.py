@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from meshfw import BackendError, Family, Language, MeshfwError, Rule, format_rule, parse_rule
-from meshfw_iptc.bench import Bench, body_of, bytes_of, in_kernels_form
+from meshfw_iptc import proven
+from meshfw_iptc.bench import Bench, body_of, bytes_of, in_kernels_form, names_of
 from meshfw_iptc.making import FRAGMENT, GOTO, INVERTED, STATES_PROTOCOL, buffer, made, standard_name
 
 _COMMENT: Final = "comment"
@@ -23,6 +24,8 @@ def told(bench: Bench, entry: Any, standard: bytes | None, language: Language) -
     twice, and quotes, and takes extensions of another revision for its own.
     """
     family = bench.family
+    if not proven.listed(*names_of(entry), family=family, language=language):
+        return None  # nor looked at by the library: an extension that it lacks in a family ends the process
     try:
         with bench.refusals():
             words = [*_conditions(entry, family), *_parts(bench.view(entry, standard), standard, family)]
