@@ -28,16 +28,15 @@ _LISTS: Final = {
 class _Registered(ctypes.Structure):
     """The head of struct xtables_match, and of struct xtables_target (xtables.h, version 12)."""
 
-
-_Registered._fields_ = [
-    ("version", ctypes.c_char_p),
-    ("next", ctypes.POINTER(_Registered)),
-    ("name", ctypes.c_char_p),
-    ("real_name", ctypes.c_char_p),
-    ("revision", ctypes.c_uint8),
-    ("ext_flags", ctypes.c_uint8),
-    ("family", ctypes.c_uint16),
-]
+    _fields_ = (
+        ("version", ctypes.c_char_p),
+        ("next", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("real_name", ctypes.c_char_p),
+        ("revision", ctypes.c_uint8),
+        ("ext_flags", ctypes.c_uint8),
+        ("family", ctypes.c_uint16),
+    )
 
 
 class Extensions:
@@ -82,10 +81,11 @@ class Extensions:
 
     def _registered(self, is_target: bool) -> Iterator[_Registered]:
         for name in _LISTS[is_target]:
-            entry = ctypes.POINTER(_Registered).in_dll(self._xtables, name)
-            while entry:
-                yield entry.contents
-                entry = entry.contents.next
+            address = ctypes.c_void_p.in_dll(self._xtables, name).value
+            while address is not None:
+                entry = _Registered.from_address(address)
+                yield entry
+                address = entry.next
 
 
 def _load_copy(path: str, number: int) -> None:

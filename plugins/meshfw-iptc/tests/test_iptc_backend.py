@@ -24,6 +24,7 @@ from meshfw import (
     Family,
     Language,
     LockError,
+    Outcome,
     Plugins,
     Ruleset,
     Site,
@@ -32,7 +33,7 @@ from meshfw import (
     parse_rule,
 )
 from meshfw.iptables import HeldNamespace, PartialCommitError
-from meshfw.reconcile import Outcome, apply, plan
+from meshfw.reconcile import apply, plan
 from meshfw.testing.edits import all_edits
 from meshfw.testing.loopback import delivers
 from meshfw.testing.netns import Netns

@@ -16,7 +16,7 @@ from meshfw_iptc.making import options_of, standard_name
 from meshfw_iptc.tables import opened
 from meshfw_iptc.telling import told, tried
 
-from meshfw import Chain, Family, Language, Rule, Ruleset, Site, builtin_extensions, parse_rule
+from meshfw import Chain, Family, Language, Match, Rule, Ruleset, Site, Target, builtin_extensions, parse_rule
 from meshfw.iptables import HeldNamespace, TableKey
 from meshfw.model import Table
 from meshfw.testing.fixtures import IN_CI
@@ -110,8 +110,9 @@ def test_every_form_is_written_and_read_as_the_tools_do_it(room: Netns) -> None:
 
 def parts_of(rule: Rule, family: Family) -> Iterator[tuple[str, str]]:
     """Each option of a rule with its match or target; one without any with an empty option."""
-    target = [] if rule.target is None or standard_name(rule.target) is not None else [rule.target]
-    for part in (*rule.matches, *target):
+    parts: list[Match | Target] = [*rule.matches]
+    parts += [] if rule.target is None or standard_name(rule.target) is not None else [rule.target]
+    for part in parts:
         extension = LANGUAGE.by_value[type(part)]
         given = [option for option, _ in options_of(extension, part, family)]
         yield from ((extension.name, option) for option in given or [""])
