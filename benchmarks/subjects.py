@@ -38,9 +38,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     ``name`` is that of an installed backend plugin, unless ``factory`` (``module:name``) says where else a backend
     comes from. The plain tool, whose programs are ``tools``, makes a change by running the commands of the very
-    transaction that the backend compiles, or what ``plainly`` makes of it; ``reads`` are the commands by which a script would find out that nothing
-    changed. ``per_family`` is the number of processes that the backend may take to read, or to write, one family.
-    ``bare`` opens, in the calling thread's namespace, the question that is the least that an idle apply can cost.
+    transaction that the backend compiles, or what ``plainly`` makes of it; ``reads`` are the commands by which a script
+    would find out that nothing changed. ``per_family`` is the number of processes that the backend may take to read, or
+    to write, one family. ``bare`` opens, in the calling thread's namespace, the question that is the least that an idle
+    apply can cost.
     """
 
     name: str

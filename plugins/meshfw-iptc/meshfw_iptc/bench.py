@@ -26,7 +26,7 @@ class Bench:
         self.turn = library.turn
         self.extensions = library.extensions
         self.failure: Any = iptc.IPTCError
-        self._errors = (iptc.IPTCError, iptc.XTablesError, ValueError, AttributeError, TypeError)
+        self._errors = (iptc.IPTCError, iptc.XTablesError, ValueError, AttributeError, TypeError, OSError)
         kind = iptc.Rule6 if family is Family.IPV6 else iptc.Rule
         # Without tables: the library would open all five, and so make them, to see whether a target is a chain.
         self._kind: Any = type(kind.__name__, (kind,), {"tables": ()})

@@ -23,44 +23,49 @@ def told(bench: Bench, entry: Any, standard: bytes | None, language: Language) -
     What it tells is believed only where the same rule made anew has the same bytes: it loses options that are given
     twice, and quotes, and takes extensions of another revision for its own.
     """
-    family = bench.family
-    if not proven.listed(*names_of(entry), family=family, language=language):
-        return None  # nor looked at by the library: an extension that it lacks in a family ends the process
+    rule = _read(bench, entry, standard, language)
     try:
-        with bench.refusals():
-            words = [*_conditions(entry, family), *_parts(bench.view(entry, standard), standard, family)]
-        rule = parse_rule(" ".join(map(_quoted, words)), family=family, language=language)
-        if not _is_same(bench, entry, standard, made(bench, rule, language)):
+        if rule is None or not _is_same(bench, entry, standard, made(bench, rule, language)):
             return None
-        return format_rule(rule, family=family, language=language)
-    except (MeshfwError, ValueError, KeyError):
+    except BackendError:
         return None
+    return format_rule(rule, family=bench.family, language=language)
 
 
 def tried(bench: Bench, rule: Rule, language: Language) -> str | None:
     """What speaks against writing a rule, found by making it and reading it back without a kernel; None for nothing."""
     try:
         with bench.turn:
-            new = made(bench, rule, language)
-            raw, standard = buffer(new), standard_name(rule.target)
+            raw, standard = buffer(made(bench, rule, language)), standard_name(rule.target)
             entry = bench.entry.from_buffer(raw) if standard is None else in_kernels_form(raw, bench.entry)
-            text = told(bench, entry, standard, language)
+            again = _read(bench, entry, standard, language)
     except BackendError as error:
         return f"python-iptables can't make it: {error.reason}"
-    if text is None or parse_rule(text, family=bench.family, language=language) != rule:
-        return "python-iptables doesn't read it back as it wrote it"
-    return None
+    return None if again == rule else "python-iptables doesn't read it back as it wrote it"
+
+
+def _read(bench: Bench, entry: Any, standard: bytes | None, language: Language) -> Rule | None:
+    """The rule that the library takes an entry for."""
+    family = bench.family
+    if not proven.listed(*names_of(entry), family=family, language=language):
+        return None  # nor looked at by the library: an extension that it lacks in a family ends the process
+    try:
+        with bench.refusals():
+            words = [*_conditions(entry, family), *_parts(bench.view(entry, standard), standard, family)]
+        return parse_rule(" ".join(map(_quoted, words)), family=family, language=language)
+    except (MeshfwError, ValueError, KeyError):
+        return None
 
 
 def _is_same(bench: Bench, entry: Any, standard: bytes | None, again: Any) -> bool:
     """Whether a rule made anew has the bytes that stand, as far as they are the writer's (``userspacesize``)."""
-    raw = bytes(buffer(again))
-    mine = body_of(raw, bench.entry, None if standard is None else again.target.standard_target.encode())
-    held, mask = body_of(bytes_of(entry), bench.entry, standard), bytes(again.mask)
-    pairs = enumerate(zip(mine, held, strict=False))
-    return len(mine) == len(held) and all(
-        one == other or (at < len(mask) and not mask[at]) for at, (one, other) in pairs
-    )
+    name = None if standard is None else again.target.standard_target.encode()
+    mine = body_of(bytes(buffer(again)), bench.entry, name)
+    held = body_of(bytes_of(entry), bench.entry, standard)
+    if mine == held or len(mine) != len(held):
+        return mine == held
+    mask = bytes(again.mask)
+    return not any(mask[at : at + 1] != b"\0" for at in range(len(mine)) if mine[at] != held[at])
 
 
 # --- conditions --------------------------------------------------------------------------------------------
