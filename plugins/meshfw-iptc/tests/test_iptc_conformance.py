@@ -65,11 +65,18 @@ TAMPERINGS = {
 }
 
 
+def skip_where_tables_are_hidden(room: Netns) -> None:
+    with room.entered():
+        if not os.access("/proc/thread-self/net/ip_tables_names", os.R_OK):
+            pytest.skip("the list of legacy tables is root's alone in a namespace of an ordinary user")
+
+
 @pytest.fixture(scope="module")
 def room(kernel_room: Callable[[], Netns], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Netns]:
     lock: Path = tmp_path_factory.mktemp("lock") / "xtables.lock"
     with pytest.MonkeyPatch.context() as patch, kernel_room() as made:
         patch.setenv("XTABLES_LOCKFILE", str(lock))
+        skip_where_tables_are_hidden(made)
         yield made
 
 
