@@ -93,7 +93,7 @@ class IptcBackend:
         self._library = library()
         self._home = HeldNamespace(site.netns)
         self._lexicon = Lexicon(site.owner, site.language, apart=False)
-        self._tried: dict[tuple[Family, str], str | None] = {}
+        self._tried = self._library.trials(site.language)
         self.cache = Cache()
 
     def close(self) -> None:

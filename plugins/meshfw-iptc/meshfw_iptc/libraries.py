@@ -15,7 +15,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Final
 
-from meshfw import BackendError
+from meshfw import BackendError, Family, Language
 from meshfw_iptc.extensions import Extensions
 
 NAME: Final = "iptc"
@@ -40,7 +40,14 @@ class Library:
     def __init__(self, iptc: Any) -> None:
         self.iptc = iptc
         self.turn = threading.RLock()
+        self._trials: tuple[Language | None, dict[tuple[Family, str], str | None]] = (None, {})
         self.extensions = Extensions(_open(SONAMES["xtables"]), _extension_directory())
+
+    def trials(self, language: Language) -> dict[tuple[Family, str], str | None]:
+        """What was found of rules that were tried in this process: it's the same for all who speak a language."""
+        if self._trials[0] is not language:
+            self._trials = (language, {})
+        return self._trials[1]
 
 
 def unavailable() -> str | None:
