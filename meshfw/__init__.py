@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from meshfw.extensions import builtin_extensions
     from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, NftObject, Option, ParseContext
     from meshfw.extensions.language import Language
+    from meshfw.files.inotify import FileChanges
     from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
     from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
@@ -116,6 +117,7 @@ _ROOMS: Final = {
     "meshfw.extensions": "builtin_extensions",
     "meshfw.extensions.extension": "Codec Extension HostTables NftMatch NftObject Option ParseContext",
     "meshfw.extensions.language": "Language",
+    "meshfw.files.inotify": "FileChanges",
     "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
     "meshfw.languages.iptables": "format_rule parse_rule parse_rules",
@@ -185,6 +187,7 @@ __all__ = [
     "Family",
     "FamilyError",
     "FamilyParseError",
+    "FileChanges",
     "Fingerprint",
     "Goto",
     "Hook",

@@ -110,7 +110,7 @@ class Workshop:
 
     def rules(self) -> Ruleset:
         """The wanted rules of both families."""
-        return load_rules(self.config, plugins=self.plugins, language=self.language)
+        return load_rules(self.config, plugins=self.plugins, language=self.language, warnings=self.warnings)
 
     @cached_property
     def sightings(self) -> tuple[Sighting, ...]:

@@ -333,7 +333,7 @@ HOSTS = re.compile(
     r"(?:.*\.)?(?:example(?:\.(?:com|org|net))?|invalid|test|localhost|apache\.org|kernel\.org|netfilter\.org"
     r"|keepachangelog\.com|semver\.org|rfc-editor\.org|ietf\.org|iana\.org|man7\.org|debian\.org/doc|github\.com)"
 )
-ROOTS = {"bin", "dev", "etc", "lib", "proc", "run", "sbin", "sys", "tmp", "usr", "var"}
+ROOTS = {"bin", "dev", "etc", "lib", "opt", "proc", "run", "sbin", "sys", "tmp", "usr", "var"}
 ABSOLUTE = re.compile(r"(?:^|[\s\"'`(=])/([A-Za-z][\w.-]*)/", re.MULTILINE)
 HOST = re.compile(r"https?://([\w.-]+)|(?<![\w.@-])((?:[a-z0-9-]+\.)+(?:org|com))\b(?!\()")
 
