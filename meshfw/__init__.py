@@ -1,6 +1,6 @@
 """meshfw keeps a Linux host's firewall the way its owner declared it.
 
-These are the public names: what plugins and programs may rely on, together with the rooms ``model`` and
+These are the public names: what plugins and programs may rely on, together with the rooms ``iptables``, ``model`` and
 ``reconcile`` as wholes. Each is imported when it is first asked for, so that ``import meshfw`` costs nothing.
 """
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from meshfw import model, reconcile
+    from meshfw import iptables, model, reconcile
     from meshfw.backend import (
         API_VERSION,
         Atomicity,
@@ -150,7 +150,7 @@ _HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.
 
 def __getattr__(name: str) -> Any:
     """A public name, imported from the room that it lives in (PEP 562)."""
-    if name in ("model", "reconcile"):
+    if name in ("iptables", "model", "reconcile"):
         return import_module(f"meshfw.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'meshfw' has no attribute {name!r}")
@@ -269,6 +269,7 @@ __all__ = [
     "format_rule",
     "hookimpl",
     "host_tables",
+    "iptables",
     "load_config",
     "load_rules",
     "merge",

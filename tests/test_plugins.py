@@ -399,7 +399,7 @@ def test_auto_without_a_usable_backend_names_the_reason_of_each(monkeypatch: pyt
 
 
 def test_every_public_name_has_a_home_and_costs_nothing_until_it_is_asked_for() -> None:
-    assert {*meshfw._HOMES, "model", "reconcile"} == set(meshfw.__all__)
+    assert {*meshfw._HOMES, "iptables", "model", "reconcile"} == set(meshfw.__all__)
     code = (
         "import sys, meshfw; print([m for m in sys.modules if m.partition('.')[0] in ('meshfw', 'msgspec', 'pluggy')])"
     )
