@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from meshfw.backends.memory import MemoryBackend
     from meshfw.backends.memory_kernel import MemoryKernel
-    from meshfw.config import Config, load_config, parse_config
+    from meshfw.config import Config, find_config, load_config, parse_config
     from meshfw.errors import (
         BackendError,
         CommandError,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from meshfw.extensions import builtin_extensions
     from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, NftObject, Option, ParseContext
     from meshfw.extensions.language import Language
-    from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
+    from meshfw.hookspecs import BackendPlugin, CommandPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
     from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
     from meshfw.languages.script import parse_script
@@ -107,7 +107,7 @@ _ROOMS: Final = {
     ),
     "meshfw.backends.memory": "MemoryBackend",
     "meshfw.backends.memory_kernel": "MemoryKernel",
-    "meshfw.config": "Config load_config parse_config",
+    "meshfw.config": "Config find_config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
         "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PendingError PluginError "
@@ -116,7 +116,7 @@ _ROOMS: Final = {
     "meshfw.extensions": "builtin_extensions",
     "meshfw.extensions.extension": "Codec Extension HostTables NftMatch NftObject Option ParseContext",
     "meshfw.extensions.language": "Language",
-    "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
+    "meshfw.hookspecs": "BackendPlugin CommandPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
     "meshfw.languages.iptables": "format_rule parse_rule parse_rules",
     "meshfw.languages.script": "parse_script",
@@ -168,6 +168,7 @@ __all__ = [
     "Changes",
     "Codec",
     "CommandError",
+    "CommandPlugin",
     "Comment",
     "Committed",
     "ConcurrentChangeError",
@@ -245,6 +246,7 @@ __all__ = [
     "Watch",
     "builtin_extensions",
     "diff",
+    "find_config",
     "format_dump",
     "format_rule",
     "hookimpl",
