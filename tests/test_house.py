@@ -334,13 +334,14 @@ HOSTS = re.compile(
     r"|keepachangelog\.com|semver\.org|rfc-editor\.org|ietf\.org|iana\.org|man7\.org|debian\.org/doc|github\.com)"
 )
 ROOTS = {"bin", "dev", "etc", "lib", "proc", "run", "sbin", "sys", "tmp", "usr", "var"}
+STORES = {"meshfw", "v3"}  # not of a file system: the keys in etcd, and the paths of its gateway
 ABSOLUTE = re.compile(r"(?:^|[\s\"'`(=])/([A-Za-z][\w.-]*)/", re.MULTILINE)
 HOST = re.compile(r"https?://([\w.-]+)|(?<![\w.@-])((?:[a-z0-9-]+\.)+(?:org|com))\b(?!\()")
 
 
 def foreign(text: str) -> list[str]:
     """What a project's text must not name: places of one machine, and hosts that aren't a source of facts."""
-    places = [f"/{root}/" for root in ABSOLUTE.findall(text) if root not in ROOTS]
+    places = [f"/{root}/" for root in ABSOLUTE.findall(text) if root not in ROOTS | STORES]
     hosts = [plain or linked for linked, plain in HOST.findall(text)]
     return places + [host for host in hosts if not HOSTS.fullmatch(host)]
 

@@ -19,6 +19,8 @@ LOST = [
     ("-p tcp ! --tcp-flags NONE SYN -j DROP", set(), ""),
     ("-p tcp -m tcp --dport 22 -m tcp --dport 23 -j DROP", {"nft"}, "the last one only"),
     ("-p sctp --chunk-types any I_DATA:I", {"legacy", "nft", "native"}, "I_DATA"),
+    ("-m hashlimit --hashlimit 1024mb/s --hashlimit-burst 5000mb --hashlimit-name a", {"legacy", "nft", "native"}, ""),
+    ("-m hashlimit --hashlimit 1024mb/s --hashlimit-burst 3000mb --hashlimit-name a", {"native"}, "16 bytes"),
     ("-j NFLOG --nflog-range 80", {"nft", "native"}, "--nflog-size"),
     ("-j AUDIT --type drop", {"native"}, "--type"),
     ("-j TEE --gateway 192.0.2.1 --oif lo", {"native"}, "--oif"),
@@ -48,7 +50,20 @@ TWICE = [
     ("-p tcp -m tcp --syn -m tcp --dport 1 -m tcp --tcp-flags ACK ACK", "two tcp matches state the flags"),
     ("-p udp -m udp --sport 22 -m udp --sport 22:23", "two udp matches state the sport"),
 ]
+HALF = "-m statistic --mode random --probability 0.5"
+BETWEEN = f"{HALF} -m policy --dir in --pol ipsec {HALF}"
+
+
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_an_option_that_iptables_would_take_for_another_match_is_refused(variant: str) -> None:
+    (told,) = found(BETWEEN, variant)
+    assert "an option of the second statistic match for one of policy" in told
+    assert found("-m mark --mark 1 -m connmark --mark 2 -m mark --mark 3", variant) == []
+
+
 ONCE = [
+    "-p tcp -m tcp --dport 1 --tcp-option 3 -m limit -m tcp --dport 2",
+    "-p tcp -m tcp -m limit -m tcp --dport 1",
     "-p tcp -m tcp --dport 22 -m tcp --dport 22 --sport 1",
     "-p tcp -m tcp --dport 22 -m tcp --sport 22:23",
     "-p sctp -m sctp --dport 1 -m sctp --dport 1:2",

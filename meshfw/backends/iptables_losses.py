@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from meshfw.backend import Unsupported
 from meshfw.extensions.language import Language
-from meshfw.languages.iptables import format_rule
-from meshfw.model import Chain, ChainKey, Rule, Ruleset
+from meshfw.languages.iptables import format_rule, untellable
+from meshfw.model import Chain, ChainKey, Match, Rule, Ruleset
 
 _MADE_ONE = ("tcp", "udp")
 
@@ -38,6 +38,9 @@ class Losses:
     def of_rule(self, rule: Rule) -> Iterator[str]:
         """What becomes of a rule that loses its meaning."""
         yield from (loss.text for loss in rule.losses() if self._variant in loss.variants)
+        clash = untellable(rule, self._language)
+        if clash:
+            yield clash
         again = self._said_again(rule) if self._variant == "nft" else None
         if again:
             yield again
@@ -46,7 +49,7 @@ class Losses:
         """What of a rule iptables-nft-save wouldn't print: it makes one tcp or udp match of all that it finds."""
         for name in _MADE_ONE:
             value = self._language.matches[name].value if name in self._language.matches else None
-            places = [place for place, match in enumerate(rule.matches) if type(match) is value]
+            places = [place for place, match in enumerate(rule.matches) if type(match) is value and _is_native(match)]
             if len(places) < 2:
                 continue
             if any(match.stateful for match in rule.matches[places[0] : places[-1]]):
@@ -56,3 +59,9 @@ class Losses:
                 if len({getattr(match, field) for match in held} - {None}) > 1:
                     return f"two {name} matches state the {field}, and iptables-nft-save prints the last one only"
         return None
+
+
+def _is_native(match: Match) -> bool:
+    """Whether iptables-nft stores a tcp or udp match in nf_tables' own words: none that is bare or has an option."""
+    stated = {field for field in match.__struct_fields__ if getattr(match, field) is not None}
+    return bool(stated) and "option" not in stated

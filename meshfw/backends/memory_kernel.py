@@ -200,13 +200,21 @@ def _of_owner(text: str, owner: str) -> list[str]:
     return found
 
 
+_FREE: Final = frozenset({"--comment", "--log-prefix", "--nflog-prefix"})
+"""Options whose word says nothing."""
+_PLACES: Final = frozenset({"-s", "-d", "--sport", "--dport"})
+"""Options whose word may name a set."""
+
+
 def _references(text: str) -> Iterator[tuple[str, str]]:
     """The chains and sets that a rule's text names."""
     words = [word.text for word in split(text)]
-    for index, word in enumerate(words):
-        if word in ("-j", "-g") and index + 1 < len(words):
-            yield "chain", words[index + 1]
-        elif word.startswith("@") and words[index - 1] != "--comment":
+    for before, option, word in zip(["", *words], words, words[1:], strict=False):
+        if before in _FREE:
+            continue
+        if option in ("-j", "-g"):
+            yield "chain", word
+        elif option in _PLACES and word.startswith("@"):
             yield "set", word[1:]
 
 

@@ -125,7 +125,7 @@ class HashLimit(Match, frozen=True, kw_only=True):
         both = frozenset({"legacy", "nft"})
         if isinstance(self.rate, ByteRate):
             if self.burst and byte_burst(self.rate, self.burst)[1]:
-                text = "--hashlimit-burst: iptables-save rounds these bytes down, and then reads another burst"
+                text = "--hashlimit-burst: iptables rounds these bytes or has no room for them, and reads another burst"
                 yield Loss(both, text)
         elif not self.interval and self.rate.period * self.burst * _CREDITS > _FULL:
             text = f"--hashlimit {self.rate} with burst {self.burst}: the kernel's number overflows to a smaller burst"

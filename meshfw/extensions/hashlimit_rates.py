@@ -100,7 +100,7 @@ class ByteRate(msgspec.Struct, frozen=True, gc=False, order=True):
     def reduced(self) -> ByteRate:
         """The rate as iptables-save prints it."""
         for _, size in _SIZES[:-1]:
-            octets = self.second & ~(size - 1)
+            octets = self.second & _FULL & ~(size - 1)  # its mask has 32 bits
             if octets and _FULL // ((octets >> 4) + 1) == self.cost:
                 return ByteRate(octets)
         return ByteRate(self.second)
@@ -168,11 +168,14 @@ def parse_burst(rate: PacketRate | ByteRate, amount: int | None) -> int:
 
 
 def byte_burst(rate: ByteRate, burst: int) -> tuple[str, bool]:
-    """The burst as iptables-save prints it, and whether that text would be read as another one; then it is exact."""
+    """The burst as iptables-save prints it, and whether iptables would read that as another one; then it is exact.
+
+    iptables 1.8.9 keeps no more than 32 bits of the bytes that it reads.
+    """
     octets = rate.second * burst
     name, size = next((name, size) for name, size in _SIZES if octets >= size)
     rounded = octets // size * size
-    lost = rounded < rate.second or -(-rounded // rate.second) != burst
+    lost = rounded < rate.second or -(-(rounded & _FULL) // rate.second) != burst
     return (f"{octets}b", True) if lost else (f"{octets // size}{name}b", False)
 
 

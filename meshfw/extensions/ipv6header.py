@@ -104,22 +104,25 @@ _EXTENSIONS: Final = frozenset(_NUMBERS) - {255}
 
 def _to_nft(value: Ipv6Header, family: Family, rule: Rule) -> Iterable[str]:
     negated, bits = sign(value.headers)
-    return _soft_nft(negated, bits) if value.soft else _hard_nft(negated, bits)
+    if value.soft:
+        return _soft_nft(negated, bits)
+    # By that name nft 1.0.6 takes the field for the packet's protocol, and refuses or aborts at another one's header.
+    return _hard_nft("ip6 nexthdr" if rule.protocol is None else "@nh,48,8", negated, bits)
 
 
-def _hard_nft(negated: bool, bits: int) -> Iterable[str]:
+def _hard_nft(left: str, negated: bool, bits: int) -> Iterable[str]:
     if not _one_end(bits):
         if not negated:
-            yield "ip6 nexthdr != 0-255"
+            yield f"{left} != 0-255"
     elif bits & ~_LAST:
         raise InexpressibleError(
             f"{'! ' if negated else ''}--header {_format(bits)}: nft can't tell that a packet has no other header, "
             "such as ah; --soft can be said"
         )
     elif bits == _PROTOCOL:
-        yield set_nft("ip6 nexthdr", f"{{ {', '.join(map(str, sorted(_EXTENSIONS)))} }}", not negated)
+        yield set_nft(left, f"{{ {', '.join(map(str, sorted(_EXTENSIONS)))} }}", not negated)
     else:
-        yield set_nft("ip6 nexthdr", str(_ENDS[bits]), negated)
+        yield set_nft(left, str(_ENDS[bits]), negated)
 
 
 def _soft_nft(negated: bool, bits: int) -> Iterable[str]:

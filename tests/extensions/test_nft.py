@@ -223,6 +223,14 @@ def test_what_nft_lists_in_other_words_is_read_as_the_same_rule(nft: Nft, rule: 
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("header", ["! --header protocol", "--header esp", "--header protocol"])
+@pytest.mark.parametrize("rest", ["-m tcp --dport 5", "-m limit -m tcp --dport 5", "-j REJECT --reject-with tcp-reset"])
+def test_the_next_header_stands_beside_the_packets_protocol(nft: Nft, header: str, rest: str) -> None:
+    parsed = parse_rule(f"-p tcp -m ipv6header {header} {rest}", family=Family.IPV6, language=LANGUAGE)
+    check_round_trip(nft, [(Family.IPV6, parsed)], same_text=False)
+
+
+@pytest.mark.kernel
 @pytest.mark.parametrize("first", range(0, 256, 64))
 def test_every_icmp_type_and_code_comes_back(nft: Nft, first: int) -> None:
     written = []

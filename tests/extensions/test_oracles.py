@@ -173,6 +173,7 @@ WRONG: Final = (
         r"-p \S+ .*-m (?:limit|hashlimit|statistic|quota) .*-m ttl --ttl-eq", "nft looks at both header fields at once"
     ),
     Trap(r"--timestart (\S+) --timestop (\S+)", "a day turned round is without its ends", lambda at: at[1] > at[2]),
+    Trap(r"--tcp-flags NONE (?!NONE)", "nft keeps no flag outside the mask"),
     Trap(r"-m addrtype .*--src-type \S+ .*--dst-type", "it loses --dst-type behind --src-type"),
     Trap(r"--(?:src|dst)-type \S*(?:THROW|NAT|XRESOLVE)", "it loses the types that nft has no name for"),
     Trap(r"devgroup (?:! --src-group \S+ --dst|--src-group \S+ ! --dst)", "--dst-group takes the sign of --src-group"),

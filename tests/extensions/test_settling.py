@@ -13,6 +13,7 @@ from meshfw.backend import Backend, Site
 from meshfw.backends.memory import MemoryBackend
 from meshfw.backends.memory_kernel import MemoryKernel
 from meshfw.errors import MeshfwError
+from meshfw.languages.iptables import parse_rule
 from meshfw.model import Chain, Family, Rule, Ruleset
 from meshfw.reconcile import apply
 from meshfw.testing.netns import Netns
@@ -110,3 +111,16 @@ def test_memory_settles_with_any_typed_rule(memory: Made, family: Family) -> Non
 def test_a_kernel_settles_with_any_typed_rule(real: tuple[str, Made], family: Family) -> None:
     name, make = real
     check_settled(make, family, loadable(family, nft="nft" in name))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        '-j NFLOG --nflog-prefix "@n tl"',
+        "-m comment --comment @web -j LOG --log-prefix @web",
+        "-m comment --comment -j -j LOG --log-prefix -j",
+    ],
+)
+def test_memory_takes_no_word_for_a_name(memory: Made, rule: str) -> None:
+    held = [parse_rule(rule, family=Family.IPV4, language=LANGUAGE)]
+    assert Settled(memory, Family.IPV4)(held) == [""]

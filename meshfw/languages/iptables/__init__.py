@@ -7,7 +7,7 @@ written with each one's options in its own fixed order, then the target.
 from __future__ import annotations
 
 from meshfw.languages.iptables.command import Command, parse_command
-from meshfw.languages.iptables.format import format_rule, protocol_name, quote_opaque
+from meshfw.languages.iptables.format import format_rule, protocol_name, quote_opaque, untellable
 from meshfw.languages.iptables.rules import parse_rule, parse_rules, placed
 from meshfw.languages.iptables.vocabulary import OPAQUE_TARGETS, VERDICTS, parse_protocol
 
@@ -23,4 +23,5 @@ __all__ = [
     "placed",
     "protocol_name",
     "quote_opaque",
+    "untellable",
 ]

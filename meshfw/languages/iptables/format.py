@@ -69,6 +69,32 @@ def _told_apart(matches: Sequence[Match], language: Language) -> Sequence[Match]
     return told
 
 
+def untellable(rule: Rule, language: Language) -> str | None:
+    """Why iptables can't be told the rule: an option that it would take for another match's; None where it can be.
+
+    That is where a match that counts stands between two of one kind, and none of them can go elsewhere.
+    """
+    if len(rule.matches) < 3:
+        return None
+    told = _told_apart(rule.matches, language)
+    for place, match in enumerate(told):
+        first = next(at for at, other in enumerate(told) if type(other) is type(match))
+        for at, other in enumerate(told[first + 1 : place], first + 1):
+            new = all(type(other) is not type(earlier) for earlier in told[:at])
+            if new and type(other) is not type(match) and _would_take(other, match, language):
+                names = [language.by_value[type(held)].name for held in (match, other)]
+                return f"iptables takes an option of the second {names[0]} match for one of {names[1]}"
+    return None
+
+
+def _would_take(other: Match, match: Match, language: Language) -> bool:
+    """Whether an option that is printed of a match is one of another's."""
+    if isinstance(other, OpaqueMatch) or isinstance(match, OpaqueMatch):
+        return False
+    taken = {name for option in language.by_value[type(other)].options for name in option.names}
+    return not taken.isdisjoint(language.by_value[type(match)].words(match, Family.IPV4))  # names don't vary by family
+
+
 def _share_an_option(one: Match, other: Match, language: Language) -> bool:
     names = [
         {name for option in language.by_value[type(match)].options for name in option.names}

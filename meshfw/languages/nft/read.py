@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from meshfw.errors import MeshfwError, ModelError
 from meshfw.extensions.codecs import PROTOCOL_NUMBERS
 from meshfw.extensions.extension import NftMatch
@@ -178,6 +180,10 @@ class _RuleReader:
         names = (name for spot in spots for name in (f"{spot} {kind}", spot))
         reader = next((readers[name] for name in names if name in readers), None)
         value = reader(match, self._family) if reader is not None else None
+        header = KEYWORDS.get(self._fields.get("protocol", 0), "")
+        if not isinstance(value, Match) and header and match.key.startswith("th "):  # of the protocol that is stated
+            self._extension_match(msgspec.structs.replace(match, key=header + match.key.removeprefix("th ")), body)
+            return
         if not isinstance(value, Match):
             raise UnreadableError(body)
         self._implied_protocols(key)

@@ -17,6 +17,13 @@ M = "-m hashlimit"
 ALL = "meter hashlimit-%s size %d { ip saddr & 0.0.0.0 timeout 1s limit rate %s/second } counter"
 CASES = (
     Case(
+        "46",
+        "filter",
+        f"{M} --hashlimit 13107mb/s --hashlimit-name big",
+        f"{M} --hashlimit-upto 13743895328b/s --hashlimit-name big",
+        None,
+    ),
+    Case(
         "4",
         "filter",
         f"{M} --hashlimit 10/second --hashlimit-name a0",
