@@ -1,4 +1,4 @@
-"""What acknowledgements say of a release: who holds it, who failed at it, and who says nothing. Values alone, no I/O."""
+"""What acknowledgements say of a release: who holds it, who failed at it, who says nothing. Values alone, no I/O."""
 
 from __future__ import annotations
 

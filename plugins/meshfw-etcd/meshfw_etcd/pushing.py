@@ -14,11 +14,11 @@ import msgspec
 
 from meshfw_etcd.client import Client
 from meshfw_etcd.documents import Ack, Common, Trial, write
-from meshfw_etcd.errors import DocumentError, UncertainError, UnreachableError
+from meshfw_etcd.errors import DocumentError
 from meshfw_etcd.fleet import read_acks
 from meshfw_etcd.hold import Hold
 from meshfw_etcd.judging import Verdict, judge, named, silent
-from meshfw_etcd.keys import Keys
+from meshfw_etcd.keys import Keys, behind
 from meshfw_etcd.messages import Delete, Put, Unchanged
 from meshfw_etcd.patience import patiently
 from meshfw_etcd.releases import KEPT, Phase, ReleaseText
@@ -55,8 +55,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Pusher:
     """Whoever takes a roll-out on from where it stands; ``tell`` gets a line for each step.
 
-    ``text`` is the release, None where it's gone, which only matters while nodes try it. ``patience`` is how many seconds
-    the store may be away.
+    ``text`` is the release, None where it's gone, which only matters while nodes try it. ``patience`` is how many
+    seconds the store may be away.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Pusher:
         """Take it to its end.
 
         Raises:
-            ConflictError: somebody else took over. EtcdError: the store is away for good; the roll-out stands where it is.
+            ConflictError: somebody else took over. EtcdError: the store is away for good, and the roll-out stands.
         """
         verdict = Verdict()
         tried: tuple[str, ...] = ()
@@ -136,13 +136,13 @@ class Pusher:
             return verdict.bad or f"{silent(verdict.missing)} in {state.timeout:g} s"
         self._tell(f"  {_count(len(verdict.applied))} applied it{_soaking(state.soak)}")
         end, missing = time.monotonic() + state.soak, len(verdict.missing)
-        while time.monotonic() < end and not verdict.bad and len(verdict.missing) <= missing:
-            time.sleep(min(LOOK, max(0.0, end - time.monotonic())))
-            verdict = self._look(nodes, release=state.release, digest=state.digest)
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(LOOK, left))
+            now = self._look(nodes, release=state.release, digest=state.digest)
+            if now.bad or len(now.missing) > missing:
+                return now.bad or f"it didn't last: {silent(now.missing)} any more"
             self._hold.beat()
-        if verdict.bad:
-            return verdict.bad
-        return f"it didn't last: {silent(verdict.missing)} any more" if len(verdict.missing) > missing else ""
+        return ""
 
     def _publish(self, text: ReleaseText) -> None:
         state = self._hold.state
@@ -203,7 +203,7 @@ class Pusher:
     # --- looking ---
 
     def _wait(self, nodes: Collection[str] | None, *, release: int, digest: str, timeout: float) -> Verdict:
-        """What the nodes (None: all that are known) say as soon as all have spoken, one speaks against it, or time is up.
+        """What the nodes (None: all) say as soon as all have spoken, one speaks against it, or time is up.
 
         Time in which the store is away doesn't count. Where the release is that of all, one who speaks against it
         changes nothing for the others, and all are waited for.
@@ -230,10 +230,6 @@ class Pusher:
 
     def _acks(self) -> Mapping[str, Ack]:
         return patiently(lambda: read_acks(self._client, self._keys), patience=self._patience)
-
-
-def behind(prefix: str) -> str:
-    raise NotImplementedError
 
 
 def _soaking(seconds: float) -> str:

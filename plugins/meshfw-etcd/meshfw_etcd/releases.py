@@ -43,11 +43,11 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     ``trying``: the nodes of ``route`` up to ``stage``'s end have the release as their trial, or are getting it.
     ``settling``: it is the common one, and trials are taken back that nobody needs any more. ``halting``: it failed for
-    the ``reason``, and trials are being taken back; afterwards it is ``halted``, or ``aborted`` where somebody said so.
+    the ``reason``, and trials are being taken back; then it is ``halted``, or ``aborted`` where somebody said so.
 
-    ``common`` is the revision of the store that wrote the release it builds on. ``failing`` are nodes that failed before
-    it began. ``owner`` and ``step`` tell one writer's writes apart, ``by`` names him; ``beat`` is when he wrote last.
-    Times are in seconds, and points in time since the epoch.
+    ``common`` is the revision of the store that wrote the release it builds on. ``failing`` are nodes that failed
+    before it began. ``owner`` and ``step`` tell one writer's writes apart, ``by`` names him, ``beat`` is when he
+    wrote last. Times are in seconds, and points in time since the epoch.
     """
 
     release: Release

@@ -1,4 +1,4 @@
-"""The trials of a release in the keys of nodes: given and taken back in batches, each with the state that tells of it."""
+"""The trials of a release in the keys of nodes, given and taken back in batches, each with the state that tells."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Trials:
             self._change(batch[::-1], None, lambda done, end=end: end - done)  # type: ignore[misc]
 
     def _change(self, nodes: Sequence[str], trial: Trial | None, reached: Callable[[int], int]) -> None:
-        """Change the first of the nodes, as many as one transaction takes; ``reached`` is what that makes of as many."""
+        """Change the first of the nodes, as many as one transaction takes; ``reached`` is what that makes of them."""
         for _ in range(_TRIES):
             puts: list[Put] = []
             checks: list[Unchanged] = []
