@@ -16,17 +16,21 @@ _SHOWN: Final = 5
 class Verdict(msgspec.Struct, frozen=True):
     """What became of a release at the nodes that were to get it; ``failed`` has the error of each.
 
-    ``others`` are nodes that weren't to get it and fail since it began, with the error of each.
+    ``others`` are nodes that weren't to get it and fail since it began, with the error of each. ``later`` is a release
+    with a higher number that a node speaks of, 0 where none does.
     """
 
     applied: tuple[str, ...] = ()
     failed: Mapping[str, str] = {}
     missing: tuple[str, ...] = ()
     others: Mapping[str, str] = {}
+    later: int = 0
 
     @property
     def bad(self) -> str:
         """Why the roll-out must not go on, in words; empty where nothing speaks against it."""
+        if self.later:
+            return f"somebody else published release {self.later} in between"
         if self.failed:
             return f"{_count(len(self.failed))} failed at it: {_errors(self.failed)}"
         if self.others:
@@ -52,7 +56,8 @@ def judge(
             applied.append(name)
     known = {*wanted, *failing}
     others = {name: ack.error for name, ack in acks.items() if ack.state == "failed" and name not in known}
-    return Verdict(tuple(applied), failed, tuple(missing), others)
+    latest = max((ack.release for ack in acks.values()), default=0)
+    return Verdict(tuple(applied), failed, tuple(missing), others, latest if latest > release else 0)
 
 
 def failing_now(acks: Mapping[str, Ack]) -> tuple[str, ...]:

@@ -188,14 +188,14 @@ class Pusher:
         self._hold.write(phase=state.ends_as)
 
     def _back(self, tried: Sequence[str]) -> Verdict:
-        """Whether the nodes that tried the release hold the former one again, as far as they tell in time."""
+        """Whether the nodes that tried the release went on to another, mostly the former, as they tell in time."""
         state = self._hold.state
         if not tried or not state.base:
             return Verdict(missing=tuple(tried))
         end = time.monotonic() + state.timeout
         while True:
             acks = self._acks()
-            back = [name for name in tried if name in acks and acks[name].holds == state.base]
+            back = [name for name in tried if name in acks and acks[name].release != state.release]
             if len(back) == len(tried) or time.monotonic() > end:
                 return Verdict(applied=tuple(back), missing=tuple(name for name in tried if name not in back))
             time.sleep(LOOK)
@@ -214,7 +214,7 @@ class Pusher:
             verdict = self._look(nodes, release=release, digest=digest)
             now = time.monotonic()
             start += max(0.0, now - before - LOOK)
-            if (verdict.bad and nodes is not None) or not verdict.missing or now - start > timeout:
+            if verdict.later or (verdict.bad and nodes is not None) or not verdict.missing or now - start > timeout:
                 return verdict
             if now - said > _SAY:
                 self._tell(f"  {len(verdict.applied)} applied it, {len(verdict.missing)} are awaited")

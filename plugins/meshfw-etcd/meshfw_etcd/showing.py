@@ -62,7 +62,7 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
     """The same as data."""
     data: dict[str, Any] = msgspec.to_builtins(outcome)
     verdict = data.pop("verdict")
-    del verdict["others"]
+    del verdict["others"], verdict["later"]
     return {**data, **verdict}
 
 
