@@ -50,8 +50,6 @@ def _loaded(text: str, file: str, plugins: Plugins, language: Language) -> Rules
         raise ConfigError(f"not valid TOML: {error}", file=file, expected="TOML 1.0") from None
     for name in tables:
         if name not in _TABLES:
-            raise ConfigError(
-                "it doesn't belong here", file=file, key=name, expected="[[chain]] and [[set]] tables alone"
-            )
+            raise ConfigError("it isn't for a fleet", file=file, key=name, expected="[[chain]] and [[set]] tables")
     declaration = Declaration(options={}, language=language, file=file, path="", tables=tables)
     return plugins.open_source(plugins.source("rules"), declaration).load()
