@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from meshfw.backends.memory import MemoryBackend
     from meshfw.backends.memory_kernel import MemoryKernel
+    from meshfw.backends.remembered import state_directory
     from meshfw.config import Config, find_config, load_config, parse_config
     from meshfw.errors import (
         BackendError,
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
         PendingError,
         PluginError,
         RolledBackError,
+        StateError,
         UnsupportedError,
         VerifyError,
     )
     from meshfw.extensions import builtin_extensions
     from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, NftObject, Option, ParseContext
     from meshfw.extensions.language import Language
+    from meshfw.files.kept import KeptFile
     from meshfw.hookspecs import BackendPlugin, CommandPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
     from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
@@ -94,8 +97,9 @@ if TYPE_CHECKING:
     from meshfw.plan import Edit, ListChange, Plan, SetChange, diff
     from meshfw.plugins import Plugins
     from meshfw.snapshot import ListKey, ObservedList, ObservedRule, Snapshot
-    from meshfw.source import Changes, Declaration, RuleSource, Settings, merge
+    from meshfw.source import Acknowledging, Changes, Declaration, Doubting, RuleSource, Settings, merge
     from meshfw.sources.hosts import host_tables, resolve_host
+    from meshfw.sources.rules import parse_ruleset
     from meshfw.wanted import load_rules
 
 __version__: Final = "0.1.0"
@@ -107,15 +111,17 @@ _ROOMS: Final = {
     ),
     "meshfw.backends.memory": "MemoryBackend",
     "meshfw.backends.memory_kernel": "MemoryKernel",
+    "meshfw.backends.remembered": "state_directory",
     "meshfw.config": "Config find_config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
         "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PendingError PluginError "
-        "RolledBackError UnsupportedError VerifyError"
+        "RolledBackError StateError UnsupportedError VerifyError"
     ),
     "meshfw.extensions": "builtin_extensions",
     "meshfw.extensions.extension": "Codec Extension HostTables NftMatch NftObject Option ParseContext",
     "meshfw.extensions.language": "Language",
+    "meshfw.files.kept": "KeptFile",
     "meshfw.hookspecs": "BackendPlugin CommandPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
     "meshfw.languages.iptables": "format_rule parse_rule parse_rules",
@@ -128,8 +134,9 @@ _ROOMS: Final = {
     "meshfw.plan": "Edit ListChange Plan SetChange diff",
     "meshfw.plugins": "Plugins",
     "meshfw.snapshot": "ListKey ObservedList ObservedRule Snapshot",
-    "meshfw.source": "Changes Declaration RuleSource Settings merge",
+    "meshfw.source": "Acknowledging Changes Declaration Doubting RuleSource Settings merge",
     "meshfw.sources.hosts": "host_tables resolve_host",
+    "meshfw.sources.rules": "parse_ruleset",
     "meshfw.wanted": "load_rules",
 }
 _HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
@@ -156,6 +163,7 @@ __all__ = [
     "API_VERSION",
     "DROP",
     "RETURN",
+    "Acknowledging",
     "Atomicity",
     "Attachment",
     "Backend",
@@ -178,6 +186,7 @@ __all__ = [
     "Declaration",
     "Dispatcher",
     "DispatcherKey",
+    "Doubting",
     "Edit",
     "ElementType",
     "Event",
@@ -193,6 +202,7 @@ __all__ = [
     "InexpressibleError",
     "Interface",
     "Jump",
+    "KeptFile",
     "KernelError",
     "Language",
     "ListChange",
@@ -236,6 +246,7 @@ __all__ = [
     "Site",
     "Snapshot",
     "SourcePlugin",
+    "StateError",
     "Step",
     "Table",
     "Target",
@@ -259,8 +270,10 @@ __all__ = [
     "parse_dump",
     "parse_rule",
     "parse_rules",
+    "parse_ruleset",
     "parse_script",
     "reconcile",
     "resolve_host",
     "ruleset_of_dump",
+    "state_directory",
 ]

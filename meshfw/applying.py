@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -28,7 +28,7 @@ import msgspec
 from meshfw import reconcile
 from meshfw.backend import Backend, Outcome, Report
 from meshfw.backends.instance import namespace_identity, only_writer
-from meshfw.errors import StateError
+from meshfw.errors import MeshfwError, StateError
 from meshfw.history import Entry, History
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
@@ -166,12 +166,29 @@ def apply_declared(shop: Workshop, *, timeout: float, confirm: float | None = No
     Raises:
         MeshfwError: as :func:`writing`, :func:`put`, or a source.
     """
-    wanted = shop.rules()
-    with writing(shop, timeout=timeout) as backend:
-        applied = put(shop, backend, wanted, reason=APPLY, confirm=confirm)
-        if applied.pending is None:
-            release(shop)
+    with _declared(shop) as (wanted, tell):
+        with writing(shop, timeout=timeout) as backend:
+            applied = put(shop, backend, wanted, reason=APPLY, confirm=confirm)
+            if applied.pending is None:
+                release(shop)
+        tell(applied)
     return applied
+
+
+@contextmanager
+def _declared(shop: Workshop) -> Iterator[tuple[Ruleset, Callable[[Applied], None]]]:
+    """What the sources declare, and how to tell them what was done; where the block raises, they are told that."""
+    with shop.sources() as sources:
+
+        def tell(applied: Applied) -> None:
+            if applied.pending is None:
+                shop.warnings.extend(sources.applied(applied.report))
+
+        try:
+            yield shop.loaded(sources), tell
+        except (MeshfwError, OSError) as error:
+            sources.refused(str(error))
+            raise
 
 
 def release(shop: Workshop) -> None:
@@ -327,15 +344,16 @@ def apply_planned(shop: Workshop, path: str, *, timeout: float, confirm: float |
         StateError: the file is damaged, or what it was made for has moved: nothing was changed.
     """
     reviewed = read_planned(path)
-    wanted = shop.rules()
-    with writing(shop, timeout=timeout) as backend:
+    with _declared(shop) as (wanted, tell):
+        with writing(shop, timeout=timeout) as backend:
 
-        def agree(snapshot: Snapshot, plan: Plan) -> None:
-            moved = reviewed.moved(planned(shop, backend, wanted, snapshot=snapshot, plan=plan))
-            if moved:
-                raise StateError(moved, source=path, remedy="nothing was changed; plan again, and review that")
+            def agree(snapshot: Snapshot, plan: Plan) -> None:
+                moved = reviewed.moved(planned(shop, backend, wanted, snapshot=snapshot, plan=plan))
+                if moved:
+                    raise StateError(moved, source=path, remedy="nothing was changed; plan again, and review that")
 
-        applied = put(shop, backend, wanted, reason=APPLY, agree=agree, confirm=confirm)
-        if applied.pending is None:
-            release(shop)
+            applied = put(shop, backend, wanted, reason=APPLY, agree=agree, confirm=confirm)
+            if applied.pending is None:
+                release(shop)
+        tell(applied)
     return applied

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from meshfw.errors import ConfigError
 from meshfw.extensions.language import Language
 from meshfw.model import DispatcherKey, Policy, Ruleset
+
+if TYPE_CHECKING:  # a start that reads no rules doesn't need it
+    from meshfw.backend import Report
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -56,6 +59,36 @@ class RuleSource(Protocol):
 
     def close(self) -> None:
         """Give back files and connections."""
+        ...
+
+
+@runtime_checkable
+class Acknowledging(Protocol):
+    """What a rule source has as well that wants to know what became of the rules that its last ``load`` gave.
+
+    ``meshfw apply`` and the agent tell it, after each reconcile and from the thread that loads; both members return at
+    once, whatever they have to send somewhere. What they raise is a warning.
+    """
+
+    def applied(self, report: Report) -> None:
+        """The kernel holds them. Told again and again by an agent, also after a look that found nothing to do."""
+        ...
+
+    def refused(self, reason: str) -> None:
+        """They aren't in place: ``load`` or that of another source raised, they were refused, failed, or were undone.
+
+        Until they are loaded again the agent keeps what stood before. Nothing is told while a change waits to be
+        confirmed.
+        """
+        ...
+
+
+@runtime_checkable
+class Doubting(Protocol):
+    """What a rule source has as well that may give rules of which a person should know more."""
+
+    def doubts(self) -> Sequence[str]:
+        """What to know of the rules that the last ``load`` gave, such as that nobody could be asked since when."""
         ...
 
 

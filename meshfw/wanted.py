@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from typing import Final
 
+from meshfw.backend import Report
 from meshfw.config import Config, Ipv6, SourceTable
-from meshfw.errors import ConfigError, PluginError
+from meshfw.errors import ConfigError, MeshfwError, PluginError
 from meshfw.extensions.language import Language
 from meshfw.hookspecs import SourcePlugin
 from meshfw.model import Chain, Family, Policy, Ruleset
 from meshfw.plugins import Plugins
-from meshfw.source import Changes, Declaration, RuleSource, merge
+from meshfw.source import Acknowledging, Changes, Declaration, Doubting, RuleSource, merge
 
 
 def load_rules(config: Config, *, plugins: Plugins, language: Language) -> Ruleset:
@@ -37,6 +38,7 @@ class Sources:
         self._config = config
         self._plugins = plugins
         self._open: list[tuple[SourceTable, SourcePlugin, RuleSource]] = []
+        self._heard: list[tuple[SourcePlugin, RuleSource]] = []
         try:
             with config.naming_file():
                 for table in config.sources:
@@ -60,6 +62,7 @@ class Sources:
             ConfigError: two of them contradict each other, or together they want nothing. Whatever a source raises,
                 ConfigError and ParseError among it.
         """
+        self._heard.clear()
         with self._config.naming_file():
             ruleset = merge([self._load(*entry) for entry in self._open])
         decides = any(chain.rules for chain in ruleset.chains) or any(
@@ -73,11 +76,44 @@ class Sources:
         return ruleset
 
     def _load(self, table: SourceTable, offer: SourcePlugin, source: RuleSource) -> tuple[str, Ruleset]:
+        self._heard.append((offer, source))
         with self._plugins.blaming(offer):
             name, ruleset = source.name, source.load()
         if not isinstance(ruleset, Ruleset):
             raise PluginError(f"source {offer.name} gave {ruleset!r}, which is no ruleset", plugin=offer.name)
         return f"{table.path} ({name})", ruleset
+
+    # --- what became of it ---
+
+    def doubts(self) -> tuple[str, ...]:
+        """What a person should know of what was loaded last."""
+        found: list[str] = []
+        for offer, source in self._heard:
+            if isinstance(source, Doubting):
+                with self._plugins.blaming(offer):
+                    found += source.doubts()
+        return tuple(found)
+
+    def applied(self, report: Report) -> tuple[str, ...]:
+        """Tell the sources that the kernel holds what was loaded last; a warning for each that failed at that."""
+        return self._tell(lambda source: source.applied(report))
+
+    def refused(self, reason: str) -> tuple[str, ...]:
+        """Tell the sources, as far as they were asked, that what was loaded last isn't in place."""
+        return self._tell(lambda source: source.refused(reason))
+
+    def _tell(self, word: Callable[[Acknowledging], None]) -> tuple[str, ...]:
+        warnings = []
+        for offer, source in self._heard:
+            if isinstance(source, Acknowledging):
+                try:
+                    with self._plugins.blaming(offer):
+                        word(source)
+                except MeshfwError as error:
+                    warnings.append(f"it wasn't acknowledged: {error}")
+        return tuple(warnings)
+
+    # --- until it's closed ---
 
     def changes(self) -> tuple[Changes, ...]:
         """Word of changes, of each source that gives it."""
@@ -91,6 +127,7 @@ class Sources:
 
     def close(self) -> None:
         """Give back what the sources hold."""
+        self._heard.clear()
         while self._open:
             self._open.pop()[2].close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from meshfw.plan import Formatter
 from meshfw.plugins import AUTO, Plugins, Sighting, standing, unread, untold
 from meshfw.proofs import Proofs
 from meshfw.sources.hosts import host_tables
-from meshfw.wanted import fit_families, load_rules
+from meshfw.wanted import Sources, fit_families
 
 _NO_CONFIG = "meshfw.toml here, /etc/meshfw/meshfw.toml, or --config FILE"
 
@@ -103,7 +103,20 @@ class Workshop:
 
     def rules(self) -> Ruleset:
         """The wanted rules of both families."""
-        return load_rules(self.config, plugins=self.plugins, language=self.language)
+        with self.sources() as sources:
+            return self.loaded(sources)
+
+    @contextmanager
+    def sources(self) -> Iterator[Sources]:
+        """The rule sources, open for a block."""
+        with closing(Sources(self.config, plugins=self.plugins, language=self.language)) as sources:
+            yield sources
+
+    def loaded(self, sources: Sources) -> Ruleset:
+        """What the sources want now; the warnings tell what they doubt."""
+        wanted = sources.load()
+        self.warnings += sources.doubts()
+        return wanted
 
     @cached_property
     def sightings(self) -> tuple[Sighting, ...]:

@@ -330,7 +330,7 @@ def test_a_suppression_without_a_reason_is_found(comment: str, reasoned: bool) -
 
 # The hosts that the project's text may name. Sources of facts and standards; everything else is somebody's machine.
 HOSTS = re.compile(
-    r"(?:.*\.)?(?:example(?:\.(?:com|org|net))?|invalid|test|localhost|apache\.org|kernel\.org|netfilter\.org"
+    r"HOST|127\.0\.0\.1|(?:.*\.)?(?:example(?:\.(?:com|org|net))?|invalid|test|localhost|apache\.org|kernel\.org|netfilter\.org"
     r"|keepachangelog\.com|semver\.org|rfc-editor\.org|ietf\.org|iana\.org|man7\.org|debian\.org/doc|github\.com)"
 )
 ROOTS = {"bin", "dev", "etc", "lib", "proc", "run", "sbin", "sys", "tmp", "usr", "var"}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from meshfw import KeptFile, StateError
 from meshfw.backends.spellings import KnownTexts
 from meshfw.files import kept
 from meshfw.files.kept import make_kept, opened_directory, read_kept, write_kept, write_private
@@ -23,6 +24,7 @@ WRITERS = 4
 ROUNDS = 60
 WRITE = """
 import sys
+from meshfw import KeptFile, StateError
 from meshfw.files.kept import write_kept
 for number in range(int(sys.argv[3])):
     write_kept(sys.argv[1], "x", sys.argv[2].encode() * (1 + number * 997 % 5000) + b"\\n")
@@ -176,3 +178,17 @@ def test_reading_takes_as_much_memory_as_there_is_to_read(tmp_path: Path) -> Non
         "sys.exit(read_kept(sys.argv[1], 'x', most=1 << 30) != b'small')"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+
+
+def test_a_kept_file_is_what_was_written_last_and_nobody_else_reads_it(tmp_path: Path) -> None:
+    file = KeptFile(str(tmp_path / "new" / "file"))
+    with pytest.raises(StateError, match="a/b/c: No such file"):
+        KeptFile(str(tmp_path / "a" / "b" / "c")).write(b"")
+    assert file.read() is None
+    file.write(b"1")
+    file.write(b"2")
+    assert file.read() == b"2"
+    assert os.stat(file.path).st_mode & 0o777 == 0o600
+    os.chmod(file.path, 0o620)
+    with pytest.raises(StateError, match="may be written by others"):
+        file.read()

@@ -30,6 +30,7 @@ from meshfw import (
     host_tables,
     merge,
     parse_rule,
+    parse_ruleset,
 )
 from meshfw.extensions.language import Language
 from meshfw.files import inotify
@@ -70,6 +71,28 @@ def test_a_ruleset_written_as_tables_is_read_back(ruleset: Ruleset) -> None:
     assume(ruleset and not {chain.name for chain in ruleset.chains} & set(LANGUAGE.targets))
     declaration = Declaration(options={}, language=LANGUAGE, tables=as_tables(ruleset))
     assert RulesSource(declaration).load() == ruleset
+
+
+def test_a_text_of_tables_is_a_ruleset() -> None:
+    text = '[[chain]]\nname = "a"\nrules = ["-j DROP"]\n[[set]]\nname = "s"\nelements = ["10.0.0.1"]'
+    assert parse_ruleset(text, language=LANGUAGE) == loaded(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "it declares nothing; expected [[chain]] tables"),
+        ("[[chain]", "line 1"),
+        ('owner = "a"', "owner: unknown key"),
+        ('[[source]]\ntype = "iptables-save"\nipv4 = "x"', "source: unknown key"),
+        ('[[chain]]\nname = "a"\nrules = ["-j"]', "chain[1].rules[1]"),
+    ],
+)
+def test_a_text_that_is_more_or_less_than_tables_is_refused(text: str, told: str) -> None:
+    with pytest.raises(MeshfwError) as caught:
+        parse_ruleset(text, language=LANGUAGE, source="release 7")
+    assert told in str(caught.value)
+    assert "release 7" in str(caught.value)
 
 
 def as_tables(ruleset: Ruleset) -> dict[str, list[dict[str, Any]]]:

@@ -8,7 +8,8 @@ import msgspec
 
 from meshfw.agent.keeper import Keeper, Keeping
 from meshfw.agent.past import Past
-from meshfw.errors import ConfigError, MeshfwError, PluginError, UnsupportedError
+from meshfw.backend import Report
+from meshfw.errors import ConcurrentChangeError, ConfigError, LockError, MeshfwError, PluginError, UnsupportedError
 from meshfw.model import Ruleset
 from meshfw.settings import AgentSettings
 from meshfw.source import Changes
@@ -29,6 +30,12 @@ class Wanted(msgspec.Struct, frozen=True):
     ruleset: Ruleset | None
     origin: str = SOURCES
     problem: str = ""
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def trouble(self) -> str:
+        """The problem, or else what the sources doubt of what they say; empty where all is well."""
+        return self.problem or "; ".join(self.doubts)
 
 
 class Demand:
@@ -44,6 +51,7 @@ class Demand:
         self._sources: Sources | None = None
         self._declared: Ruleset | None = None
         self._rejected: Ruleset | None = None
+        self._given = False  # whether what is kept is what the sources said last
         self.silent = False
         """Whether a source gives no word of its changes, so that it has to be asked to know."""
         self.kept = kept
@@ -70,9 +78,35 @@ class Demand:
             self.close()
             raise PluginError(f"a source can't tell of its changes any more: {error!r}") from error
 
-    def reject(self) -> None:
+    # --- what became of it ---
+
+    def reject(self, reason: str) -> None:
         """What is declared now was tried and undone: don't give it again before it changes."""
         self._rejected = self._declared
+        self.refuse(reason)
+
+    def settle(self, kept: Ruleset | None, outcome: Report | str | None) -> None:
+        """A look came to an end: the rules that were last put in place well (None: as before), and what became of them.
+
+        The sources are told, where those are what they said.
+        """
+        self.kept = kept or self.kept
+        if not self._given or outcome is None:
+            return
+        if isinstance(outcome, str):
+            self.refuse(outcome)
+        elif self._sources is not None:
+            self._shop.warnings += self._sources.applied(outcome)
+
+    def failed(self, error: Exception) -> None:
+        """What is wanted couldn't be put in place: the sources are told, unless others only write just now."""
+        if self._given and not isinstance(error, LockError | ConcurrentChangeError):
+            self.refuse(str(error))
+
+    def refuse(self, reason: str) -> None:
+        """Tell the sources that what they said last isn't in place."""
+        if self._sources is not None:
+            self._shop.warnings += self._sources.refused(reason)
 
     def overtaken(self) -> None:
         """Somebody else has applied: what he did is what was last applied well."""
@@ -83,12 +117,17 @@ class Demand:
 
         Where nothing here can hold what the sources say that is a problem, and what was kept stays.
         """
+        self._given = False
         wanted = self.load()
         try:
-            return wanted, _keeping(keeper, wanted.ruleset, before)
+            kept = _keeping(keeper, wanted.ruleset, before)
         except (ConfigError, UnsupportedError) as error:
             wanted = self.without_sources(str(error))
-            return wanted, _keeping(keeper, wanted.ruleset, before)
+            kept = _keeping(keeper, wanted.ruleset, before)
+        self._given = not wanted.problem
+        if wanted.problem and self._rejected is None:  # of what was undone they have heard why
+            self.refuse(wanted.problem)
+        return wanted, kept
 
     def load(self) -> Wanted:
         """What is wanted now.
@@ -111,7 +150,9 @@ class Demand:
             return Wanted(self._known(held), HELD, _ROLLED_BACK)
         before = self.kept if self.kept is not None else self._past.last()
         refusal = self._shrinks(before, declared)
-        return Wanted(before, LAST_GOOD, refusal) if refusal else Wanted(declared)
+        if refusal:
+            return Wanted(before, LAST_GOOD, refusal)
+        return Wanted(declared, doubts=self._sources.doubts() if self._sources is not None else ())
 
     def _load(self) -> Ruleset:
         if self._sources is None:

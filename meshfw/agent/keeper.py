@@ -87,9 +87,12 @@ class Keeper:
         reconcile.checked(self.backend, fitted)
         return Keeping(declared, fitted)
 
-    def idle(self, kept: Keeping) -> bool:
-        """Whether the kernel is known to hold the ruleset still: asks for the fingerprint, reads and locks nothing."""
-        return reconcile.idle(self.backend, kept.fitted) is not None
+    def idle(self, kept: Keeping) -> Report | None:
+        """The report of a kernel that is known to hold the ruleset still, None of any other.
+
+        Asks for the fingerprint, reads and locks nothing.
+        """
+        return reconcile.idle(self.backend, kept.fitted)
 
     def plan(self, kept: Keeping) -> Plan:
         """What a repair would change now."""
@@ -173,8 +176,8 @@ class Keeper:
 
         None where somebody wrote meanwhile, so that nobody can say who is right.
         """
-        if not self.backend.capabilities.kernel or not self.idle(kept):
+        if not self.backend.capabilities.kernel or self.idle(kept) is None:
             return None
         with self.shop.backend() as other:
             found = lines(reconcile.plan(other, kept.fitted))
-        return found if self.idle(kept) else None
+        return found if self.idle(kept) is not None else None

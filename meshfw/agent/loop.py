@@ -310,8 +310,8 @@ class Agent:
         except (MeshfwError, OSError) as error:
             self._failed(error, _LOAD)
             return
-        self._voice.once("sources", wanted.problem)
-        self._voice.note(source=wanted.origin, problem=wanted.problem)
+        self._voice.once("sources", wanted.trouble)
+        self._voice.note(source=wanted.origin, problem=wanted.trouble)
         self._listen()
         if wanted.problem or self._demand.silent:
             self._schedule.soon(_LOAD, min(self._settings.resync, _RETRY_LONGEST if wanted.problem else inf))
@@ -336,18 +336,19 @@ class Agent:
                 return
             if self._watchman.look(keeper, kept):
                 self._retry = _RETRY_FIRST
-                self._demand.kept = self._watchman.declared or self._demand.kept
+                self._demand.settle(self._watchman.declared, self._watchman.outcome)
             else:
                 self._demand.overtaken()
                 self._schedule.soon(RELOAD)
             self._schedule.at(LOOK, self._watchman.next_look)
         except RolledBackError as error:
             self._voice.error(f"undone: {error}")
-            self._demand.reject()
+            self._demand.reject(str(error))
             self._past.seen()
             self._schedule.soon(_LOAD)
         except (MeshfwError, OSError) as error:
             self._failed(error, LOOK)
+            self._demand.failed(error)
             if isinstance(error, VerifyError):
                 self._watchman.unproven(keeper, kept)
         self._voice.told(self._shop.warnings)

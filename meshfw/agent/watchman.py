@@ -39,7 +39,8 @@ class Watchman:
     """Keeps a kernel to a ruleset, look by look; times are those of ``clock``, in seconds.
 
     ``alive`` is called while something takes long.
-    ``next_look`` is when to look again at the latest.
+    ``next_look`` is when to look again at the latest. ``outcome`` is what the last look came to: the report where the
+    kernel now holds what is wanted, why it never will, or None where neither is known.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Watchman:
         self._waited = 0.0
         self._looked = 0.0
         self.next_look = 0.0
+        self.outcome: Report | str | None = None
 
     # --- hearing ---
 
@@ -119,7 +121,7 @@ class Watchman:
             MeshfwError: as :func:`meshfw.reconcile.apply`, LockError, and RolledBackError.
         """
         begun, commits = time.perf_counter(), keeper.commits
-        self.next_look, self._waited = float("inf"), 0.0
+        self.next_look, self._waited, self.outcome = float("inf"), 0.0, None
         try:
             going_on = self._quiet(keeper, kept) or self._keep(keeper, kept)
             if keeper.commits == commits:  # a repair is worth what it takes
@@ -133,8 +135,10 @@ class Watchman:
 
     def _quiet(self, keeper: Keeper, kept: Keeping) -> bool:
         """Whether nothing has happened, by the fingerprint alone."""
-        if not keeper.idle(kept) or keeper.on_trial():
+        report = keeper.idle(kept)
+        if report is None or keeper.on_trial():
             return False
+        self.outcome = report
         self._voice.idle()
         self._fine()
         return True
@@ -193,11 +197,11 @@ class Watchman:
         """Keep what somebody tries until it's confirmed or undone: by its guard in time, and else by us."""
         left = max(0.0, pending.deadline - clock()) + _GRACE
         self.next_look = self._clock() + min(left, _TRIAL_PAUSE)
-        if keeper.idle(kept):  # which is what stands, tried or not
+        if keeper.idle(kept) is not None:  # which is what stands, tried or not
             self._fine()
             return
         tried = self._trial(keeper, pending)
-        if not keeper.idle(tried) and not self._keep_trial(keeper, tried, pending):
+        if keeper.idle(tried) is None and not self._keep_trial(keeper, tried, pending):
             return
         self._culprits = []
         reason = f"a change is on trial until {at(pending.until)}"
@@ -245,7 +249,7 @@ class Watchman:
 
     def _repaired(self, keeper: Keeper, repair: Repair, *, drifted: bool) -> None:
         culprits = tuple(self._culprits) if drifted and repair.changed else ()
-        report = self._reported(keeper, repair, culprits)
+        self.outcome = report = self._reported(keeper, repair, culprits)
         self._fine()
         if not repair.changed:  # all was read, and right
             self._convergence.held()
@@ -291,6 +295,7 @@ class Watchman:
         """Stop making a change that never holds, until something else is wanted or there."""
         self._stuck = lines
         reason = f"the same change was made {self._settings.patience} times and never held: {'; '.join(lines[:3])}"
+        self.outcome = reason
         self._voice.error(reason, changes=list(lines))
         self._voice.note(phase=Phase.STUCK, healthy=False, reason=reason)
 

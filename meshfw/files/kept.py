@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from meshfw.errors import StateError
+
 _PATIENCE: Final = 1.0  # seconds for the other writers of a directory
 _PAUSE: Final = 0.005
 
@@ -45,6 +47,45 @@ def write_kept(directory: str, name: str, content: bytes) -> None:
     _make(directory)
     with opened_directory(directory) as folder:
         _put(folder, name, content)
+
+
+class KeptFile:
+    """A file of one's own that is kept for the next run: nobody but its owner and root can have written what it says.
+
+    ``most`` is how many bytes are read. Its directory is made where only that is missing.
+    """
+
+    def __init__(self, path: str, *, most: int = 1 << 26) -> None:
+        self.path = path
+        self._directory, self._name = os.path.split(os.path.abspath(path))
+        self._most = most
+
+    def read(self) -> bytes | None:
+        """What it says; None where there is none.
+
+        Raises:
+            StateError: it can't be read, or isn't as it would have been left.
+        """
+        try:
+            return read_kept(self._directory, self._name, most=self._most)
+        except FileNotFoundError:
+            return None
+        except (OSError, OddFileError) as error:
+            raise self._error(error) from error
+
+    def write(self, content: bytes) -> None:
+        """Put content in place of what it says in a single step, for its owner alone to read.
+
+        Raises:
+            StateError: it can't be; what it said stays.
+        """
+        try:
+            write_kept(self._directory, self._name, content)
+        except (OSError, OddFileError) as error:
+            raise self._error(error) from error
+
+    def _error(self, error: OSError | OddFileError) -> StateError:
+        return StateError((isinstance(error, OSError) and error.strerror) or str(error), source=self.path)
 
 
 def write_private(path: str, content: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from meshfw.errors import ConfigError, FamilyParseError, ModelError, ParseError
+from meshfw.extensions.language import Language
 from meshfw.languages.iptables import OPAQUE_TARGETS, parse_protocol, parse_rules
 from meshfw.languages.lexer import Word, refuse_apostrophes, split
 from meshfw.model import (
@@ -50,6 +51,29 @@ class Families(StrEnum):
     def each(self) -> tuple[Family, ...]:
         """The families it stands for."""
         return tuple(Family) if self is Families.BOTH else (Family(self.value),)
+
+
+def parse_ruleset(text: str, *, language: Language, source: str = "") -> Ruleset:
+    """The ruleset that ``[[chain]]`` and ``[[set]]`` tables in TOML declare: the language of the source ``rules``.
+
+    ``source`` is what messages call the text.
+
+    Raises:
+        ConfigError: it is no TOML, has other tables, or none; or a key is wrong, with its path.
+        ParseError: with key path and column in a rule's text.
+    """
+    import tomllib
+
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(error), file=source, expected="TOML") from error
+    settings = Settings(tables, file=source)
+    own = {name: value for name in ("chain", "set") if (value := settings.any(name)) is not None}
+    settings.finish()
+    if not own:
+        raise settings.error("it declares nothing", expected="[[chain]] tables")
+    return _Reader(Declaration(options={}, language=language, file=source, tables=own)).ruleset()
 
 
 class RulesSource:

@@ -278,7 +278,7 @@ def test_what_was_rejected_may_be_tried_again_after_another_declaration(tmp_path
 
     assert origin(1) == SOURCES
     assert origin(2) == SOURCES
-    demand.reject()
+    demand.reject("a probe failed")
     assert [origin(2), origin(2), origin(1), origin(2)] == [HELD, HELD, SOURCES, SOURCES]
     demand.close()
 

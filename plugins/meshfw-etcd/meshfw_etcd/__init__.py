@@ -5,21 +5,20 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 
-from meshfw import CommandPlugin, hookimpl
+from meshfw import CommandPlugin, Declaration, RuleSource, SourcePlugin, hookimpl
+
+
+def _source(declaration: Declaration) -> RuleSource:
+    from meshfw_etcd.source import EtcdSource
+
+    return EtcdSource(declaration)
 
 
 @hookimpl
-def meshfw_commands() -> Iterable[CommandPlugin]:
-    """The verb ``fleet``."""
-    return (
-        CommandPlugin(
-            name="fleet",
-            run=_run,
-            add_arguments=_add_arguments,
-            summary="push rules to all nodes of a store, canaries first, and look at what they hold",
-            api_version=1,
-        ),
-    )
+def meshfw_sources() -> Iterable[SourcePlugin]:
+    """The source ``etcd``."""
+    summary = "what an etcd v3 store has for this node: a common release, a trial, rules of its own"
+    return [SourcePlugin(name="etcd", factory=_source, summary=summary, api_version=1)]
 
 
 def _run(arguments: Namespace) -> int:
@@ -29,6 +28,13 @@ def _run(arguments: Namespace) -> int:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    from meshfw_etcd.options import add_arguments
+    from meshfw_etcd.arguments import add_arguments
 
     add_arguments(parser)
+
+
+@hookimpl
+def meshfw_commands() -> Iterable[CommandPlugin]:
+    """The verb ``fleet``."""
+    summary = "push rules to all nodes of a store, canaries first, and look at what they hold"
+    return [CommandPlugin(name="fleet", run=_run, add_arguments=_add_arguments, summary=summary, api_version=1)]

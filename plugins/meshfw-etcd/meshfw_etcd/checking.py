@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from typing import Final
-
-from meshfw import Config, ConfigError, Declaration, Language, Plugins, Policy, Ruleset, host_tables
-
-_TABLES: Final = ("chain", "set")
+from meshfw import Config, ConfigError, Plugins, Policy, Ruleset, host_tables, parse_ruleset
 
 
 def read_file(path: str) -> str:
@@ -31,25 +26,11 @@ def check_rules(text: str, *, file: str, config: Config) -> Ruleset:
     Raises:
         ConfigError, ParseError, ModelError: it is none, by file, key and line; or it lets everything go.
     """
-    plugins = Plugins(config.plugins)
-    ruleset = _loaded(text, file, plugins, plugins.language(host_tables()))
+    language = Plugins(config.plugins).language(host_tables())
+    ruleset = parse_ruleset(text, language=language, source=file)
     decides = any(chain.rules for chain in ruleset.chains) or any(
         item.policy is not Policy.RETURN for item in ruleset.attachments
     )
     if not decides:
-        raise ConfigError(
-            "it has no rule and no policy", file=file, expected="rules: nodes refuse to let all of them go"
-        )
+        raise ConfigError("it has no rule and no policy", file=file, expected="rules: no node lets all of them go")
     return ruleset
-
-
-def _loaded(text: str, file: str, plugins: Plugins, language: Language) -> Ruleset:
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}", file=file, expected="TOML 1.0") from None
-    for name in tables:
-        if name not in _TABLES:
-            raise ConfigError("it isn't for a fleet", file=file, key=name, expected="[[chain]] and [[set]] tables")
-    declaration = Declaration(options={}, language=language, file=file, path="", tables=tables)
-    return plugins.open_source(plugins.source("rules"), declaration).load()

@@ -25,7 +25,7 @@ class UnreachableError(EtcdError):
     """No endpoint answers: ``failures`` is what each said, in the order they were tried."""
 
     def __init__(self, failures: Sequence[str]) -> None:
-        super().__init__(f"no endpoint answers: {'; '.join(failures)}")
+        super().__init__(f"no endpoint answers: {'; '.join(sorted(failures))}")
         self.failures = tuple(failures)
 
 

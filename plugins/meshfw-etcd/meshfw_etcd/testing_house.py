@@ -11,13 +11,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
+from meshfw_etcd.arguments import add_arguments
 from meshfw_etcd.client import Client
 from meshfw_etcd.command import run
 from meshfw_etcd.documents import Node, read
 from meshfw_etcd.fleet import Fleet, read_fleet
 from meshfw_etcd.keys import Keys, behind
 from meshfw_etcd.messages import Delete
-from meshfw_etcd.options import add_arguments
 from meshfw_etcd.testing import Server
 from meshfw_etcd.testing_nodes import Opinion, TestFleet, content
 

@@ -133,8 +133,8 @@ def test_the_status_tells_of_a_roll_out_under_way(house: House) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[[chain]\n", "rules.toml: not valid TOML: "),
-        ('owner = "me"\n', "rules.toml: owner: it isn't for a fleet; expected [[chain]] and [[set]] tables"),
+        ("[[chain]\n", "rules.toml: Expected ']]' at the end of an array declaration (at line 1"),
+        ('owner = "me"\n', "rules.toml: owner: unknown key; expected chain or set"),
         ('[[chain]]\nname = "a"\n', "rules.toml: it has no rule and no policy"),
         ("", "rules.toml: "),
         ('[[chain]]\nname = "a"\nrules = ["-s 10.0.0.0/33"]\n', "chain[1].rules[1]"),
