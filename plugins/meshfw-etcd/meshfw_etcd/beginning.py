@@ -44,7 +44,7 @@ def planned(fleet: Fleet, wish: Wish) -> Rollout:
     Raises:
         BusyError: another one is under way. ConfigError: there is no node to try it, or no such one.
     """
-    _refuse_beside(fleet)
+    refuse_beside(fleet)
     everybody = len(fleet.acks)
     way = Route((), ())
     if not wish.at_once:
@@ -93,7 +93,12 @@ def _check_names(fleet: Fleet, canaries: Canaries) -> None:
         )
 
 
-def _refuse_beside(fleet: Fleet) -> None:
+def refuse_beside(fleet: Fleet) -> None:
+    """Refuse to begin anything while a roll-out is under way.
+
+    Raises:
+        BusyError: one is.
+    """
     other = fleet.rollout
     if other is not None and other.under_way:
         ago = max(0.0, time.time() - other.beat)

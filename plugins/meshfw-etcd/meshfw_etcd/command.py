@@ -10,9 +10,10 @@ from contextlib import closing
 from typing import Any, Final
 
 from meshfw import ConfigError
-from meshfw_etcd.beginning import Wish, abort, begin, origin, planned, resume
+from meshfw_etcd.beginning import Wish, abort, begin, origin, planned, refuse_beside, resume
 from meshfw_etcd.checking import check_rules, read_file
 from meshfw_etcd.client import Client
+from meshfw_etcd.documents import digest
 from meshfw_etcd.errors import EtcdError
 from meshfw_etcd.fleet import Fleet, read_fleet, read_release
 from meshfw_etcd.hold import Hold
@@ -125,11 +126,12 @@ class _Desk:
             message=given.message,
             restores=restores,
         )
-        state = planned(fleet, wish)
-        if fleet.common is not None and fleet.common.digest == state.digest and not given.force:
+        refuse_beside(fleet)
+        if fleet.common is not None and fleet.common.digest == digest(rules) and not given.force:
             said = f"release {fleet.release} has these rules already"
             self._print(lambda: {"release": fleet.release, "phase": "done", "reason": "", "unchanged": True}, [said])
             return 0
+        state = planned(fleet, wish)
         if given.dry_run:
             self._print(lambda: plan_data(state, rules=count), plan_lines(state, rules=count))
             return 0

@@ -51,9 +51,13 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
         return self.release
 
     def healthy(self) -> tuple[str, ...]:
-        """The nodes that hold the release that stands, as far as they said: those to try the next one."""
+        """The nodes to try the next release: those that hold the one that stands; before the first, all."""
         return tuple(
-            sorted(name for name, ack in self.acks.items() if ack.state == "applied" and ack.release == self.release)
+            sorted(
+                name
+                for name, ack in self.acks.items()
+                if ack.release == self.release and (ack.state == "applied" or not self.release)
+            )
         )
 
 

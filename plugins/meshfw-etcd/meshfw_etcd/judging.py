@@ -46,10 +46,10 @@ def judge(
     failed: dict[str, str] = {}
     for name in wanted:
         ack = acks.get(name)
-        if ack is not None and ack.state == "failed" and (ack.release == release or name not in failing):
+        if ack is None or ack.release != release:
+            missing.append(name)  # whatever it said of another release, before it heard of this one
+        elif ack.state == "failed":
             failed[name] = ack.error
-        elif ack is None or ack.release != release:
-            missing.append(name)
         elif ack.digest != digest:
             failed[name] = "it acknowledged another text than this release's"
         else:

@@ -74,7 +74,9 @@ def access_of(settings: Settings, declaration: Declaration) -> Access:
     plain = [text for text in endpoints if not text.startswith("https://")]
     given = [name for name in ("ca-file", "cert-file") if files[name]]
     if plain and given:
-        raise settings.error(f"{plain[0]} has no TLS, and {given[0]} is given", key="endpoints", expected="https://HOST:PORT")
+        raise settings.error(
+            f"{plain[0]} has no TLS, and {given[0]} is given", key="endpoints", expected="https://HOST:PORT"
+        )
     beside = {name.replace("-", "_"): declaration.beside(path) if path else "" for name, path in files.items()}
     access = Access(endpoints=endpoints, user=user, timeout=float(timeout), **beside)
     try:

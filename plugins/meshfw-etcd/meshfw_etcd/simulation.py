@@ -1,7 +1,7 @@
 """Simulated nodes on a real store: each is the real source, threads and cache and all, without a kernel behind it.
 
-What an agent does with the rules it got, an ``opinion`` stands for. One thread polls the sources of all nodes of a crew,
-as each agent's own does on its host.
+An ``opinion`` stands for what an agent does with the rules that it got. One thread polls the sources of all nodes of a
+crew, as each agent's own does on its host.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meshfw_etcd.keys import Keys
 from meshfw_etcd.source import EtcdSource
 
 Opinion = Callable[[str, int, Ruleset], str | None]
-"""What a node (its name) makes of a release (its number and rules): "" it holds, an error, or None for no word at all."""
+"""What a node, by name, makes of a release, by number and rules: "" it holds, an error, or None for no word at all."""
 _REPORT: Final = Report(outcome=Outcome.CHANGED, backend="simulated", cache="miss")
 
 
@@ -51,11 +51,11 @@ class SimulatedNode:
         try:
             rules = self.source.load()
         except MeshfwError as error:
+            self._see(self.source.release)
             self.source.refused(str(error))
             return
         release = self.source.release
-        if not self.seen or self.seen[-1] != release:
-            self.seen.append(release)
+        self._see(release)
         said = self._opinion(self.name, release, rules)
         if said:
             self.source.refused(said)
@@ -63,6 +63,10 @@ class SimulatedNode:
             self.holds, self.rules = release, rules
             self.times.setdefault(release, time.monotonic())
             self.source.applied(_REPORT)
+
+    def _see(self, release: int) -> None:
+        if release and (not self.seen or self.seen[-1] != release):
+            self.seen.append(release)
 
 
 class Crew:

@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
+from meshfw import Language, builtin_extensions, host_tables
 from meshfw_etcd.arguments import add_arguments
 from meshfw_etcd.client import Client
 from meshfw_etcd.command import run
@@ -18,8 +19,8 @@ from meshfw_etcd.documents import Node, read
 from meshfw_etcd.fleet import Fleet, read_fleet
 from meshfw_etcd.keys import Keys, behind
 from meshfw_etcd.messages import Delete
+from meshfw_etcd.simulation import Crew, Opinion, content
 from meshfw_etcd.testing import Server
-from meshfw_etcd.testing_nodes import Opinion, TestFleet, content
 
 RULES: Final = '[[chain]]\nname = "guests"\nattach = {{ hook = "input" }}\nrules = ["-s 10.0.0.{0} -j DROP"]\n'
 """The rules that a number makes."""
@@ -43,6 +44,8 @@ class House:
         self.server = server
         self.keys = Keys()
         self.directory = directory
+        self._language = Language.of(builtin_extensions(), hosts=host_tables())
+        self._crews = 0
         self.client = Client(server.access)
         self.client.txn([], [Delete("/", "0")])
         self.start = self.client.range("/").revision + 1
@@ -53,9 +56,13 @@ class House:
     def __exit__(self, *_: object) -> None:
         self.client.close()
 
-    def nodes(self, *names: str, opinion: Opinion = content) -> TestFleet:
-        """Nodes of these names, or all."""
-        return TestFleet(self.server.access, self.keys, names or NAMES, opinion=opinion)
+    def nodes(self, *names: str, opinion: Opinion = content) -> Crew:
+        """Nodes of these names, or all; each in a house of its own, with no cache of an earlier one."""
+        self._crews += 1
+        directory = self.directory / f"crew{self._crews}"
+        directory.mkdir()
+        access, language = self.server.access, self._language
+        return Crew(access, self.keys, names or NAMES, language=language, directory=directory, opinion=opinion)
 
     def rules(self, number: int, name: str = "rules.toml") -> str:
         """The path of a file with the rules that a number makes."""

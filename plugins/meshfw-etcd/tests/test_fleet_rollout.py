@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from meshfw_etcd.client import Client
 from meshfw_etcd.documents import Common, Node, read, write
+from meshfw_etcd.simulation import Opinion
 from meshfw_etcd.testing import Server
 from meshfw_etcd.testing_house import NAMES, RULES, House
-from meshfw_etcd.testing_nodes import Opinion
 
 from meshfw import ConfigError
 
@@ -56,7 +56,7 @@ def test_a_release_comes_to_all_by_stages_and_leaves_no_trial(house: House) -> N
 
 
 def test_named_canaries_are_the_first_and_own_rules_of_a_node_stay(house: House) -> None:
-    own = Node(release=7, rules="# mine")
+    own = Node(release=7, rules=RULES.format(7).replace("guests", "mine"))
     house.client.put(house.keys.node("n3"), write(own))
     with house.nodes():
         house.push(1, "--now")
@@ -68,13 +68,17 @@ def test_named_canaries_are_the_first_and_own_rules_of_a_node_stay(house: House)
     assert read(pair.value, Node, key="") == own
 
 
-def test_the_first_release_of_all_may_be_tried_by_nodes_that_never_spoke(house: House) -> None:
-    with house.nodes("n1", "n2"):
-        with pytest.raises(ConfigError, match="--canaries: no node is known that could try it first"):
-            house.push(1)
-        assert house.push(1, "--canaries", "n1", "--stages", "100%")[0] == 0
-        house.settled(("n1", "n2"), 1)
-    assert set(house.trials()) == {"n1"}
+def test_the_first_release_of_all_is_tried_by_a_canary_as_every_other(house: House) -> None:
+    with pytest.raises(ConfigError, match="--canaries: no node is known that could try it first"):
+        house.push(1)
+    with house.nodes(opinion=failing(1)) as crew:
+        house.settled(NAMES, 0)  # each says that nothing is published
+        code, said = house.push(1)
+        assert (code, said["phase"]) == (2, "halted")
+        assert sum(1 in node.seen for node in crew.nodes.values()) == 1
+        assert house.push(2, "--canaries", "n1", "--stages", "100%")[0] == 0
+        assert sum(2 in node.seen for node in crew.nodes.values()) == len(NAMES)
+    assert house.trials()["n1"] >= {2}
 
 
 def test_the_rules_that_stand_are_not_rolled_out_again(house: House) -> None:

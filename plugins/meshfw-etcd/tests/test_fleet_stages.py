@@ -100,7 +100,11 @@ def test_a_node_without_the_release_that_newly_fails_speaks_against_it() -> None
     assert judge({"a": applied(2), "b": failed(1)}, ("a",), release=2, digest="d", failing=("b",)).bad == ""
 
 
-def test_a_canary_that_failed_before_it_began_is_awaited_and_judged_by_what_it_says_of_this_release() -> None:
-    assert judge({"a": failed(1)}, ("a",), release=2, digest="d", failing=("a",)).missing == ("a",)
-    assert judge({"a": failed(2)}, ("a",), release=2, digest="d", failing=("a",)).failed == {"a": "no"}
-    assert judge({"a": failed(1)}, ("a",), release=2, digest="d").failed == {"a": "no"}
+@pytest.mark.parametrize("before", [(), ("a",)])
+def test_a_canary_is_judged_by_what_it_says_of_this_release_alone(before: tuple[str, ...]) -> None:
+    assert judge({"a": failed(1)}, ("a",), release=2, digest="d", failing=before).missing == ("a",)
+    assert judge({"a": failed(2)}, ("a",), release=2, digest="d", failing=before).failed == {"a": "no"}
+
+
+def test_a_later_release_than_this_one_speaks_against_it() -> None:
+    assert judge({"a": applied(3)}, ("b",), release=2, digest="d").bad == "somebody else published release 3 in between"
