@@ -34,6 +34,7 @@ from meshfw.model import Ruleset
 from meshfw.plan import Plan
 from meshfw.planned import Planned, parse_planned
 from meshfw.reconcile import Agree
+from meshfw.safety.moving import require_whole
 from meshfw.safety.pending import Pending
 from meshfw.safety.settling import after_restart, require_settled
 from meshfw.safety.trial import guarded_apply
@@ -67,11 +68,12 @@ def writing(shop: Workshop, *, timeout: float) -> Iterator[Backend]:
 
     Raises:
         LockError: another meshfw keeps writing.
-        PendingError: a change waits to be confirmed.
+        PendingError: a change waits to be confirmed. MigrationError: a move to another backend is half done.
         BackendError: rules of ours stand in another backend, or may.
     """
     with only_writer(shop.site, timeout=timeout):
         require_settled(shop.site, shop.warnings)
+        require_whole(shop)
         with shop.backend() as backend:
             refusal = shop.elsewhere(backend)
             if refusal is not None:
@@ -133,11 +135,11 @@ def _recorded(shop: Workshop, backend: Backend, declared: Ruleset, report: Repor
     if history.newest() is None:
         if report.outcome is Outcome.CHANGED:
             meaning = report.plan.before.meaning()
-            history.record(_state(shop, backend, meaning.ruleset, BEFORE))
+            history.record(state_of(shop, backend, meaning.ruleset, BEFORE))
             shop.warnings += [f"a rollback would not bring back: {note}" for note in meaning.notes]
         elif not declared:
             return 0
-    return history.record(_state(shop, backend, declared, reason))
+    return history.record(state_of(shop, backend, declared, reason))
 
 
 def _tell(told: list[str], text: str) -> None:
@@ -145,7 +147,8 @@ def _tell(told: list[str], text: str) -> None:
         told.append(text)
 
 
-def _state(shop: Workshop, backend: Backend, ruleset: Ruleset, reason: str) -> State:
+def state_of(shop: Workshop, backend: Backend, ruleset: Ruleset, reason: str) -> State:
+    """A ruleset that a backend of the workshop holds from now on, as a state to be kept."""
     site = shop.site
     return State(
         owner=site.owner,
@@ -249,6 +252,8 @@ def roll_back(shop: Workshop, number: int | None = None, *, timeout: float) -> R
 def _target(history: History, newest: Entry, number: int | None) -> Entry:
     if number is None:
         before = history.before(newest.number)
+        while before is not None and before.summary.digest == newest.summary.digest:  # the same, in another backend
+            before = history.before(before.number)
         if before is None:
             raise StateError(f"there is no state before {newest.number}, the newest", source=history.directory)
         return before

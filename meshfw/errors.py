@@ -119,6 +119,22 @@ class StateError(MeshfwError):
         return _with_remedy(f"{head}{self.reason}", self.remedy)
 
 
+class MigrationError(MeshfwError):
+    """A move to another backend that can't be begun or that failed, and what to do; what stood before stands still."""
+
+    def __init__(self, reason: str, *, remedy: str = "") -> None:
+        super().__init__(reason, remedy)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return _with_remedy(self.reason, self.remedy)
+
+
+class HalfMigratedError(MigrationError):
+    """A move to another backend that failed and couldn't be put back: rules of ours may stand in both."""
+
+
 class PluginError(MeshfwError):
     """A plugin that can't be used: its name, the distribution it came from, and why."""
 

@@ -59,11 +59,18 @@ class Workshop:
 
     ``warnings`` collects what a person should know, ``notes`` what one who asks for more detail may want to. Without
     ``needed`` a missing configuration means its defaults; without ``sources`` the configuration's rule sources are left
-    alone, whatever state they are in. ``config`` is a configuration to work with rather than any file.
+    alone, whatever state they are in. ``config`` is a configuration to work with rather than any file, ``key`` what a
+    backend of the command line's is called in errors.
     """
 
     def __init__(
-        self, where: Where, *, needed: bool = True, sources: bool = True, config: Config | None = None
+        self,
+        where: Where,
+        *,
+        needed: bool = True,
+        sources: bool = True,
+        config: Config | None = None,
+        key: str = "--backend",
     ) -> None:
         self.config: Config = _configuration(where, needed=needed) if config is None else config
         self.warnings: list[str] = list(self.config.warnings)
@@ -72,7 +79,7 @@ class Workshop:
         self._netns = where.netns
         self._config = where.config
         self._wanted = where.backend or self.config.backend
-        self._wanted_key = "--backend" if where.backend else "backend"
+        self._wanted_key = key if where.backend else "backend"
         with self.config.naming_file():
             self.plugins = Plugins(self.config.plugins)
             # Chosen before the language is made: a plugin's extensions take part with its backend or source.
@@ -130,10 +137,17 @@ class Workshop:
             return self._named
         remembered, odd = (self._preferred, "") if self._preferred else recall(self.config.owner, self._netns)
         verdict = self.plugins.automatic(self.sightings, remembered=remembered)
-        self.warnings += [*([odd] if odd else []), *verdict.warnings]
+        told = [*([odd] if odd else []), *verdict.warnings]
+        self.warnings += [warning for warning in told if warning not in self.warnings]
         self.notes.append(f"auto takes {verdict.name}: {verdict.reason}")
         self._doubt = verdict.doubt
         return self.plugins.usable(verdict)
+
+    def look_again(self) -> None:
+        """Forget what stood where and which backend auto took: who was refused tries again in another world."""
+        for name in ("sightings", "offer"):
+            vars(self).pop(name, None)
+        self._doubt = ""
 
     def prefer(self, backend: str) -> None:
         """Have auto take this for the backend that it took last time; to be said before it chooses."""
@@ -176,11 +190,12 @@ class Workshop:
         if not found:
             return self.undecided()
         ways = [f"--backend {found[0].offer.name}"] if len(found) == 1 else []
-        commands = " or ".join(self._command(f"clean {way}") for way in [*ways, "--all-backends"])
+        commands = " or ".join(self.command(f"clean {way}") for way in [*ways, "--all-backends"])
+        move = f"{self.command(f'migrate --to {backend.name}')} moves them while packets flow; or " if ways else ""
         return BackendError(
             f"rules of {self.config.owner} stand in {_places(found)}, and packets would meet both",
             backend=backend.name,
-            remedy=f"take those away by {commands}, then apply again",
+            remedy=f"{move}take those away by {commands}, then apply again",
         )
 
     def undecided(self) -> BackendError | None:
@@ -219,14 +234,14 @@ class Workshop:
         self.warn_unread(backend)
         found = self._others(backend)
         if found:
-            everything = self._command("clean --all-backends")
+            everything = self.command("clean --all-backends")
             self.warnings.append(f"rules of {self.config.owner} stand in {_places(found)} still: {everything}")
 
     def _others(self, backend: Backend) -> tuple[Sighting, ...]:
         """The other backends in which rules of ours stand; none where this one's rules meet no packets."""
         return standing(self.sightings, beside=self.offer) if backend.capabilities.kernel else ()
 
-    def _command(self, words: str) -> str:
+    def command(self, words: str) -> str:
         """A command line for the same configuration and network namespace, in quotes."""
         options = [("--config", self._config), ("--netns", self._netns)]
         given = "".join(f" {name} {shlex.quote(value)}" for name, value in options if value is not None)

@@ -17,6 +17,7 @@ from meshfw.backends.instance import namespace_identity, only_writer
 from meshfw.model import Ruleset
 from meshfw.plan import Plan
 from meshfw.proofs import Proof
+from meshfw.safety.moving import require_whole
 from meshfw.safety.pending import Pending, at, on_trial, register_of
 from meshfw.safety.settling import after_restart, find_pending, settle
 from meshfw.safety.trial import guarded_apply
@@ -50,7 +51,7 @@ class Keeper:
     """The backend that a workshop chose, open until it's closed; ``commits`` counts the transactions made through it.
 
     Raises:
-        MeshfwError: it can't be used here, or rules of ours stand in another backend.
+        MeshfwError: it can't be used here, rules of ours stand in another backend, or are being moved to one.
     """
 
     def __init__(self, shop: Workshop) -> None:
@@ -59,14 +60,16 @@ class Keeper:
         self._other: Proof | None = None
         self._stack = ExitStack()
         self._identity = namespace_identity(shop.site.netns)
-        self.backend: Backend = self._stack.enter_context(shop.backend())
         try:
+            require_whole(shop)
+            self.backend: Backend = self._stack.enter_context(shop.backend())
             refusal = shop.elsewhere(self.backend)
             if refusal is not None:
                 raise refusal
             self.watch: Watch | None = self.backend.watch()
         except BaseException:
             self._stack.close()
+            shop.look_again()
             raise
 
     def close(self) -> None:

@@ -342,7 +342,7 @@ class IptablesBackend:
         if not self._variant.legacy:
             findings.extend(deep_paths(ruleset, most=NFT_DEPTH, known=self._paths))
         if self._netlink is not None and ruleset.attachments:
-            findings.extend(overruling_findings(ruleset, self._netlink.chains()))
+            findings.extend(overruling_findings(ruleset, self._netlink.chains(), owner=self._owner))
             findings.extend(dormant_findings(ruleset, self._netlink.tables()))
         return tuple(findings)
 

@@ -36,7 +36,14 @@ from meshfw.backends.nft_listing import (
     Expected,
 )
 from meshfw.backends.nft_loading import run_steps, transaction_texts
-from meshfw.backends.nft_neighbours import Around, look_around, neighbour_findings, own_places_findings, table_findings
+from meshfw.backends.nft_neighbours import (
+    Around,
+    look_around,
+    neighbour_findings,
+    own_places_findings,
+    shared_chains,
+    table_findings,
+)
 from meshfw.backends.nft_raw import OwnTables
 from meshfw.backends.nft_reading import Reading
 from meshfw.backends.nft_rendering import Renderings
@@ -47,7 +54,7 @@ from meshfw.errors import BackendError, ConcurrentChangeError, ConfigError, Inex
 from meshfw.kernel.libnftables import Libnftables
 from meshfw.kernel.netlink import Nfnetlink
 from meshfw.kernel.netns import Namespace, entered
-from meshfw.model import Family, Ruleset, SetKey
+from meshfw.model import Family, Place, Ruleset, SetKey
 from meshfw.plan import Plan
 from meshfw.snapshot import ListKey, Snapshot
 
@@ -255,7 +262,10 @@ class NftBackend:
         findings.extend(deep_paths(ruleset, known=self._paths))
         findings.extend(own_places_findings(ruleset))
         if not self._isolated and ruleset.attachments:
-            findings.extend(neighbour_findings(ruleset, around.chains, owner=self._owner))
+            chains = around.chains
+            if any(attachment.place is Place.LAST for attachment in ruleset.attachments):
+                chains = shared_chains(self._netlink, chains, owner=self._owner)
+            findings.extend(neighbour_findings(ruleset, chains, owner=self._owner))
         self._renderings.keep({chain.key for chain in ruleset.chains})
         return tuple(findings)
 

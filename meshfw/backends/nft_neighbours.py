@@ -8,10 +8,11 @@ from typing import Final
 import msgspec
 
 from meshfw.backend import Unsupported
-from meshfw.backends.layout import is_marked
+from meshfw.backends.layout import iptables_chain, is_marked
+from meshfw.backends.presence import is_built_in, jump_expression
 from meshfw.kernel.netlink import TABLE_DORMANT, TABLE_OWNED, NfChain, Nfnetlink, NfTable
 from meshfw.languages.nft import FAMILIES
-from meshfw.model import Attachment, ChainKey, Family, Goto, Jump, Place, Policy, Ruleset, Table
+from meshfw.model import Attachment, ChainKey, DispatcherKey, Family, Goto, Hook, Jump, Place, Policy, Ruleset, Table
 
 
 class Around(msgspec.Struct, frozen=True):
@@ -62,6 +63,24 @@ def neighbour_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: st
             yield from _findings(attachment, others, drops=drops)
 
 
+def shared_chains(netlink: Nfnetlink, chains: Iterable[NfChain], *, owner: str) -> tuple[NfChain, ...]:
+    """The base chains without those that iptables made for this owner alone, which go with the owner's rules there."""
+    return tuple(chain for chain in chains if not _leads_to(netlink, chain, owner))
+
+
+def _leads_to(netlink: Nfnetlink, chain: NfChain, owner: str) -> bool:
+    """Whether a base chain of iptables' accepts, and holds nothing but rules that lead to the owner's dispatchers."""
+    if not is_built_in(chain) or chain.policy == "drop" or not chain.use:
+        return False
+    rules = netlink.rules(chain.family, chain.table, chain.name)
+    targets = [
+        jump_expression(iptables_chain(owner, DispatcherKey(Family.IPV4, Table(chain.table), Hook(hook), place)))
+        for hook in (chain.name.lower(),)
+        for place in Place
+    ]
+    return all(any(target in rule.expressions for target in targets) for rule in rules)
+
+
 def own_places_findings(ruleset: Ruleset) -> Iterator[Unsupported]:
     """Hooks with chains of ours at both places: what ``first`` accepts meets ``last`` all the same."""
     places = {(item.family, item.table, item.hook, item.place) for item in ruleset.attachments}
@@ -74,9 +93,9 @@ def own_places_findings(ruleset: Ruleset) -> Iterator[Unsupported]:
             )
 
 
-def overruling_findings(ruleset: Ruleset, chains: Iterable[NfChain]) -> Iterator[Unsupported]:
+def overruling_findings(ruleset: Ruleset, chains: Iterable[NfChain], *, owner: str) -> Iterator[Unsupported]:
     """Policies of base chains beside iptables' own that drop whatever our rules in iptables' tables accept."""
-    foreign = _on_hooks(chains, {table.value for table in Table})
+    foreign = _on_hooks(chains, {owner, *(table.value for table in Table)})
     hooks = dict.fromkeys((attachment.family, attachment.hook.value) for attachment in ruleset.attachments)
     for family, hook in hooks:
         for attachment in ruleset.attachments:

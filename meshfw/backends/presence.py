@@ -106,19 +106,19 @@ def nft_told(tables: Iterable[NfTable], chains: Iterable[NfChain], *, owner: str
     used = {
         f"table {family} {name}": _native(held)
         for (family, name), held in foreign.items()
-        if any(chain.hook is not None and not _is_built_in(chain) for chain in held)
+        if any(chain.hook is not None and not is_built_in(chain) for chain in held)
     }
     return Presence(own=_enumerated(own), others=_enumerated(list(used)), rules=sum(used.values()))
 
 
 def _native(chains: Collection[NfChain]) -> int:
     """About how many rules a table holds; in one that is iptables' too only those of its other base chains count."""
-    if any(map(_is_built_in, chains)):
-        return sum(chain.use for chain in chains if chain.hook is not None and not _is_built_in(chain))
+    if any(map(is_built_in, chains)):
+        return sum(chain.use for chain in chains if chain.hook is not None and not is_built_in(chain))
     return sum(chain.use for chain in chains)
 
 
-def _is_built_in(chain: NfChain) -> bool:
+def is_built_in(chain: NfChain) -> bool:
     """Whether a chain is one of iptables-nft's built-in ones."""
     if chain.hook is None or chain.family not in _FAMILY_OF or chain.table not in _TABLES:
         return False
@@ -192,7 +192,7 @@ def _held_by_nft(netlink: Nfnetlink, owner: str) -> Iterator[Held]:
             tables.setdefault((_FAMILY_OF[chain.family], Table(chain.table)), []).append(chain)
     owners = _owners(chain.name for chains in tables.values() for chain in chains)
     for (family, table), chains in tables.items():
-        built_in = [chain for chain in chains if _is_built_in(chain)]
+        built_in = [chain for chain in chains if is_built_in(chain)]
         users = [chain for chain in chains if chain.hook is None]
         ours = {
             chain.name
@@ -222,11 +222,16 @@ def _has_marker(netlink: Nfnetlink, chain: NfChain, owner: str) -> bool:
     return any(_mark(owner) in rule.expressions + rule.userdata for rule in rules[:1])
 
 
+def jump_expression(chain: str) -> bytes:
+    """What the expressions of a rule that leads to a chain hold (nf_tables.h, NFTA_VERDICT_CHAIN)."""
+    return struct.pack("=HH", len(chain) + 5, _VERDICT_CHAIN) + chain.encode() + b"\0"
+
+
 def _jumps(netlink: Nfnetlink, chain: NfChain, ours: Collection[str]) -> int:
     """How many rules of a built-in chain lead to a dispatcher of ours; it's read only where there is one."""
     names = [name for name in ours if iptables_dispatcher(name) is not None]
     if not names or not chain.use:
         return 0
-    targets = [struct.pack("=HH", len(name) + 5, _VERDICT_CHAIN) + name.encode() + b"\0" for name in names]
+    targets = list(map(jump_expression, names))
     rules = netlink.rules(chain.family, chain.table, chain.name)
     return min(chain.use, sum(any(target in rule.expressions for target in targets) for rule in rules))

@@ -90,7 +90,7 @@ def _failed(error: Exception, argv: list[str]) -> int:
     """1, after the message of an error (of a change left half-way, its own code); with ``-v`` after its traceback."""
     from meshfw.cli.arguments import UsageError, flagged
     from meshfw.cli.output import UnfinishedError, error_data, error_message, print_json, printable
-    from meshfw.errors import PartialCommitError, VerifyError
+    from meshfw.errors import HalfMigratedError, PartialCommitError, VerifyError
 
     done: dict[str, Any] = {}
     if isinstance(error, UnfinishedError):
@@ -104,4 +104,4 @@ def _failed(error: Exception, argv: list[str]) -> int:
     print(f"meshfw: error: {printable(error_message(error))}", file=sys.stderr)
     if flagged(argv, "--json"):
         print_json({**done, "error": error_data(error)})
-    return HALF_DONE if isinstance(error, PartialCommitError | VerifyError) else 1
+    return HALF_DONE if isinstance(error, HalfMigratedError | PartialCommitError | VerifyError) else 1

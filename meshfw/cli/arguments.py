@@ -8,6 +8,7 @@ from typing import Final
 
 from meshfw.cli.explain_options import VALUED as EXPLAIN
 from meshfw.cli.explain_options import add_explain
+from meshfw.cli.migrate_options import add_migrate
 from meshfw.cli.parsers import PROGRAM, Parser, add_verb, program
 from meshfw.cli.parsers import UsageError as UsageError  # noqa: PLC0414 - whoever parses finds it here
 from meshfw.cli.values import duration as _duration
@@ -29,6 +30,7 @@ VERBS: Final = {
     "translate": "print a rule or a dump in nft's language, or in iptables' canonical form",
     "explain": "show which rules a packet would meet, and what would become of it",
     "diff": "compare two rulesets by meaning: dumps, rulesets of nft's, or what a host holds",
+    "migrate": "move the rules of ours to another backend while packets flow, which meet all of them throughout",
     "backends": "list the backends, whether each can be used here, what stands there, and which one auto takes",
     "agent": "keep the declared rules in place, woken by events, until it is told to stop",
     "status": "ask the agent how it is: whether the rules stand, what it repaired, and who had changed them",
@@ -37,7 +39,7 @@ VERBS: Final = {
     "service": "print the systemd units of the agent and of the restore at boot, or with --install put them in place",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
-WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean"})
+WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean", "migrate"})
 """The verbs that write to the kernel and leave it so."""
 COMMANDS: Final = ("iptables", "ip6tables")
 """What a whole command line to translate begins with."""
@@ -280,6 +282,7 @@ _OWN: Final = {
     "rollback": _add_rollback,
     "restore": _add_writer,
     "clean": _add_clean,
+    "migrate": lambda parser: add_migrate(parser, name=_name, writer=_add_writer),
     "service": _add_service,
     "show": _add_show,
     "translate": _add_translate,

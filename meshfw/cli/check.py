@@ -9,6 +9,7 @@ from meshfw.backends.instance import only_writer
 from meshfw.cli import PENDING
 from meshfw.cli.arguments import LOCK_TIMEOUT
 from meshfw.cli.output import counted, print_edits, print_json, warn
+from meshfw.safety.moving import warn_divided
 from meshfw.safety.pending import on_trial
 from meshfw.workshop import Workshop
 
@@ -20,7 +21,7 @@ def run(arguments: Namespace) -> int:
     _settle(shop)
     with shop.backend() as backend:
         plan = reconcile.plan(backend, shop.fitted(wanted, backend), proofs=shop.proofs(backend))
-        shop.warn_elsewhere(backend)
+        warn_divided(shop, backend)
         name = backend.name
     if arguments.json:
         data = plan.data(shop.formatter)

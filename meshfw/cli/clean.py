@@ -16,6 +16,7 @@ from meshfw.errors import BackendError, ConfigError
 from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Ruleset
 from meshfw.plugins import unavailable
+from meshfw.safety.moving import journal_of, require_whole
 from meshfw.safety.settling import require_settled
 from meshfw.workshop import Workshop
 
@@ -31,6 +32,7 @@ def run(arguments: Namespace) -> int:
         return _everywhere(shop, arguments)
     with only_writer(shop.site, timeout=arguments.lock_timeout):
         require_settled(shop.site, shop.warnings)
+        require_whole(shop)
         with shop.backend() as backend:
             refusal = shop.undecided()
             if refusal is not None:
@@ -98,6 +100,7 @@ def _clean_each(shop: Workshop, arguments: Namespace, reports: list[_Cleaned]) -
                 print_report(shop, reports[-1][0], verbose=arguments.verbose)
         if left:
             raise BackendError("\n  ".join(left))
+        journal_of(shop.site).over()
         shop.forget()
 
 

@@ -13,7 +13,7 @@ from meshfw.errors import MeshfwError
 
 CODES: Final = """\
 exit codes:
-  plan, check     0 nothing to do, 2 changes pending, 1 error
+  plan, check     0 nothing to do, 2 changes pending, 1 error; the same of migrate --dry-run
   diff            0 both mean the same, 2 they differ, 1 error
   status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
   explain         0 the packet is accepted, 2 dropped or rejected, 4 it can't be told, 1 error

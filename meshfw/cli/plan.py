@@ -13,6 +13,7 @@ from meshfw import reconcile
 from meshfw.cli import PENDING
 from meshfw.cli.output import counted, for_tools, print_edits, print_json, warn
 from meshfw.errors import StateError
+from meshfw.safety.moving import warn_divided
 from meshfw.snapshot import Snapshot
 from meshfw.workshop import Workshop
 
@@ -27,7 +28,7 @@ def run(arguments: Namespace) -> int:
     with shop.backend() as backend:
         ruleset = shop.fitted(wanted, backend)
         shop.warnings += reconcile.checked(backend, ruleset)[1]
-        shop.warn_elsewhere(backend)
+        warn_divided(shop, backend)
         snapshot: Snapshot | None = None
         if arguments.out is None:
             plan = reconcile.plan(backend, ruleset, proofs=shop.proofs(backend))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import number, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Packet, Rule
+from meshfw.model import Family, Match, Not, Packet, Rule, Twice
 
 LABEL_MAX: Final = 127  # linux/netfilter/xt_connlabel.h, XT_CONNLABEL_MAXBIT
 
@@ -28,6 +28,10 @@ class ConnLabel(Match, frozen=True):
     def meets(self, packet: Packet) -> bool | None:
         """What belongs to no connection carries no label."""
         return type(self.label) is Not if packet.tracked is False else None
+
+    def twice(self) -> Twice | None:
+        """Nothing: a label is set or isn't."""
+        return None
 
 
 def _parse(text: str, context: ParseContext) -> int:

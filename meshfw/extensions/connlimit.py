@@ -10,7 +10,7 @@ from meshfw.errors import ModelError
 from meshfw.extensions.codecs import PREFIX, integer, sign
 from meshfw.extensions.extension import Extension, Option, ParseContext
 from meshfw.extensions.meter import SIZE, meter, prefix_mask, read_meter
-from meshfw.model import Family, Match, Rule
+from meshfw.model import Family, Match, Rule, Twice
 
 
 class ConnLimit(Match, frozen=True, kw_only=True):
@@ -39,6 +39,10 @@ class ConnLimit(Match, frozen=True, kw_only=True):
         if self.mask is not None and self.mask > family.bits:
             return f"connlimit: /{self.mask} is longer than an {family} address"
         return None
+
+    def twice(self) -> Twice | None:
+        """Nothing while both stand; the new copy begins anew."""
+        return Twice("each copy knows the connections that it has seen, and the new one begins with none")
 
 
 _LIMIT: Final = integer("a number of connections")

@@ -21,7 +21,7 @@ from meshfw.extensions.hashlimit_rates import (
     read_packet_rate,
 )
 from meshfw.extensions.meter import SIZE, meter, name_of, nft_name, prefix_mask, read_meter
-from meshfw.model import Family, Loss, Match, Rule
+from meshfw.model import Family, Loss, Match, Rule, Twice
 
 NAME_BYTES: Final = 254  # linux/netfilter/xt_hashlimit.h, name[NAME_MAX] with the final NUL
 MODES: Final = ("srcip", "srcport", "dstip", "dstport")
@@ -130,6 +130,12 @@ class HashLimit(Match, frozen=True, kw_only=True):
         elif not self.interval and self.rate.period * self.burst * _CREDITS > _FULL:
             text = f"--hashlimit {self.rate} with burst {self.burst}: the kernel's number overflows to a smaller burst"
             yield Loss(both, text, shown=False)
+
+    def twice(self) -> Twice | None:
+        """Another count."""
+        return Twice(
+            "each copy counts each packet; two in iptables share the table of that name, where it counts twice"
+        )
 
 
 def _parse_mode(text: str, context: ParseContext) -> tuple[str, ...]:

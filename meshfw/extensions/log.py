@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, listed, quoted
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Loss, Rule, Target, byte_length
+from meshfw.model import Family, Loss, Rule, Target, Twice, byte_length
 
 PREFIX_BYTES: Final = 29  # linux/netfilter_ipv4/ipt_LOG.h, prefix[30] with the final NUL
 GROUP_PREFIX_BYTES: Final = 63  # linux/netfilter/xt_NFLOG.h, prefix[64] with the final NUL
@@ -45,6 +45,10 @@ class Log(Target, frozen=True, kw_only=True):
         if not 0 <= self.level <= 7:
             raise ModelError(f"log level {self.level} is not between 0 and 7")
 
+    def twice(self) -> Twice | None:
+        """Another line."""
+        return Twice("each packet is logged twice")
+
 
 class NfLog(Target, frozen=True, kw_only=True):
     """NFLOG: the packet, at most ``size`` bytes of it, to the programs that listen to a group, ``threshold`` at once.
@@ -72,6 +76,10 @@ class NfLog(Target, frozen=True, kw_only=True):
         """The range, which changes nothing."""
         return (_NO_RANGE,) if self.range else ()
 
+    def twice(self) -> Twice | None:
+        """Another record."""
+        return Twice("each packet is logged twice")
+
 
 _NO_RANGE: Final = Loss(
     frozenset({"nft", "native"}), "NFLOG --nflog-range: it has no effect, and nft does not keep it; use --nflog-size"
@@ -91,6 +99,10 @@ class Audit(Target, frozen=True):
     def losses(self) -> Iterable[Loss]:
         """The type, which no kernel since Linux 4.12 records."""
         return () if self.type == AUDIT_TYPES[0] else (_NO_TYPE,)
+
+    def twice(self) -> Twice | None:
+        """Another record."""
+        return Twice("each packet is recorded twice")
 
 
 _NO_TYPE: Final = Loss(

@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import MARK, MarkValue, integer, number, parse_mark, plain_mark, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Packet, Rule, Target, every, turned
+from meshfw.model import Family, Match, Not, Packet, Rule, Target, Twice, every, turned
 
 FULL: Final = 0xFFFFFFFF
 
@@ -71,6 +71,12 @@ class MarkChange(msgspec.Struct, frozen=True, gc=False, order=True):
         return f"{self.value:#x}/{self.mask:#x}"
 
 
+def _turned_twice(change: MarkChange, *, shift: int = 0) -> Twice | None:
+    """What comes of a change of a mark that is made twice: nothing where it sets bits and turns none over."""
+    turned, moved = change.value & ~change.mask, shift and change.mask != FULL
+    return Twice("bits of the mark are changed twice", alters=True) if turned or moved else None
+
+
 class SetMark(Target, frozen=True):
     """MARK: changes the packet's mark (iptables-extensions(8), MARK; every table since Linux 2.6.36)."""
 
@@ -85,6 +91,10 @@ class SetMark(Target, frozen=True):
     def applied(self, packet: Packet) -> Packet:
         """The packet with its new mark."""
         return msgspec.structs.replace(packet, mark=self.change.applied(packet.mark))
+
+    def twice(self) -> Twice | None:
+        """Bits turned back, where some are turned over."""
+        return _turned_twice(self.change)
 
 
 class SetConnMark(Target, frozen=True):
@@ -138,6 +148,14 @@ class SetConnMark(Target, frozen=True):
         if not self.shift or mark is None:
             return mark
         return mark << self.shift & FULL if self.shift > 0 else mark >> -self.shift
+
+    def twice(self) -> Twice | None:
+        """Bits turned back or moved on, where some are; a copy turns those over that it doesn't clear."""
+        if self.change is not None:
+            return _turned_twice(self.change, shift=self.shift)
+        cleared, taken = (self.ctmask, self.nfmask) if self.copy == "save" else (self.nfmask, self.ctmask)
+        reached = self._shifted(taken) or 0
+        return _turned_twice(MarkChange(reached, cleared))
 
 
 def _change(text: str, context: ParseContext) -> MarkChange:

@@ -9,7 +9,7 @@ from meshfw.errors import ModelError
 from meshfw.extensions.codecs import plain, quoted
 from meshfw.extensions.extension import Extension, NftObject, Option
 from meshfw.extensions.meter import name_of, nft_name
-from meshfw.model import Family, Match, Rule, byte_length
+from meshfw.model import Family, Match, Rule, Twice, byte_length
 
 NAME_BYTES: Final = 31  # linux/netfilter/nfnetlink_acct.h, NFACCT_NAME_MAX with the final NUL
 _PREFIX: Final = "nfacct-"
@@ -24,6 +24,10 @@ class NfAcct(Match, frozen=True):
     def __post_init__(self) -> None:
         if not 1 <= byte_length(self.name) <= NAME_BYTES or not self.name.isprintable():
             raise ModelError(f"the name of an accounting object has 1 to {NAME_BYTES} bytes")
+
+    def twice(self) -> Twice | None:
+        """Another count."""
+        return Twice("each packet is counted twice in the accounting object")
 
 
 def _to_nft(value: NfAcct, family: Family, rule: Rule) -> Iterable[str | NftObject]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from meshfw.errors import ModelError
 from meshfw.extensions.codecs import integer, listed, number
 from meshfw.extensions.extension import Codec, Extension, Fields, Option, ParseContext
-from meshfw.model import Family, Rule, Target
+from meshfw.model import Family, Rule, Target, Twice
 
 LAST: Final = 0xFFFF
 """The highest number of a queue."""
@@ -38,6 +38,10 @@ class NfQueue(Target, frozen=True, kw_only=True):
         """The target's own name."""
         return "NFQUEUE"
 
+    def twice(self) -> Twice | None:
+        """Another verdict of the program's."""
+        return Twice("a packet that its program lets pass is queued again")
+
 
 class Queue(Target, frozen=True):
     """QUEUE: hands the packet to queue 0, as NFQUEUE without options does."""
@@ -45,6 +49,10 @@ class Queue(Target, frozen=True):
     def atom(self, family: Family | None = None) -> Any:
         """The same as NFQUEUE's."""
         return NfQueue()
+
+    def twice(self) -> Twice | None:
+        """The same as of NFQUEUE."""
+        return NfQueue().twice()
 
 
 def _parse_range(text: str, context: ParseContext) -> tuple[int, int]:

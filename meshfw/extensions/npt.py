@@ -9,7 +9,7 @@ import msgspec
 
 from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Hook, Network, Packet, Rule, Table, Target, format_address, parse_address
+from meshfw.model import Family, Hook, Network, Packet, Rule, Table, Target, Twice, format_address, parse_address
 
 PREFIX_MAX: Final = 64  # ip6t_NPT.c, ip6t_npt_checkentry
 
@@ -39,6 +39,10 @@ class Snpt(Target, frozen=True):
         """The packet with a source that checksums decide on."""
         return msgspec.structs.replace(packet, source=None)
 
+    def twice(self) -> Twice | None:
+        """Another address, unless the rule asks for the old prefix."""
+        return Twice("the address is mapped again, unless the rule's own conditions prevent that", alters=True)
+
 
 class Dnpt(Target, frozen=True):
     """DNPT: the prefix of a packet's destination becomes another, checksums unharmed."""
@@ -56,6 +60,10 @@ class Dnpt(Target, frozen=True):
     def applied(self, packet: Packet) -> Packet:
         """The packet with a destination that checksums decide on."""
         return msgspec.structs.replace(packet, destination=None)
+
+    def twice(self) -> Twice | None:
+        """Another address, unless the rule asks for the old prefix."""
+        return Twice("the address is mapped again, unless the rule's own conditions prevent that", alters=True)
 
 
 def _parse(text: str, context: ParseContext) -> Network:

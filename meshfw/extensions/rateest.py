@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, NoReturn
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, sign, word
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Loss, Match, Rule, Target
+from meshfw.model import Family, Loss, Match, Rule, Target, Twice
 
 MODES: Final = ("lt", "gt", "eq")
 NAME_BYTES: Final = 15  # IFNAMSIZ with the final NUL
@@ -50,6 +50,10 @@ class RateEst(Target, frozen=True):
     def interval(self) -> int:
         """Microseconds between two looks."""
         return _QUARTER << self.step
+
+    def twice(self) -> Twice | None:
+        """Another count: copies of one name share the estimator."""
+        return Twice("each packet is counted twice in the estimator")
 
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(s|secs?|ms|msecs?|us|usecs?)?\Z", re.ASCII | re.IGNORECASE)
@@ -119,6 +123,10 @@ class RateEstimate(Match, frozen=True, kw_only=True):
             yield Loss(_BOTH, "rateest: iptables-save rounds this rate, and then reads another")
         if self.octets is not None and self.packets is not None:
             yield Loss(_BOTH, "rateest of bytes and packets: what iptables-save prints it can't read again")
+
+    def twice(self) -> Twice | None:
+        """Nothing: to compare a rate doesn't change it."""
+        return None
 
 
 _SCALES: Final = {

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, NoReturn
 from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, set_nft, sign, word
 from meshfw.extensions.extension import Codec, Extension, NftObject, Option, ParseContext
-from meshfw.model import Family, Match, Not, Rule, format_address, parse_address
+from meshfw.model import Family, Match, Not, Rule, Twice, format_address, parse_address
 
 NAME_BYTES: Final = 199  # linux/netfilter/xt_recent.h, XT_RECENT_NAME_LEN with the final NUL
 HITS_MAX: Final = 0xFFFF
@@ -52,6 +52,10 @@ class Recent(Match, frozen=True, kw_only=True):
         if self.mask is not None and self.mask >> family.bits:
             return f"recent: the mask is longer than an {family} address"
         return None
+
+    def twice(self) -> Twice | None:
+        """Another sighting: copies share the list of that name."""
+        return Twice("each packet is seen twice in the list of that name, so that hits add up twice as fast")
 
 
 def _parse_mask(text: str, context: ParseContext) -> int:

@@ -11,7 +11,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import integer, number, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, Fields, NftObject, Option, ParseContext
-from meshfw.model import SET_NAME_MAX, Family, Match, Not, Packet, Rule, Target, byte_length
+from meshfw.model import SET_NAME_MAX, Family, Match, Not, Packet, Rule, Target, Twice, byte_length
 
 DIMENSIONS: Final = 6
 """The most ends of a packet that one look into a set names (linux/netfilter/ipset/ip_set.h, IPSET_DIM_MAX)."""
@@ -68,6 +68,11 @@ class InSet(Match, frozen=True, kw_only=True):
         for held in (self.packets, self.octets):
             if type(held) is Not and held.value.comparison != "eq":
                 raise ModelError(f"a counter's {held.value.comparison} can't be negated")
+
+    def twice(self) -> Twice | None:
+        """Another count, where the look counts."""
+        uncounted = self.uncounted and self.uncounted_members
+        return None if uncounted else Twice("a set with counters counts each packet twice")
 
 
 class SetElement(Target, frozen=True, kw_only=True):

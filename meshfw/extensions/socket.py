@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from meshfw.errors import InexpressibleError
 from meshfw.extensions.extension import Extension, NftMatch, Option
-from meshfw.model import Family, Hook, Match, Rule
+from meshfw.model import Family, Hook, Match, Rule, Twice
 
 
 class Socket(Match, frozen=True):
@@ -25,6 +25,10 @@ class Socket(Match, frozen=True):
     def allowed_hooks(self) -> frozenset[Hook] | None:
         """Where a packet may be one for this host (xt_socket.c)."""
         return frozenset({Hook.PREROUTING, Hook.INPUT})
+
+    def twice(self) -> Twice | None:
+        """Nothing: the socket is the same."""
+        return None
 
 
 _TRANSPARENT: Final = "socket transparent 1"

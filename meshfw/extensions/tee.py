@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from meshfw.errors import FamilyError, ModelError
 from meshfw.extensions.extension import Codec, Extension, Option, ParseContext
-from meshfw.model import Family, Interface, Loss, Network, Rule, Target, format_address
+from meshfw.model import Family, Interface, Loss, Network, Rule, Target, Twice, format_address
 
 _KEPT_BY_NUMBER: Final = Loss(
     frozenset({"native"}),
@@ -35,6 +35,10 @@ class Tee(Target, frozen=True):
     def losses(self) -> Iterable[Loss]:
         """The interface's name."""
         return () if self.interface is None else (_KEPT_BY_NUMBER,)
+
+    def twice(self) -> Twice | None:
+        """Another copy."""
+        return Twice("each packet is copied twice")
 
 
 def _parse(text: str, context: ParseContext) -> Network:

@@ -14,7 +14,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import number, plain_condition, set_nft, sign
 from meshfw.extensions.extension import Codec, Extension, NftMatch, Option, ParseContext
-from meshfw.model import Family, Match, Not, Packet, Table, Target
+from meshfw.model import Family, Match, Not, Packet, Table, Target, Twice
 
 DSCP_BITS: Final = 0xFC
 ECN_BITS: Final = 0x03
@@ -138,6 +138,10 @@ class SetTos(Target, frozen=True):
     def then(self, following: Target) -> Target | None:
         """Both changes in one."""
         return _joined(self.change, following)
+
+    def twice(self) -> Twice | None:
+        """Bits turned back, where some are turned over."""
+        return Twice("bits are turned over twice", alters=True) if self.change.value & ~self.change.mask else None
 
 
 class SetDscp(Target, frozen=True):

@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import FamilyError, InexpressibleError, ModelError
 from meshfw.extensions.codecs import MarkValue, parse_mark, port
 from meshfw.extensions.extension import Codec, Extension, Fields, Option, ParseContext
-from meshfw.model import Family, Hook, Network, Packet, Rule, Table, Target, format_address, parse_address
+from meshfw.model import Family, Hook, Network, Packet, Rule, Table, Target, Twice, format_address, parse_address
 
 PROTOCOLS: Final = frozenset({6, 17})
 NO_MARK: Final = MarkValue(0, 0)
@@ -46,6 +46,11 @@ class TProxy(Target, frozen=True, kw_only=True):
         if self.address is not None and self.address.family is not family:
             return f"TPROXY: {self.address} is an {self.address.family} address in an {family} chain"
         return None
+
+    def twice(self) -> Twice | None:
+        """Bits turned back, where some are turned over."""
+        turned = self.mark.value & ~self.mark.mask
+        return Twice("bits of the mark are turned over twice", alters=True) if turned else None
 
 
 def _parse_address(text: str, context: ParseContext) -> Network | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 from meshfw.extensions.extension import Extension
-from meshfw.model import Family, Table, Target
+from meshfw.model import Family, Table, Target, Twice
 
 
 class Trace(Target, frozen=True):
@@ -13,6 +13,10 @@ class Trace(Target, frozen=True):
 
     final: ClassVar[bool] = False
     tables: ClassVar[frozenset[Table] | None] = frozenset({Table.RAW})
+
+    def twice(self) -> Twice | None:
+        """The rules of both copies."""
+        return Twice("the rules of both copies are reported")
 
 
 def _from_nft(body: Any, family: Family) -> Trace | None:

@@ -10,7 +10,7 @@ import msgspec
 from meshfw.errors import InexpressibleError, ModelError
 from meshfw.extensions.codecs import complement, integer
 from meshfw.extensions.extension import Extension, NftMatch, Option
-from meshfw.model import Family, Match, Not, Packet, Rule, Table, Target
+from meshfw.model import Family, Match, Not, Packet, Rule, Table, Target, Twice
 
 LAST: Final = 0xFF
 _OPERATORS: Final = {"==": "equal", "!=": "equal", "<": "below", "<=": "below", ">": "above"}
@@ -94,6 +94,10 @@ class SetTtl(Target, frozen=True, kw_only=True):
     @property
     def _held(self) -> tuple[tuple[str, int | None], ...]:
         return (("set", self.set), ("dec", self.dec), ("inc", self.inc))
+
+    def twice(self) -> Twice | None:
+        """Another number, unless it is set."""
+        return None if self.set is not None else Twice("the number is changed twice", alters=True)
 
 
 class SetHopLimit(SetTtl, frozen=True):

@@ -77,6 +77,7 @@ from meshfw.model.sets import (
     SetKey,
     merge_ranges,
 )
+from meshfw.model.twice import Twice
 
 __all__ = [
     "ACCEPT",
@@ -125,6 +126,7 @@ __all__ = [
     "Table",
     "Target",
     "Translation",
+    "Twice",
     "Verdict",
     "byte_length",
     "every",

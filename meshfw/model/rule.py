@@ -23,6 +23,7 @@ from meshfw.model.effect import ACCEPTED, DROPPED, Translation, Verdict
 from meshfw.model.kinds import Family, Hook, Not, Table
 from meshfw.model.loss import Loss, condition_losses
 from meshfw.model.packet import Packet, every, turned
+from meshfw.model.twice import ANEW, UNKNOWN, Twice
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
@@ -55,6 +56,10 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     def losses(self) -> Iterable[Loss]:
         """What of it the kernel's tools lose."""
         return ()
+
+    def twice(self) -> Twice | None:
+        """What comes of it where a packet meets two copies of its rule, one right behind the other; None: nothing."""
+        return ANEW if self.stateful else None
 
     def meets(self, packet: Packet) -> bool | None:
         """Whether the packet meets it, as the kernel would find; None where that can't be told from the packet alone.
@@ -136,6 +141,10 @@ class Target(msgspec.Struct, frozen=True, gc=False):
         """What of it the kernel's tools lose."""
         return ()
 
+    def twice(self) -> Twice | None:
+        """What comes of it where a packet meets two copies of its rule, one right behind the other; None: nothing."""
+        return None
+
 
 class Accept(Target, frozen=True):
     """ACCEPT: the packet passes this hook."""
@@ -189,6 +198,10 @@ class OpaqueMatch(Match, frozen=True):
     name: str
     words: tuple[str, ...] = ()
 
+    def twice(self) -> Twice | None:
+        """Nobody knows; a match seldom changes the packet."""
+        return msgspec.structs.replace(UNKNOWN, alters=False)
+
 
 class OpaqueTarget(Target, frozen=True):
     """A target that the typed language doesn't know: its name and the words of its options, kept as they are."""
@@ -209,6 +222,10 @@ class OpaqueTarget(Target, frozen=True):
     def applied(self, packet: Packet) -> Packet:
         """Whatever a target may change isn't known."""
         return packet.obscured()
+
+    def twice(self) -> Twice | None:
+        """Nobody knows."""
+        return UNKNOWN
 
 
 class Comment(Match, frozen=True):

@@ -88,7 +88,7 @@ def at(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
-_T = TypeVar("_T", Pending, Undone)
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 
 class Register:

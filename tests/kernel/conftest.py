@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,3 +49,11 @@ def inn(
 def tools(requires: Callable[..., None]) -> None:
     """All tools of all backends."""
     requires("nft", "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore")
+
+
+@pytest.fixture
+def legacy_seen(netns: Netns) -> None:
+    """A user who may look at what stands in legacy tables: who sees none has nothing there to move."""
+    with netns.entered():
+        if not os.access("/proc/thread-self/net/ip_tables_names", os.R_OK):
+            pytest.skip("the list of legacy tables is root's alone in a namespace of an ordinary user")

@@ -244,6 +244,7 @@ def test_apply_refuses_where_own_rules_stand_in_another_backend(host: Host, one:
     own, before = host.looked()[one].own, host.everything()
     where = f"rules of edge stand in {one} ({own}), and packets would meet both"
     remedy = (
+        f"'meshfw migrate --to {other} --netns {host.name}' moves them while packets flow; or "
         f"take those away by 'meshfw clean --backend {one} --netns {host.name}' or "
         f"'meshfw clean --all-backends --netns {host.name}', then apply again"
     )

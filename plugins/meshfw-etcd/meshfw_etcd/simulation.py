@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from meshfw import Declaration, Language, MeshfwError, Outcome, Report, Ruleset
 from meshfw_etcd.client import Access
@@ -32,18 +32,27 @@ def content(*_: object) -> str | None:
 class SimulatedNode:
     """A node: ``holds`` is the release that it last took, ``seen`` all that it was ever given, in order.
 
-    ``times`` has when it had parsed and taken each (time.monotonic), and ``rules`` what it keeps in place.
+    ``times`` has when it had parsed and taken each, ``rung`` when its source last had news, both of time.monotonic, and
+    ``rules`` what it keeps in place.
     """
 
     def __init__(self, source: EtcdSource, name: str, opinion: Opinion) -> None:
         self.name = name
         self.source = source
-        self.bell = source.changes()
+        self.bell: Any = source.changes()
+        self.rung = 0.0
         self.holds = 0
         self.rules: Ruleset | None = None
         self.seen: list[int] = []
         self.times: dict[int, float] = {}
         self._opinion = opinion
+        ring = self.bell.ring
+
+        def noted() -> None:
+            self.rung = time.monotonic()
+            ring()
+
+        self.bell.ring = noted  # so the moment is the follower's, not this loop's
 
     def look(self) -> None:
         """Take what there is, as an agent does when its source rings."""

@@ -164,6 +164,18 @@ def test_what_was_applied_is_acknowledged_with_its_revision(desk: Desk) -> None:
     assert ack == expected
 
 
+def test_a_cache_that_cannot_be_written_is_told_of(desk: Desk) -> None:
+    desk.publish(1, rules("-j DROP"))
+    source = desk.source(cache=str(desk.directory / "absent" / "too" / "n"))
+    source.load()
+    applied(source)
+    assert "can't be kept for a start without the store" in source.doubts()[0]
+    source.close()
+    ack = desk.ack()
+    assert ack is not None
+    assert ack.state == "applied"
+
+
 def test_to_load_alone_writes_nothing(desk: Desk) -> None:
     desk.publish(1, rules("-j DROP"))
     source = desk.source()
