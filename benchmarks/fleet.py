@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -57,8 +57,10 @@ def rules(release: int, *, chain: str = "fleet", size: int = SIZE) -> str:
 class Bench:
     """The store, the workers, and what is asked of them."""
 
-    def __init__(self, agents: int, workers: int, *, directory: Path, sync: bool) -> None:
+    def __init__(self, agents: int, workers: int, *, directory: Path, sync: bool, size: int, pause: float) -> None:
         self.agents = agents
+        self.size = size
+        self.pause = pause
         self.directory = directory
         self.keys = Keys()
         self.server = Server(directory, options=() if sync else ("--unsafe-no-fsync",))
@@ -124,14 +126,14 @@ class Bench:
         raise AssertionError(f"not all acknowledged release {release}")
 
     def store_memory(self) -> float:
-        """The megabytes of the store."""
-        found = run(("pgrep", "-f", str(self.directory)), timeout=10).stdout.split()
-        sizes = []
-        for number in found:
-            status = Path(f"/proc/{int(number)}/status").read_text(encoding="ascii")
-            if "\nName:\tetcd\n" in f"\n{status}":
-                sizes.append(int(status.partition("VmRSS:")[2].split()[0]))
-        return sum(sizes) / 1000
+        """The megabytes of the store (proc(5), VmRSS)."""
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                if process.name.isdecimal() and str(self.directory).encode() in (process / "cmdline").read_bytes():
+                    status = (process / "status").read_text(encoding="utf-8")
+                    if status.startswith("Name:\tetcd\n"):
+                        return int(status.partition("VmRSS:")[2].split()[0]) / 1000
+        return 0.0
 
 
 def measured(bench: Bench, *, pushes: int) -> Iterator[tuple[str, str, bool | None]]:
@@ -142,7 +144,7 @@ def measured(bench: Bench, *, pushes: int) -> Iterator[tuple[str, str, bool | No
     have, taken, acked = [], [], []
     for release in range(1, pushes + 1):
         began = time.monotonic()
-        outcome = bench.push(rules(release))
+        outcome = bench.push(rules(release, size=bench.size))
         acked.append(time.monotonic() - began)
         told = bench.told(release)
         have.append(max(max(part) for part in told["rung"]) - began)
@@ -151,7 +153,7 @@ def measured(bench: Bench, *, pushes: int) -> Iterator[tuple[str, str, bool | No
     full = bench.agents >= 1000
     for what, times in (("have it", have), ("parsed it", taken), ("acknowledged", acked)):
         met = max(times) < TARGETS[what] if full and what in TARGETS else None
-        yield f"until all {what}, {SIZE // 1000} kB", f"{median(times):.2f} s (most {max(times):.2f} s)", met
+        yield f"until all {what}, {bench.size // 1000} kB", f"{median(times):.2f} s (most {max(times):.2f} s)", met
     told = bench.told(pushes)
     kilobytes = sum(told["memory"]) - sum(told["bare"])
     yield "memory of a node, with its rules, beyond a bare process", f"{kilobytes / bench.agents:.0f} kB", None
@@ -169,16 +171,16 @@ def _troubles(bench: Bench, pushes: int) -> Iterator[tuple[str, str, bool | None
     release = pushes
     for what, hurt, heal in steps:
         hurt()
-        time.sleep(3)
+        time.sleep(bench.pause)
         told = bench.told(release)
         kept = sum(told["holds"]) == bench.agents and not sum(told["empty"])
         yield f"store {what}: nodes that keep their rules", f"{sum(told['holds'])} of {bench.agents}", kept
         began = time.monotonic()
         heal()
         release += 1
-        outcome = bench.push(rules(release))
+        outcome = bench.push(rules(release, size=bench.size))
         yield f"store {what}, and back: a new release is acknowledged by all after", _since(began), outcome.complete
-    outcome = bench.push(rules(release + 1, chain=BAD), at_once=False)
+    outcome = bench.push(rules(release + 1, chain=BAD, size=bench.size), at_once=False)
     seen = [name for part in bench.told(release + 1)["seen"] for name in part]
     well = outcome.phase == "halted" and sorted(seen) == sorted(outcome.tried) and len(seen) == 1
     yield "a release that fails on the canary is seen by", f"{len(seen)} of {bench.agents}", well
@@ -211,10 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes that the nodes share")
     parser.add_argument("--pushes", type=int, default=3)
     parser.add_argument("--sync", action="store_true", help="let the store wait for the disk")
-    parser.add_argument("--smoke", action="store_true", help="50 nodes, for the laws alone")
+    parser.add_argument("--smoke", action="store_true", help="50 nodes and few rules, for the laws alone")
     options = parser.parse_args(arguments)
     if options.smoke:
         options.agents, options.workers, options.pushes = 50, 1, 1
+    size, pause = (SIZE // 10, 0.3) if options.smoke else (SIZE, 3.0)
     reason = available()
     if reason is not None:
         print(f"nothing can be measured: {reason}; run as root", file=sys.stderr)
@@ -223,7 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     missed = False
     with Netns() as room, room.entered(), tempfile.TemporaryDirectory() as directory:
-        bench = Bench(options.agents, options.workers, directory=Path(directory), sync=options.sync)
+        bench = Bench(
+            options.agents, options.workers, directory=Path(directory), sync=options.sync, size=size, pause=pause
+        )
         with bench.running():
             for what, figure, met in measured(bench, pushes=options.pushes):
                 verdict = {True: "  as it should be", False: "  NOT as it should be", None: ""}[met]

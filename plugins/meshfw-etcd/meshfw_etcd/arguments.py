@@ -114,7 +114,7 @@ def _add_way(parser: ArgumentParser) -> None:
 def _add_store(parser: ArgumentParser) -> None:
     """Add where the store is, which the configuration's etcd source says otherwise."""
     store = parser.add_argument_group("the store", "What isn't given is what the configuration's etcd source says.")
-    store.add_argument("--endpoints", metavar="URLS", help="such as http://10.0.0.5:2379, with commas between several")
+    store.add_argument("--endpoints", metavar="URLS", help="such as http://127.0.0.1:2379, with commas between several")
     store.add_argument("--prefix", metavar="KEY", help="below which all keys are")
     store.add_argument("--ca-file", metavar="FILE", help="whose certificates are trusted")
     store.add_argument("--cert-file", metavar="FILE", help="who we are")

@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final, cast
 
 from meshfw import Declaration, Language, MeshfwError, Outcome, Report, Ruleset
+from meshfw_etcd.bell import Bell
 from meshfw_etcd.client import Access
 from meshfw_etcd.keys import Keys
 from meshfw_etcd.source import EtcdSource
@@ -39,7 +40,7 @@ class SimulatedNode:
     def __init__(self, source: EtcdSource, name: str, opinion: Opinion) -> None:
         self.name = name
         self.source = source
-        self.bell: Any = source.changes()
+        self.bell = cast("Bell", source.changes())
         self.rung = 0.0
         self.holds = 0
         self.rules: Ruleset | None = None
@@ -52,7 +53,7 @@ class SimulatedNode:
             self.rung = time.monotonic()
             ring()
 
-        self.bell.ring = noted  # so the moment is the follower's, not this loop's
+        self.bell.ring = noted  # type: ignore[method-assign]  # so the moment is the follower's, not this loop's
 
     def look(self) -> None:
         """Take what there is, as an agent does when its source rings."""

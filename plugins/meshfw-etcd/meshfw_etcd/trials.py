@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import add, sub
 from typing import Final
 
 import msgspec
@@ -40,13 +42,13 @@ class Trials:
             DocumentError: a node's key holds something else. ConflictError: somebody has taken over.
         """
         while (at := self._hold.state.reached) < len(nodes):
-            self._change(nodes[at : at + _BATCH], trial, lambda done, at=at: at + done)  # type: ignore[misc]
+            self._change(nodes[at : at + _BATCH], trial, partial(add, at))
 
     def take_back(self) -> None:
         """Have all nodes leave the trial, the last one that got it first; what they own themselves stays."""
         while end := self._hold.state.reached:
             batch = self._hold.state.route.order[max(0, end - _BATCH) : end]
-            self._change(batch[::-1], None, lambda done, end=end: end - done)  # type: ignore[misc]
+            self._change(batch[::-1], None, partial(sub, end))
 
     def _change(self, nodes: Sequence[str], trial: Trial | None, reached: Callable[[int], int]) -> None:
         """Change the first of the nodes, as many as one transaction takes; ``reached`` is what that makes of them."""
