@@ -41,6 +41,7 @@ PACKAGES: Final = {
     "iptables-nft-restore": "iptables",
     "nft": "nftables",
     "nsenter": "util-linux",
+    "openssl": "openssl",
     "strace": "strace",
     "systemd-analyze": "systemd",
     "unshare": "util-linux",

@@ -11,12 +11,12 @@ import msgspec
 
 from meshfw import Changes, Declaration, MeshfwError, Report, Ruleset, StateError
 from meshfw_etcd.bell import Bell
-from meshfw_etcd.cache import Cache, Cached
 from meshfw_etcd.clerk import Clerk
 from meshfw_etcd.client import Client
 from meshfw_etcd.documents import Ack
 from meshfw_etcd.errors import DocumentError, EtcdError
 from meshfw_etcd.follower import Follower, Heard
+from meshfw_etcd.kept import Cache, Cached
 from meshfw_etcd.options import Options
 from meshfw_etcd.published import Chosen, Place, Published, chosen, listed, ruleset_of, shrinks
 

@@ -46,7 +46,7 @@ class Server:
             *("--name", "one", "--data-dir", os.path.join(directory, "data"), "--unsafe-no-fsync"),
             *("--listen-client-urls", self.endpoint, "--advertise-client-urls", self.endpoint),
             *("--listen-peer-urls", inside, "--initial-advertise-peer-urls", inside),
-            *("--initial-cluster", f"one={inside}", "--heartbeat-interval", "200", "--election-timeout", "1000"),
+            *("--initial-cluster", f"one={inside}", "--heartbeat-interval", "20", "--election-timeout", "100"),
             *options,
         ]
         self._process: subprocess.Popen[bytes] | None = None
