@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from meshfw.extensions import builtin_extensions
     from meshfw.extensions.extension import Codec, Extension, HostTables, NftMatch, NftObject, Option, ParseContext
     from meshfw.extensions.language import Language
+    from meshfw.files.inotify import FileChanges
     from meshfw.files.kept import KeptFile
     from meshfw.hookspecs import BackendPlugin, CommandPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
@@ -121,6 +122,7 @@ _ROOMS: Final = {
     "meshfw.extensions": "builtin_extensions",
     "meshfw.extensions.extension": "Codec Extension HostTables NftMatch NftObject Option ParseContext",
     "meshfw.extensions.language": "Language",
+    "meshfw.files.inotify": "FileChanges",
     "meshfw.files.kept": "KeptFile",
     "meshfw.hookspecs": "BackendPlugin CommandPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
@@ -195,6 +197,7 @@ __all__ = [
     "Family",
     "FamilyError",
     "FamilyParseError",
+    "FileChanges",
     "Fingerprint",
     "Goto",
     "Hook",

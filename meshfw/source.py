@@ -37,7 +37,11 @@ class Changes(Protocol):
 
 @runtime_checkable
 class RuleSource(Protocol):
-    """Something that says which rules are wanted."""
+    """Something that says which rules are wanted.
+
+    It may also have ``warnings``, a tuple of what a person should know of the last load, such as values passed over:
+    each is told once for as long as it stays the same.
+    """
 
     @property
     def name(self) -> str:

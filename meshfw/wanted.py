@@ -16,10 +16,13 @@ from meshfw.plugins import Plugins
 from meshfw.source import Acknowledging, Changes, Declaration, Doubting, RuleSource, merge
 
 
-def load_rules(config: Config, *, plugins: Plugins, language: Language) -> Ruleset:
-    """The ruleset of all sources, merged; errors as for :class:`Sources`."""
+def load_rules(config: Config, *, plugins: Plugins, language: Language, warnings: list[str] | None = None) -> Ruleset:
+    """The ruleset of all sources, merged; errors as for :class:`Sources`. ``warnings`` gets theirs."""
     with closing(Sources(config, plugins=plugins, language=language)) as sources:
-        return sources.load()
+        ruleset = sources.load()
+    if warnings is not None:
+        warnings += sources.warnings
+    return ruleset
 
 
 class Sources:
@@ -39,6 +42,8 @@ class Sources:
         self._plugins = plugins
         self._open: list[tuple[SourceTable, SourcePlugin, RuleSource]] = []
         self._heard: list[tuple[SourcePlugin, RuleSource]] = []
+        self.warnings: tuple[str, ...] = ()
+        """What the sources told of at the last load, each with its place."""
         try:
             with config.naming_file():
                 for table in config.sources:
@@ -65,6 +70,9 @@ class Sources:
         self._heard.clear()
         with self._config.naming_file():
             ruleset = merge([self._load(*entry) for entry in self._open])
+        self.warnings = tuple(
+            f"{table.path}: {warning}" for table, _, source in self._open for warning in getattr(source, "warnings", ())
+        )
         decides = any(chain.rules for chain in ruleset.chains) or any(
             attachment.policy is not Policy.RETURN for attachment in ruleset.attachments
         )

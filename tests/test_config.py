@@ -211,6 +211,17 @@ class Given:
 THING = 'owner = "x"\n[[source]]\ntype = "thing"\n'
 
 
+def test_what_a_source_passes_over_is_told_with_its_place() -> None:
+    given = Given(Ruleset(chains=(Chain(family=V4, table=Table.NAT, name="b", rules=(Rule(),)),)))
+    told: list[str] = []
+    wanted = {"plugins": source_plugin(given), "language": LANGUAGE}
+    load_rules(parse_config(THING), **wanted, warnings=told)  # type: ignore[arg-type]  # both are what they should be
+    assert told == []
+    given.warnings = ("peer b is passed over", "so is peer c")  # type: ignore[attr-defined]  # a source may have them
+    load_rules(parse_config(THING), **wanted, warnings=told)  # type: ignore[arg-type]  # as above
+    assert told == ["source[1]: peer b is passed over", "source[1]: so is peer c"]
+
+
 def test_the_rules_are_those_of_all_sources() -> None:
     given = Given(Ruleset(chains=(Chain(family=V4, table=Table.NAT, name="b"),)))
     config = parse_config(f'{THING}[[chain]]\nname = "a"\nfamilies = "ipv4"\nrules = ["-j ACCEPT"]\n')

@@ -159,7 +159,9 @@ class Demand:
             self._sources = Sources(self._shop.config, plugins=self._shop.plugins, language=self._shop.language)
             self.changes = self._sources.changes()
             self.silent = len(self.changes) < len(self._shop.config.sources)
-        return self._sources.load()
+        ruleset = self._sources.load()
+        self._shop.warnings += self._sources.warnings
+        return ruleset
 
     def without_sources(self, problem: str) -> Wanted:
         """What is wanted while the sources can't be heard, or say what can't be: a rollback's rules before all."""
