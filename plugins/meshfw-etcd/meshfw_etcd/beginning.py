@@ -18,6 +18,7 @@ from meshfw_etcd.keys import Keys
 from meshfw_etcd.messages import Put, Unchanged
 from meshfw_etcd.releases import ReleaseText, Rollout
 from meshfw_etcd.stages import Canaries, Route, Size, route
+from meshfw_etcd.trials import Trials
 
 _ALIVE: Final = 2.5 * BEAT
 """Seconds without a word after which a pusher is taken for dead; one who isn't can't write any more all the same."""
@@ -151,6 +152,20 @@ def resume(client: Client, keys: Keys, fleet: Fleet, *, patience: float) -> tupl
     hold = Hold(client, keys, state, revision=fleet.rollout_revision, patience=patience)
     hold.write()
     return hold, read_release(client, keys, state.release)
+
+
+def cut_short(client: Client, keys: Keys, fleet: Fleet, *, patience: float) -> None:
+    """End a roll-out whose release is that of all nodes already, without waiting for them; of any other do nothing.
+
+    Whoever wants the release before it back must not have to wait for nodes that fail at this one.
+    """
+    state = fleet.rollout
+    if state is None or state.phase != "settling":
+        return
+    hold = Hold(client, keys, state, revision=fleet.rollout_revision, patience=patience)
+    hold.write()
+    Trials(client, keys, hold, patience=patience).take_back()
+    hold.write(phase="done", reason=f"cut short by {myself()}")
 
 
 def abort(client: Client, keys: Keys, fleet: Fleet, *, patience: float) -> Hold:

@@ -10,13 +10,14 @@ from contextlib import closing
 from typing import Any, Final
 
 from meshfw import ConfigError
-from meshfw_etcd.beginning import Wish, abort, begin, origin, planned, refuse_beside, resume
+from meshfw_etcd.beginning import Wish, abort, begin, cut_short, origin, planned, refuse_beside, resume
 from meshfw_etcd.checking import check_rules, read_file
 from meshfw_etcd.client import Client
 from meshfw_etcd.documents import digest
 from meshfw_etcd.errors import EtcdError
 from meshfw_etcd.fleet import Fleet, read_fleet, read_release
 from meshfw_etcd.hold import Hold
+from meshfw_etcd.judging import named
 from meshfw_etcd.pushing import Outcome, Pusher
 from meshfw_etcd.reaching import Reach, reach
 from meshfw_etcd.releases import ReleaseText
@@ -77,6 +78,8 @@ class _Desk:
 
     def rollback(self) -> int:
         """Roll an earlier release out again."""
+        if not self._arguments.dry_run:
+            cut_short(self._client, self._store.keys, self._fleet(), patience=_PATIENCE)
         fleet, number = self._fleet(), self._arguments.release
         if number is None:
             release = origin(self._client, self._store.keys, fleet)
@@ -148,7 +151,7 @@ class _Desk:
         except (KeyboardInterrupt, EtcdError):
             state = hold.state
             if state.under_way:
-                told = f"release {state.release} stands where it is ({state.phase}, {len(state.trying)} nodes try it)"
+                told = f"release {state.release} stands where it is ({state.phase}; on trial at: {named(state.trying) or '-'})"
                 self._note(f"{told}: 'meshfw fleet push --resume' goes on, 'meshfw fleet abort' takes it back")
             raise
         self._print(lambda: outcome_data(outcome), outcome_lines(outcome))

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -162,6 +163,68 @@ def test_a_pusher_who_is_taken_for_dead_writes_nothing_any_more(house: House, mo
         house.settled(NAMES, 1)
     assert house.holding() == set()
     assert house.fleet().release == 1
+
+
+def test_a_release_that_is_published_is_brought_back_without_waiting_for_the_nodes_that_fail_at_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(count: int, write: Callable[[], Decided]) -> Decided:
+        rollout = house.fleet().rollout
+        if rollout is not None and rollout.phase == "settling" and rollout.release == 2:
+            raise KilledError
+        return write()
+
+    with house.nodes(opinion=lambda name, number, rules: "no" if number == 2 and name == "n9" else ""):
+        house.push(1, "--now")
+        house.settled(NAMES, 1)
+        with monkeypatch.context() as patch:
+            writes(patch, late)
+            with pytest.raises(KilledError):
+                house.push(2, "--canaries", "n0", "--stages", "100%", "--soak", "0s")
+        rollout = house.fleet().rollout
+        assert rollout is not None
+        assert (rollout.phase, house.holding()) == ("settling", {"n0"})
+        code, said = house.call("rollback", "--now")
+        assert (code, said["release"]) == (0, 3)
+        house.settled(NAMES, 3)
+    assert house.holding() == set()
+
+
+def test_a_store_that_is_killed_and_comes_back_costs_a_push_no_more_than_the_time(house: House) -> None:
+    def interrupt() -> None:
+        house.settled(("n0",), 2)
+        house.server.kill()
+        house.server.start()
+
+    with house.nodes():
+        house.push(1, "--now")
+        house.settled(NAMES, 1)
+        trouble = threading.Thread(target=interrupt)
+        trouble.start()
+        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--soak", "2s", "--timeout", "20s")
+        trouble.join()
+        assert (code, said["phase"]) == (0, "done"), said
+        house.settled(NAMES, 2)
+    assert house.holding() == set()
+
+
+def test_an_interrupted_pusher_says_how_it_stands(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with house.nodes():
+        house.push(1, "--now")
+        house.settled(NAMES, 1)
+        monkeypatch.setattr("meshfw_etcd.pushing.Pusher._proven", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            house.push(2, *WAY)
+        assert "release 2 stands where it is (trying; on trial at: n0): 'meshfw fleet push --resume' goes on" in (
+            capsys.readouterr().err
+        )
+        house.call("abort")
+    assert house.holding() == set()
 
 
 def test_whoever_is_at_work_is_not_pushed_aside_by_a_resume(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
