@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # the targets share .venv
-.PHONY: help demo test test-full bench lint style types venv clean
+.PHONY: help demo test test-full conformance bench lint style types venv clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 18
@@ -22,6 +22,11 @@ test:  ## run every test
 
 test-full: export HYPOTHESIS_PROFILE = full
 test-full: test  ## the same, with many more generated examples
+
+conformance:  ## write CONFORMANCE.md: which laws every backend and source here holds
+	@bash .ci/setup test
+	$(BIN)/python -m pytest -n 2 -k "not Narrow" --meshfw-report CONFORMANCE.md tests/test_conformance_memory.py \
+	  tests/test_source_laws.py tests/kernel/test_conformance_*.py $(wildcard plugins/*/tests/*_conformance*.py) $(wildcard plugins/*/tests/*_laws*.py)
 
 bench:  ## measure processes, time and memory of each backend
 	@bash .ci/setup bench
@@ -43,4 +48,4 @@ venv:  ## make .venv with everything a developer needs
 
 clean:  ## remove what the other targets made
 	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . \( -name __pycache__ -o -name .ruff_cache \) -type d -prune -exec rm -rf {} +

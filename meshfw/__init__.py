@@ -32,8 +32,10 @@ if TYPE_CHECKING:
         Unsupported,
         Watch,
     )
+    from meshfw.backends.instance import Completed, run_tool
     from meshfw.backends.memory import MemoryBackend
     from meshfw.backends.memory_kernel import MemoryKernel
+    from meshfw.backends.nft_dialect import NftDialect
     from meshfw.backends.remembered import state_directory
     from meshfw.config import Config, find_config, load_config, parse_config
     from meshfw.errors import (
@@ -110,9 +112,11 @@ _ROOMS: Final = {
         "API_VERSION Atomicity Backend Cache Capabilities Committed Costs Event Fingerprint Narrowing Observed Outcome "
         "Provable Report Site Step Transaction Unsupported Watch"
     ),
+    "meshfw.backends.instance": "Completed run_tool",
     "meshfw.backends.memory": "MemoryBackend",
     "meshfw.backends.memory_kernel": "MemoryKernel",
     "meshfw.backends.remembered": "state_directory",
+    "meshfw.backends.nft_dialect": "NftDialect",
     "meshfw.config": "Config find_config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
@@ -181,6 +185,7 @@ __all__ = [
     "CommandPlugin",
     "Comment",
     "Committed",
+    "Completed",
     "ConcurrentChangeError",
     "Config",
     "ConfigError",
@@ -218,6 +223,7 @@ __all__ = [
     "ModelError",
     "Narrowing",
     "Network",
+    "NftDialect",
     "NftMatch",
     "NftObject",
     "Not",
@@ -278,5 +284,6 @@ __all__ = [
     "reconcile",
     "resolve_host",
     "ruleset_of_dump",
+    "run_tool",
     "state_directory",
 ]

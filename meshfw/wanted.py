@@ -41,9 +41,9 @@ class Sources:
         self._config = config
         self._plugins = plugins
         self._open: list[tuple[SourceTable, SourcePlugin, RuleSource]] = []
-        self._heard: list[tuple[SourcePlugin, RuleSource]] = []
         self.warnings: tuple[str, ...] = ()
         """What the sources told of at the last load, each with its place."""
+        self._heard: list[tuple[SourcePlugin, RuleSource]] = []
         try:
             with config.naming_file():
                 for table in config.sources:

@@ -122,7 +122,7 @@ class Workshop:
     def loaded(self, sources: Sources) -> Ruleset:
         """What the sources want now; the warnings tell what they doubt."""
         wanted = sources.load()
-        self.warnings += [*sources.warnings, *sources.doubts()]
+        self.warnings += (*sources.warnings, *sources.doubts())
         return wanted
 
     @cached_property

@@ -150,3 +150,25 @@ def test_a_spelling_of_one_family_is_none_of_the_other(lexicon: Lexicon) -> None
     lexicon.learn(FAMILY, rule(WRITTEN), PRINTED)
     (found,) = lexicon.rules(ChainKey(Family.IPV6, Table.FILTER, "a"), [PRINTED])
     assert found != rule(WRITTEN)
+
+
+# --- what is wanted ---
+
+
+def test_a_text_that_is_written_for_a_wanted_rule_is_that_rule_and_never_parsed(
+    lexicon: Lexicon, spellings: KnownTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = Chain(family=FAMILY, table=Table.FILTER, name="a", rules=(rule("-s 10.0.0.1 -j ACCEPT"), rule("-j DROP")))
+    lexicon.want([chain], spellings)
+    parsed: list[str] = []
+
+    def parse(text: str, *, family: Family, language: Language) -> Rule:
+        parsed.append(text)
+        return parse_rule(text, family=family, language=language)
+
+    monkeypatch.setattr("meshfw.backends.iptables_lexicon.parse_rule", parse)
+    found = meant(lexicon, "-j DROP", "-s 10.0.0.1/32 -j ACCEPT", "-s 10.0.0.2/32 -j ACCEPT")
+    assert found[0] is chain.rules[1]
+    assert found[1] is chain.rules[0]
+    assert found[2] == rule("-s 10.0.0.2 -j ACCEPT")
+    assert parsed == ["-s 10.0.0.2/32 -j ACCEPT"]

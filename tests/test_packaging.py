@@ -76,6 +76,9 @@ def test_wheel_holds_the_package_with_its_types_and_nothing_else(wheel: Path) ->
         names = set(archive.namelist())
     assert sources("meshfw") | {"meshfw/py.typed"} <= names
     assert {f"meshfw/service/{name}" for name in ("hardening.conf", AGENT, RESTORE)} <= names
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "meshfw/authoring").rglob("*.tmpl")}
+    assert len(templates) > 10
+    assert templates | {"meshfw/testing/README.md"} <= names
     assert {name.split("/")[0] for name in names} == {"meshfw", f"meshfw-{VERSION}.dist-info"}
     assert not any("__pycache__" in name for name in names)
 

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import get_args, get_type_hints
 
 import pytest
 
+import meshfw
 from meshfw import (
     BackendPlugin,
+    Capabilities,
     ConfigError,
     Family,
     ParseError,
     Plugins,
     Ruleset,
+    Site,
     builtin_extensions,
+    hookspecs,
     load_rules,
     parse_config,
 )
+from meshfw.authoring.distribution import Kind, NewPlugin, pin
 from meshfw.backends.remembered import DIRECTORY
 from meshfw.cli import INTERRUPTED, PIPE_CLOSED, main
 from meshfw.cli.apply import SHOWN
-from meshfw.cli.arguments import LOCK_TIMEOUT, VERBS
+from meshfw.cli.arguments import LOCK_TIMEOUT, VERBS, parse
 from meshfw.config import Config
 from meshfw.extensions.language import Language
 from meshfw.kernel.lock import _RUN
 from meshfw.languages.iptables import parse_rule
 from meshfw.languages.lexer import split
 from meshfw.plugins import BuiltIn
+from meshfw.testing.book import LAWS
+from meshfw.testing.netns import Netns
 from tests.extensions.cases import UNSAYABLE
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
@@ -152,6 +161,74 @@ def test_what_is_said_of_the_choice_of_a_backend_is_so() -> None:
     assert f'| `backend` | `"auto"`, {names} or an installed plugin\'s.' in README
     assert f"else in `{DIRECTORY}`, a small file" in README
     assert all(f"`{field}`" in README for field in BackendPlugin.__struct_fields__)
+
+
+HOOKS = dict(re.findall(r"^\| `(meshfw_\w+\(\w*\))` \| (.*) \|$", README, re.MULTILINE))
+
+
+def test_the_hooks_told_are_the_hooks_with_their_arguments() -> None:
+    specified = {name: getattr(hookspecs, name) for name in vars(hookspecs) if name.startswith("meshfw_")}
+    assert list(HOOKS) == [
+        f"{name}({', '.join(inspect.signature(hook).parameters)})" for name, hook in specified.items()
+    ]
+
+
+def test_what_each_hook_returns_is_told_field_by_field() -> None:
+    returned = set()
+    for name, row in HOOKS.items():
+        annotation = get_type_hints(getattr(hookspecs, name.partition("(")[0]))["return"]
+        (kind,) = get_args(annotation) or (None,)
+        if kind is None:
+            assert row.startswith("nothing; ")
+            continue
+        returned.add(kind)
+        assert row.startswith(f"`{kind.__name__}` values: "), name
+        assert kind.__name__ in meshfw.__all__
+        if kind.__module__ == hookspecs.__name__:
+            told = re.findall(r"`([a-z_]+)`", row)
+            assert [field for field in kind.__struct_fields__ if field not in told] == [], name
+            assert [word for word in told if word not in {*kind.__struct_fields__, "auto", "type"}] == [], name
+    offers = {
+        value for value in vars(hookspecs).values() if isinstance(value, type) and value.__name__.endswith("Plugin")
+    }
+    assert offers <= returned
+
+
+def test_the_capabilities_shown_are_those_of_each_backend(netns: Netns, requires: Callable[..., None]) -> None:
+    requires(
+        "nft", "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore", "ip6tables-legacy-restore"
+    )
+    section = README.partition("### Proving a backend")[2].partition("\n## ")[0]
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*", section, re.MULTILINE)
+    ]
+    plugins = Plugins(find=list)
+    for column, name in enumerate(header[1:], 1):
+        offer = plugins.backend(name)
+        backend = plugins.open_backend(offer, Site(owner="meshfw", language=LANGUAGE, netns=netns.path))
+        try:
+            found = {field: shown(getattr(backend.capabilities, field)) for field in Capabilities.__struct_fields__}
+        finally:
+            backend.close()
+        assert found == {row[0].strip("`"): row[column] for row in rows}, name
+
+
+def shown(value: object) -> str:
+    """A capability as the table has it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(sorted(value)) if isinstance(value, frozenset) else str(value)
+
+
+def test_the_way_of_an_author_is_told_as_it_is() -> None:
+    section = README.partition("### Writing a plugin")[2].partition("\n### ")[0]
+    made = NewPlugin.named(Kind.BACKEND, "toy")
+    lines = len(made.files()["meshfw_toy/backend.py"].splitlines())
+    assert f"in {lines // 10 * 10} lines" in section
+    assert f"`meshfw{pin(meshfw.__version__)}`" in section
+    assert f"some {round(len(LAWS), -1)} laws" in README
+    for words in re.findall(r"^# meshfw (.*?)(?:  +#.*)?$", section, re.MULTILINE):
+        parse(words.split())
 
 
 def test_host_bits_are_masked_off_as_shown() -> None:

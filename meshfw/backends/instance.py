@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -38,6 +38,19 @@ def only_writer(site: Site, *, timeout: float) -> Iterator[None]:
         instance_lock(site.owner, namespace.identity, timeout=timeout, spare=namespace.path),
     ):
         yield
+
+
+def run_tool(
+    argv: Sequence[str], *, netns: str | None = None, input: str = "", timeout: float = 30.0, check: bool = True
+) -> Completed:
+    """The result of one process in a network namespace, run to its end within so many seconds; there is no shell.
+
+    Raises:
+        CommandError: it ended with an error, and ``check`` is so, or was killed when its time was over.
+        BackendError: the tool isn't installed, or there is no such namespace.
+    """
+    with entered(netns):
+        return run(argv, timeout=timeout, input=input.encode("utf-8", "surrogateescape"), check=check)
 
 
 def place_of(site: Site, backend: str) -> str:
@@ -189,4 +202,5 @@ __all__ = [
     "only_writer",
     "require_namespace",
     "run",
+    "run_tool",
 ]

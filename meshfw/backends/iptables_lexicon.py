@@ -129,12 +129,20 @@ class Lexicon:
     def rules(self, key: ListKey, texts: Sequence[str | None]) -> list[Rule | None]:
         """What the texts of one list mean; where a text has several spellings, those that are wanted there in turn."""
         family = key.family
+        if not all((family, text) in self._rules for text in texts):
+            self._foresee(key)
         found = [
             None if text is None else self._rules.get((family, text)) or self._meaning(family, text) for text in texts
         ]
         if self._spellings:
             self._respell(key, texts, found)
         return found
+
+    def _foresee(self, key: ListKey) -> None:
+        """Write what is wanted of a list: most of what stands there is that, and to parse that would take longer."""
+        wanted, _ = self._lists.get(key, (None, False))
+        for rule in wanted.rules if wanted is not None else ():
+            self.written(rule, key.family)
 
     def _respell(self, key: ListKey, texts: Sequence[str | None], found: list[Rule | None]) -> None:
         wanted: dict[str, list[Rule]] = {}

@@ -26,10 +26,11 @@ from meshfw.model import (
 from meshfw.snapshot import ListKey, ObservedList, ObservedRule
 
 _FAMILY: Final = {name: family for family, name in FAMILIES.items()}
-_POLICIES: Final = {
+POLICIES: Final = {
     "accept": frozenset({Policy.ACCEPT, Policy.RETURN}),
     "drop": frozenset({Policy.DROP}),
 }
+"""What a base chain's policy may be taken for: nft can't tell ``return`` from ``accept``."""
 _RULE: Final = re.compile(r"^\t\t(.*?)counter packets (\d+) bytes (\d+)(.*) # handle (\d+)$", re.MULTILINE)
 _CHAIN: Final = re.compile(r"^\tchain (\S+) \{[^\n]*\n", re.MULTILINE)
 _END: Final = "\n\t}\n"
@@ -65,7 +66,7 @@ def chain_state(chain: NfChain, family: Family) -> tuple[ListKey, frozenset[Poli
     wanted = base_chain(key)
     if (chain.type, chain.hook_name, chain.priority) != (wanted.type, wanted.hook, wanted.priority):
         return f"chain {chain.name} was moved to another hook or priority"
-    return key, _POLICIES[chain.policy or "accept"]
+    return key, POLICIES[chain.policy or "accept"]
 
 
 # --- text --------------------------------------------------------------------------------------------------
@@ -134,21 +135,7 @@ class JsonReader:
         key = list_key(family, body["chain"])
         if key is None:
             return  # its chain is reported already
-        packets, octets = _counter(body["expr"])
-        text = ""
-        rule: Rule | None = None
-        try:
-            _check_counter(body["expr"], self._language)
-            rule = read_rule(
-                body["expr"],
-                family=family,
-                language=self._language,
-                names=names_in(key.table),
-                comment=body.get("comment", ""),
-            )
-        except UnreadableError as error:
-            text = str(error)
-        found.setdefault(key, []).append(ObservedRule(rule, text, packets, octets, body["handle"]))
+        found.setdefault(key, []).append(observed_rule(body, key, self._language))
 
     def _set(self, body: Mapping[str, Any]) -> None:
         family = _FAMILY[body["family"]]
@@ -161,6 +148,25 @@ class JsonReader:
             self._foreign(body, f"set {body['name']} is not one that meshfw makes")
         else:
             self._listing.sets[(family, entry.name)] = entry
+
+
+def observed_rule(body: Mapping[str, Any], key: ListKey, language: Language) -> ObservedRule:
+    """What a rule of nft's JSON means in a list."""
+    packets, octets = _counter(body["expr"])
+    text = ""
+    rule: Rule | None = None
+    try:
+        _check_counter(body["expr"], language)
+        rule = read_rule(
+            body["expr"],
+            family=key.family,
+            language=language,
+            names=names_in(key.table),
+            comment=body.get("comment", ""),
+        )
+    except UnreadableError as error:
+        text = str(error)
+    return ObservedRule(rule, text, packets, octets, body["handle"])
 
 
 def _check_counter(statements: Sequence[Mapping[str, Any]], language: Language) -> None:

@@ -22,7 +22,8 @@ from meshfw.snapshot import ListKey
 Renderer = Callable[[ListKey, Rule], NftText]
 """The text of one rule of one list."""
 
-_POLICY: Final = {Policy.ACCEPT: "accept", Policy.RETURN: "accept", Policy.DROP: "drop"}
+POLICY_WORDS: Final = {Policy.ACCEPT: "accept", Policy.RETURN: "accept", Policy.DROP: "drop"}
+"""nft's policy of a base chain for each of the model's."""
 
 
 def chain_name(key: ListKey) -> str:
@@ -156,7 +157,7 @@ class _ListText:
             return
         yield f"\tchain {self.name} {{\n"
         if header and isinstance(new, Dispatcher):
-            yield f"\t\t{base_chain(new.key)} policy {_POLICY[new.policy]};\n"
+            yield f"\t\t{base_chain(new.key)} policy {POLICY_WORDS[new.policy]};\n"
         yield from (f"\t\t{line}\n" for line in lines)
         yield "\t}\n"
 

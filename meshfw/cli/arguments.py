@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from meshfw.cli.explain_options import VALUED as EXPLAIN
@@ -11,6 +11,7 @@ from meshfw.cli.explain_options import add_explain
 from meshfw.cli.migrate_options import add_migrate
 from meshfw.cli.parsers import PROGRAM, Parser, add_verb, program
 from meshfw.cli.parsers import UsageError as UsageError  # noqa: PLC0414 - whoever parses finds it here
+from meshfw.cli.text_options import add_diff, add_new_plugin, add_translate
 from meshfw.cli.values import duration as _duration
 from meshfw.cli.values import interval as _interval
 from meshfw.cli.values import name as _name
@@ -37,6 +38,7 @@ VERBS: Final = {
     "top": "watch which rules of ours count packets, and how fast",
     "graph": "draw the way of packets: hooks, dispatchers, chains and jumps, for Graphviz or as a picture",
     "service": "print the systemd units of the agent and of the restore at boot, or with --install put them in place",
+    "new-plugin": "write a new backend or rule source, a whole distribution that passes its own tests",
     "demo": "watch rules being kept in place, in a throw-away network namespace",
 }
 WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean", "migrate"})
@@ -102,11 +104,19 @@ def _foreign_parsers(name: str, parser: Parser) -> tuple[Parser, Mapping[str, Pa
     return parser, {name: verb}
 
 
-_TAILS: Final = {"apply": " [PLAN]", "rollback": " [NUMBER]", "translate": " [RULE ...]", "diff": " OLD NEW"}
+_TAILS: Final = {
+    "apply": " [PLAN]",
+    "rollback": " [NUMBER]",
+    "translate": " [RULE ...]",
+    "diff": " OLD NEW",
+    "new-plugin": " backend|source NAME",
+}
 _FLAGS: Final = frozenset("-h --help -v --verbose --json -4 --ipv4 -6 --ipv6 --jsonl --resolve --approximate".split())
 _ANYWHERE: Final = frozenset("--config --backend --netns".split())
 _TRANSLATE: Final = _ANYWHERE | frozenset("-f --file --from --to --table --chain".split())
-_VALUED: Final = _TRANSLATE | EXPLAIN | frozenset("--lock-timeout --confirm --out --root --interval --sort".split())
+_VALUED: Final = (
+    _TRANSLATE | EXPLAIN | frozenset("--lock-timeout --confirm --out --root --interval --sort --directory".split())
+)
 """The options that take a word, which is no verb whatever it says."""
 
 
@@ -215,45 +225,6 @@ def _add_show(parser: ArgumentParser) -> None:
     parser.add_argument("--nft", action="store_true", help="in nft's language")
 
 
-def _add_translate(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "rule", nargs="*", metavar="RULE", help="a rule, in one word or in several; - is standard input"
-    )
-    parser.add_argument(
-        "-f", "--file", metavar="FILE", type=_name, help="a file with a rule on each line, or with a dump"
-    )
-    parser.add_argument(
-        "--from",
-        dest="source",
-        choices=("rules", "script", "dump", "nft"),
-        help="what it is, nft's as text or JSON (default: as it looks)",
-    )
-    parser.add_argument("--to", choices=("nft", "iptables"), default="nft", help="the language (default: %(default)s)")
-    parser.add_argument(
-        "--approximate",
-        action="store_true",
-        help="where nft can't say something, print what comes near, if anything does, with a warning",
-    )
-    parser.add_argument("--resolve", action="store_true", help="look host names up, which are refused otherwise")
-    parser.add_argument(
-        "--jsonl", action="store_true", help="read one JSON object a line with a rule, and answer each with another"
-    )
-    family = parser.add_mutually_exclusive_group()
-    family.add_argument("-4", "--ipv4", dest="family", action="store_const", const="ipv4", help="an IPv4 rule")
-    family.add_argument("-6", "--ipv6", dest="family", action="store_const", const="ipv6", help="an IPv6 rule")
-    parser.add_argument("--table", help="iptables' table of the rule, for the whole nft command")
-    parser.add_argument("--chain", help="the rule's chain, for the whole nft command")
-
-
-def _add_diff(parser: ArgumentParser) -> None:
-    what = "a file with a dump or a ruleset of nft's, - for standard input, live:nft, live:iptables-nft, or "
-    parser.add_argument("old", metavar="OLD", type=_name, help=f"{what}live:iptables-legacy for everybody's rules here")
-    parser.add_argument("new", metavar="NEW", type=_name, help="the same")
-    family = parser.add_mutually_exclusive_group()
-    family.add_argument("-4", "--ipv4", dest="family", action="store_const", const="ipv4", help="IPv4 alone")
-    family.add_argument("-6", "--ipv6", dest="family", action="store_const", const="ipv6", help="IPv6 alone")
-
-
 def _add_status(parser: ArgumentParser) -> None:
     parser.add_argument("--dashboard", action="store_true", help="print a dashboard for Grafana instead; asks no agent")
 
@@ -275,7 +246,7 @@ def _add_graph(parser: ArgumentParser) -> None:
     parser.add_argument("--svg", action="store_true", help="a picture, drawn by Graphviz's dot, instead of its text")
 
 
-_OWN: Final = {
+_OWN: Final[Mapping[str, Callable[[ArgumentParser], None]]] = {
     "plan": _add_plan,
     "apply": _add_apply,
     "confirm": _add_confirm,
@@ -285,10 +256,11 @@ _OWN: Final = {
     "migrate": lambda parser: add_migrate(parser, name=_name, writer=_add_writer),
     "service": _add_service,
     "show": _add_show,
-    "translate": _add_translate,
+    "translate": lambda parser: add_translate(parser, name=_name),
     "explain": lambda parser: add_explain(parser, name=_name),
-    "diff": _add_diff,
+    "diff": lambda parser: add_diff(parser, name=_name),
     "status": _add_status,
     "top": _add_top,
     "graph": _add_graph,
+    "new-plugin": lambda parser: add_new_plugin(parser, name=_name),
 }

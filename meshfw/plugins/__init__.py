@@ -83,6 +83,13 @@ class Plugins:
         """The plugins that were skipped, and why: one text each."""
         return tuple(str(problem) for problem in self._loader.problems)
 
+    def names(self) -> frozenset[str]:
+        """What is taken: the names of all installed plugins and distributions of them, and of all that they bring."""
+        self._loader.load_all()
+        plugins = self._loader.plugins
+        backends = {offer.name for plugin in plugins for offer in plugin.backends}
+        return self._loader.names() | backends | {offer.name for plugin in plugins for offer in plugin.sources}
+
     # --- choosing ---
 
     def backend(self, name: str, *, key: str = "backend") -> BackendPlugin:

@@ -91,6 +91,10 @@ class Loader:
             found.append(plugin)
         return found
 
+    def names(self) -> frozenset[str]:
+        """The names of all entry points and of their distributions, broken ones too."""
+        return frozenset(name for entry in self._found() for name in (entry.name, _dist_name(entry)) if name)
+
     def _found(self) -> tuple[EntryPoint, ...]:
         if self._entries is None:
             self._entries = tuple(self._find())

@@ -6,9 +6,12 @@ from typing import Final
 
 from meshfw.model import Ruleset
 from meshfw.testing import drift_laws, failure_laws, laws, packet_laws, watch_laws
+from meshfw.testing.coverage import Coverage, coverage
 from meshfw.testing.edits import edited, middle
-from meshfw.testing.lab import Case, Coverage, Lab, Law, coverage
+from meshfw.testing.lab import Case, Lab, Law
 from meshfw.testing.rulesets import compact, compact_changed, small
+
+__all__ = ["LAWS", "cases_of", "report", "try_law"]
 
 LAWS: Final[tuple[Law, ...]] = (
     *laws.LAWS,
@@ -46,4 +49,5 @@ def try_law(law: Law, lab: Lab) -> None:
     for case in cases_of(law, lab):
         lab.reset()
         law.run(lab, case)
+        lab.tried += 1
     lab.reset()

@@ -7,15 +7,17 @@ says, or ``examples`` of the class. Between two of them the kernel is emptied by
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from meshfw.backend import Capabilities
 from meshfw.extensions import builtin_extensions
 from meshfw.extensions.language import Language
 from meshfw.testing.book import LAWS, report, try_law
 from meshfw.testing.lab import Case, Foreign, Lab, Law, MakeBackend
+from meshfw.testing.reporting import Subject, origin_of
 from meshfw.testing.strategies import cases, rulesets
 
 _SHARE: Final = 3
@@ -38,6 +40,7 @@ def try_generated(law: Law, lab: Lab, *, examples: int | None = None) -> None:
     def check(case: Case) -> None:
         lab.reset()
         law.run(lab, case)
+        lab.tried += 1
 
     try:
         check()
@@ -52,8 +55,16 @@ class BackendLaws:
     it, and :func:`report` says so. A law that can't hold for a good reason is overridden by name, with the reason.
     """
 
+    kind: ClassVar[str] = "backend"
+    """What a report calls the subject."""
+    laws: ClassVar[tuple[Law, ...]] = LAWS
+    """The book that is run."""
     examples: ClassVar[int | None] = None
     """Drawn cases for each generated law; None for a third of what hypothesis' profile says."""
+    most: ClassVar[int | None] = None
+    """How many kinds of edit, or lines of a transaction, a law tries that goes through them; None for all of them."""
+    tools: ClassVar[tuple[str, ...]] = ()
+    """Commands that the backend runs: a report has what each says to ``--version``."""
 
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
@@ -118,6 +129,7 @@ class BackendLaws:
             wipe=wipe,
             foreign=foreign,
             tamperings=tamperings,
+            most=self.most,
         )
         yield made
         made.close()
@@ -131,11 +143,35 @@ class BackendLaws:
         if law.generated:
             try_generated(law, lab, examples=self.examples)
 
+    def subject(self, lab: Lab) -> Subject:
+        """What a report is about."""
+        made = report(lab)
+        with lab.instance() as backend:
+            return Subject(
+                kind=self.kind,
+                name=made.backend,
+                **origin_of(backend),
+                capabilities=_listed(lab.capabilities),
+                differences=made.differences,
+                scope=made.scope,
+                left_out=made.left_out,
+                tools=self.tools,
+            )
+
     def test_every_rule_of_the_catalogue_is_known_or_named(self, lab: Lab) -> None:
         """The laws are tried on some rules at least, and the report names every law and what was left out."""
         made = report(lab)
         assert len(made.laws) == len(LAWS)
         assert any(chain.rules for chain in lab.sample.chains), f"nothing of the sample can be held: {made.left_out}"
+
+
+def _listed(capabilities: Capabilities) -> dict[str, Any]:
+    """The capabilities by name, sets of families as sorted lists."""
+    values = {name: getattr(capabilities, name) for name in capabilities.__struct_fields__}
+    return {
+        name: sorted(member.value for member in value) if isinstance(value, frozenset) else value
+        for name, value in values.items()
+    }
 
 
 def _test_of(law: Law) -> Callable[[BackendLaws, Lab], None]:

@@ -1,11 +1,10 @@
 """Exact counts of the processes that a program, or a block of this process, starts.
 
 A tracer follows every task by ptrace(2) and takes down each new process and each exec as the kernel reports it.
-Nothing is sampled and nothing is missed: a task stands still until its event was taken down. No privilege is needed
-but what ptrace asks for (REMEDY), so ``unshare -rn`` is fine. What is traced already or traces by itself can't be
-counted, and an ordinary user's setuid programs run without their privileges. A block costs 25 ms and each process
-in it 0.3 ms more: count in one pass, measure time in another. Name the real program: a pyenv shim ``python3`` makes
-some 40 processes of its own, ``sys.executable`` none.
+Nothing is missed: a task stands still until its event was taken down. No privilege is needed but what ptrace asks for
+(REMEDY), so ``unshare -rn`` is fine. What is traced already or traces by itself can't be counted, and an ordinary
+user's setuid programs run without their privileges. A block costs 25 ms and each process in it 0.3 ms more: count in
+one pass, measure time in another. Of a program named by a pyenv shim the shim's own 40 processes count, too.
 
 The first half of this file is the tracer's program, the second half starts it. The tracer is a process of its own
 because its wait(2) for all tracees would take the exit codes of our own children, and it's spawned, not forked,
@@ -25,6 +24,8 @@ import struct
 import sys
 import time
 from contextlib import suppress
+
+__all__ = ["Count", "Counted", "ProcessCounter", "run_counted"]
 
 _CONT, _DETACH, _GETEVENTMSG = 7, 17, 0x4201  # linux/ptrace.h
 _SEIZE, _INTERRUPT, _LISTEN = 0x4206, 0x4207, 0x4208

@@ -23,6 +23,7 @@ from meshfw.testing.lab import (
     needs_digest,
     needs_fingerprint,
     needs_narrowing,
+    not_all,
 )
 from meshfw.testing.rulesets import at_first, small
 from meshfw.testing.wrapping import Recording
@@ -44,11 +45,11 @@ def tampering_is_repaired(lab: Lab, case: Case) -> None:
     lab.assert_held(case.one)
 
 
-@law()
+@law(eases=(not_all,))
 def every_kind_of_tampering_is_repaired(lab: Lab, case: Case) -> None:
     """Deleted, inserted, moved, doubled and edited rules, chains, sets, attachments and policies are put right."""
     backend = lab.backend()
-    for name, tampered in all_edits(case.one).items():
+    for name, tampered in lab.some(all_edits(case.one).items()):
         apply(backend, case.one)
         lab.changed(tampered)
         outcome = apply(backend, case.one).outcome

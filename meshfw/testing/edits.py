@@ -29,6 +29,8 @@ from meshfw.model import (
 )
 from meshfw.testing.rulesets import commented, without_chain, without_set
 
+__all__ = ["EDITS", "all_edits", "edited", "first", "last", "middle"]
+
 T = TypeVar("T")
 Pick = Callable[[int], int]
 """Chooses a number from 0 to one below the given one."""

@@ -17,6 +17,10 @@ import pytest
 if TYPE_CHECKING:
     from meshfw.testing.netns import Netns
 
+__all__ = ["IN_CI", "PACKAGES", "cannot_run", "kernel_room", "loopback", "netns", "requires"]
+
+pytest_plugins = ("meshfw.testing.reporting",)
+
 IN_CI: Final = os.environ.get("CI") == "true"
 """Whether everything a test may ask for has to be there."""
 

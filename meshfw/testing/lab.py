@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,9 +21,26 @@ from meshfw.snapshot import ListKey, ObservedList, Snapshot
 from meshfw.testing.loopback import delivers
 from meshfw.testing.rulesets import CATALOGUE, may_stand, of_families, parsed, sample
 
+__all__ = [
+    "NEIGHBOUR",
+    "OWNER",
+    "Case",
+    "Foreign",
+    "Lab",
+    "Law",
+    "MakeBackend",
+    "Need",
+    "differences",
+    "law",
+    "meaning",
+    "refused",
+]
+
 OWNER: Final = "meshfw"
 NEIGHBOUR: Final = "neighbour"
 """The second owner, of the laws about two."""
+
+T = TypeVar("T")
 
 MakeBackend = Callable[[str], Backend]
 """Makes a fresh instance for an owner; all of them work on one and the same kernel."""
@@ -44,7 +61,8 @@ class Lab:
     ``count`` lets every rule count one packet where there are none; ``dump`` gives the text of all that the kernel
     holds, anybody's, without counters; ``wipe`` takes it all away by the kernel's own means, for a backend that refuses
     what has lost its mark; ``foreign`` are rules of others; ``tamperings`` change the owner's rules, those
-    of ``sample``, by the kernel's own means. What is left out narrows the laws that need it.
+    of ``sample``, by the kernel's own means. What is left out narrows the laws that need it. ``most`` is how
+    many of the kinds of edit, or lines of a transaction, are tried by a law that goes through them; None: all.
     """
 
     def __init__(
@@ -58,6 +76,7 @@ class Lab:
         wipe: Callable[[], None] | None = None,
         foreign: Foreign | None = None,
         tamperings: Mapping[str, Callable[[], None]] | None = None,
+        most: int | None = None,
     ) -> None:
         self._make = make
         self._opened: list[Backend] = []
@@ -68,6 +87,9 @@ class Lab:
         self.wipe = wipe
         self.foreign = foreign
         self.tamperings = tamperings or {}
+        self.most = most
+        self.tried = 0
+        """Cases that laws were tried on in this lab."""
         self._probe = make(OWNER)
         self.capabilities: Capabilities = self._probe.capabilities
         self.has_fingerprint = self._probe.fingerprint() is not None
@@ -113,6 +135,13 @@ class Lab:
             self.reset()
         finally:
             self._probe.close()
+
+    def some(self, things: Iterable[T]) -> list[T]:
+        """The things that a law is to go through: all, or ``most`` of them, spread evenly."""
+        known = list(things)
+        if self.most is None or len(known) <= self.most:
+            return known
+        return [known[(len(known) - 1) * part // max(self.most - 1, 1)] for part in range(self.most)]
 
     # --- what the backend can hold ---
 
@@ -276,8 +305,8 @@ Need = Callable[[Lab], str | None]
 class Law(msgspec.Struct, frozen=True):
     """One law of the book: ``run`` raises where a backend breaks it.
 
-    ``name`` is what a test of it is called, ``says`` its sentence, ``needs`` narrows it, and ``generated`` laws are
-    tried on drawn cases as well as on the fixed ones.
+    ``name`` is what a test of it is called, ``says`` its sentence, ``needs`` narrows it, ``eases`` are why it asks for
+    less, and ``generated`` laws are tried on drawn cases as well as on the fixed ones.
     """
 
     name: str
@@ -285,19 +314,36 @@ class Law(msgspec.Struct, frozen=True):
     run: Callable[[Lab, Case], None]
     generated: bool = False
     needs: tuple[Need, ...] = ()
+    eases: tuple[Need, ...] = ()
+
+    def eased(self, lab: Lab) -> tuple[str, ...]:
+        """Why it asks for less in this lab than it could; empty where it's the whole law."""
+        return tuple(reason for need in self.eases if (reason := need(lab)))
 
     def narrowed(self, lab: Lab) -> str | None:
         """Why it isn't run in this lab; None where it is."""
         return next((reason for need in self.needs if (reason := need(lab))), None)
 
 
-def law(*needs: Need, generated: bool = False) -> Callable[[Callable[[Lab, Case], None]], Law]:
+def law(
+    *needs: Need, generated: bool = False, eases: Iterable[Need] = ()
+) -> Callable[[Callable[[Lab, Case], None]], Law]:
     """Makes a law of a function whose docstring is its sentence."""
 
     def made(run: Callable[[Lab, Case], None]) -> Law:
-        return Law(run.__name__, (run.__doc__ or "").strip(), run, generated, needs)
+        return Law(run.__name__, (run.__doc__ or "").strip(), run, generated, needs, tuple(eases))
 
     return made
+
+
+def without_fingerprint(lab: Lab) -> str | None:
+    """For laws that let a backend without a fingerprint read more, and know less."""
+    return None if lab.has_fingerprint else "it has no fingerprint, so it may read each time and be told nothing"
+
+
+def not_all(lab: Lab) -> str | None:
+    """For laws that go through many things one by one."""
+    return None if lab.most is None else f"with {lab.most} of what it goes through at most"
 
 
 def needs_narrowing(lab: Lab) -> str | None:
@@ -313,40 +359,3 @@ def needs_digest(lab: Lab) -> str | None:
 def needs_fingerprint(lab: Lab) -> str | None:
     """For laws about a fingerprint that can tell."""
     return None if lab.has_fingerprint else "the backend has no fingerprint here"
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One line of a coverage: a law, what it says, and why it was not run (None: it was)."""
-
-    law: str
-    says: str
-    narrowed: str | None = None
-
-
-class Coverage(msgspec.Struct, frozen=True):
-    """What the law book covers of a backend: its laws, and the rules of the catalogue that it was not tried on.
-
-    ``differences`` name the capabilities by which it isn't what a backend is unless it says so: what the laws then ask.
-    """
-
-    backend: str
-    laws: tuple[Entry, ...]
-    left_out: tuple[str, ...]
-    differences: tuple[str, ...] = ()
-
-
-def coverage(lab: Lab, laws: Iterable[Law]) -> Coverage:
-    """The coverage of a lab's backend by these laws."""
-    entries = tuple(Entry(item.name, item.says, item.narrowed(lab)) for item in laws)
-    with lab.instance() as backend:
-        return Coverage(backend.name, entries, lab.left_out, tuple(_differences(backend.capabilities)))
-
-
-def _differences(capabilities: Capabilities) -> Iterator[str]:
-    """The capabilities that aren't what they are by default, in words."""
-    usual = Capabilities()
-    for name in usual.__struct_fields__:
-        value = getattr(capabilities, name)
-        if value != getattr(usual, name):
-            shown = ", ".join(sorted(value)) or "none" if isinstance(value, frozenset) else value
-            yield f"{name}: {shown}"

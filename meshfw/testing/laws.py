@@ -26,7 +26,7 @@ from meshfw.model import (
 from meshfw.plan import diff
 from meshfw.reconcile import apply, plan
 from meshfw.states import State, format_state, parse_state
-from meshfw.testing.lab import Case, Lab, law, meaning, needs_fingerprint, refused
+from meshfw.testing.lab import Case, Lab, law, meaning, needs_fingerprint, refused, without_fingerprint
 from meshfw.testing.rulesets import commented, copied, of_families, parsed, small
 from meshfw.testing.wrapping import Recording
 
@@ -119,7 +119,12 @@ def idle_apply_reads_nothing(lab: Lab, case: Case) -> None:
     assert recording.calls == ["fingerprint"], f"an idle apply did {recording.calls}"
 
 
-@law()
+def _some_processes(lab: Lab) -> str | None:
+    each = lab.capabilities.processes_per_family
+    return f"with {each} {'process' if each == 1 else 'processes'} for each family" if each else None
+
+
+@law(eases=(_some_processes, without_fingerprint))
 def processes_stay_in_budget(lab: Lab, case: Case) -> None:
     """No more processes than the capabilities say: none when idle, for a change, for adoption, for a cold start."""
     from meshfw.testing.counting import ProcessCounter
@@ -184,7 +189,11 @@ _OPAQUE: Final = {
 }
 
 
-@law()
+def _opaque(lab: Lab) -> str | None:
+    return "what has no typed value may be held as well as refused" if lab.capabilities.opaque else None
+
+
+@law(eases=(_opaque,))
 def unsupported_is_refused_first(lab: Lab, case: Case) -> None:
     """What can't be held is refused by name before anything is read or written; what isn't refused is held."""
     family = lab.families[0]

@@ -8,6 +8,8 @@ from typing import Final
 from meshfw.kernel.netns import entered
 from meshfw.model import Family
 
+__all__ = ["delivers"]
+
 _HOSTS: Final = {Family.IPV4: (socket.AF_INET, "127.0.0.1"), Family.IPV6: (socket.AF_INET6, "::1")}
 _SECONDS: Final = 0.05
 """How long a datagram is waited for; over the loopback it's there before the sender goes on."""

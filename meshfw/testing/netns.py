@@ -22,6 +22,8 @@ from types import TracebackType
 from meshfw.errors import MeshfwError
 from meshfw.kernel.netns import CLONE_NEWNET, HeldNamespace, Namespace, entered, refused
 
+__all__ = ["Netns", "available"]
+
 _NAMED = "/run/netns"
 _THREAD_NAMESPACE = "/proc/thread-self/ns/net"
 

@@ -36,7 +36,12 @@ def _needs_counters(lab: Lab) -> str | None:
     return None if lab.namespace or lab.count else "neither a namespace for packets nor a count was given"
 
 
-@law(_needs_counters)
+def _may_lose(lab: Lab) -> str | None:
+    lost = [family.value for family in lab.families if family not in lab.capabilities.counters_move]
+    return f"rules that are written again may begin at zero in {' and '.join(lost)}" if lost else None
+
+
+@law(_needs_counters, eases=(_may_lose,))
 def counters_survive(lab: Lab, _case: Case) -> None:
     """Rules that stay or move keep their counters over changes around them, and new rules begin at zero."""
     backend = lab.backend()

@@ -38,6 +38,19 @@ from meshfw.model import (
     set_references,
 )
 
+__all__ = [
+    "CATALOGUE",
+    "at_first",
+    "attached",
+    "commented",
+    "compact",
+    "compact_changed",
+    "copied",
+    "parsed",
+    "sample",
+    "small",
+]
+
 WORDS: Final[Mapping[Family, Mapping[str, str]]] = {
     Family.IPV4: {
         "host": "10.4.0.7",

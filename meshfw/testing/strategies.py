@@ -42,6 +42,8 @@ from meshfw.testing.edits import EDITS, edited
 from meshfw.testing.lab import Case
 from meshfw.testing.rulesets import CATALOGUE, may_stand, parsed
 
+__all__ = ["cases", "networks", "rules", "rulesets", "sets"]
+
 Accepts = Callable[[Rule, Family, Table], bool]
 """Whether the backend under test can hold a rule in a table of the family."""
 

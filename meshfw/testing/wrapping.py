@@ -24,6 +24,8 @@ from meshfw.model import Ruleset, SetKey
 from meshfw.plan import Plan
 from meshfw.snapshot import ListKey
 
+__all__ = ["Falsified", "Interrupted", "Recording", "Wrapped", "transaction_lines", "with_lines"]
+
 
 class Wrapped:
     """A backend that hands every call to ``inner``, whose cache it shares; subclasses change one thing."""

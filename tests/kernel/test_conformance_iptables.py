@@ -175,6 +175,7 @@ def void(_value: object) -> None:
 class TestIptablesNft(IptablesLaws):
     make = staticmethod(iptables_nft)
     variant = "nft"
+    tools = ("iptables-nft",)
     more = ("counters_move: ipv4",)
 
     @pytest.fixture
@@ -185,6 +186,7 @@ class TestIptablesNft(IptablesLaws):
 class TestIptablesLegacy(IptablesLaws):
     make = staticmethod(iptables_legacy)
     variant = "legacy"
+    tools = ("iptables-legacy",)
 
     @pytest.fixture
     def dump(self, shell: Callable[..., str]) -> Callable[[], str]:

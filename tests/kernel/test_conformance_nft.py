@@ -63,6 +63,8 @@ def room(kernel_room: Callable[[], Netns]) -> Iterator[Netns]:
 
 
 class TestNftBackend(BackendLaws):
+    tools = ("nft",)
+
     @pytest.fixture
     def namespace(self, room: Netns) -> str:
         return room.path

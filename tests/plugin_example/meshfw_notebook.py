@@ -123,13 +123,19 @@ class Blocklist:
         settings.finish()
 
     def load(self) -> Ruleset:
-        with open(self.name, encoding="utf-8") as lines:
-            addresses = [line.strip() for line in lines if line.strip()]
+        try:
+            with open(self.name, encoding="utf-8") as lines:
+                addresses = [line.strip() for line in lines if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"can't be read: {error}", file=self.name, expected="a list of addresses") from error
         rule = Rule(source=SetRef("blocked"), target=DROP)
         chains, sets, attachments = [], [], []
         for family in Family:
             own = [text for text in addresses if (":" in text) is (family is Family.IPV6)]
-            sets.append(Set.of(family, "blocked", own))
+            try:
+                sets.append(Set.of(family, "blocked", own))
+            except ModelError as error:
+                raise ConfigError(error.reason, file=self.name, expected="an address on each line") from error
             chains.append(Chain(family=family, table=Table.RAW, name="blocked", rules=(rule,)))
             attachments.append(Attachment(family=family, table=Table.RAW, hook=Hook.PREROUTING, chain="blocked"))
         return Ruleset(chains=tuple(chains), sets=tuple(sets), attachments=tuple(attachments))

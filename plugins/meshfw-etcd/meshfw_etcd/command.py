@@ -151,7 +151,8 @@ class _Desk:
         except (KeyboardInterrupt, EtcdError):
             state = hold.state
             if state.under_way:
-                told = f"release {state.release} stands where it is ({state.phase}; on trial at: {named(state.trying) or '-'})"
+                where = f"{state.phase}; on trial at: {named(state.trying) or '-'}"
+                told = f"release {state.release} stands where it is ({where})"
                 self._note(f"{told}: 'meshfw fleet push --resume' goes on, 'meshfw fleet abort' takes it back")
             raise
         self._print(lambda: outcome_data(outcome), outcome_lines(outcome))

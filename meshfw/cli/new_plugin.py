@@ -1,0 +1,25 @@
+"""The verb ``new-plugin``: write the distribution of a new backend or rule source, which passes its own tests."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from meshfw.authoring.distribution import Kind, NewPlugin
+from meshfw.cli.output import print_json, printable
+from meshfw.plugins import Plugins
+
+
+def run(arguments: Namespace) -> int:
+    """0 when it's written."""
+    made = NewPlugin.named(Kind(arguments.kind), arguments.name, taken=Plugins().names())
+    place = made.write(arguments.directory)
+    names = list(made.files())
+    commands = [f"cd {place}", "pip install --editable '.[test]'", "pytest"]
+    if arguments.json:
+        print_json({"plugin": made.name, "directory": place, "files": names, "next": commands})
+        return 0
+    print(printable(f"{place}: a {made.kind} called {made.name}, in {len(names)} files"))
+    for name in names:
+        print(f"  {name}")
+    print(f"next: {printable(commands[0])}", *commands[1:], sep="\n      ")
+    return 0

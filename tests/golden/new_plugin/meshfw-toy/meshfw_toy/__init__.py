@@ -1,0 +1,32 @@
+"""A meshfw plugin: the backend ``toy``, rules in nf_tables by the command nft(8)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+
+from meshfw import Backend, BackendPlugin, Site, hookimpl
+
+
+@hookimpl
+def meshfw_backends() -> Iterable[BackendPlugin]:
+    """The one backend; nothing of it is imported before it's chosen."""
+    return (
+        BackendPlugin(
+            name="toy",
+            factory=_made,
+            summary="nf_tables by the command nft, a process for each look",
+            api_version=1,
+            unavailable=_unavailable,
+        ),
+    )
+
+
+def _made(site: Site) -> Backend:
+    from meshfw_toy.backend import ToyBackend
+
+    return ToyBackend(site)
+
+
+def _unavailable() -> str | None:
+    return None if shutil.which("nft") else "nft is not installed (apt-get install nftables)"
