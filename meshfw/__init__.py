@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from meshfw.backends.memory_kernel import MemoryKernel
     from meshfw.backends.nft_dialect import NftDialect
     from meshfw.backends.remembered import state_directory
-    from meshfw.config import Config, load_config, parse_config
+    from meshfw.config import Config, find_config, load_config, parse_config
     from meshfw.errors import (
         BackendError,
         CommandError,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from meshfw.extensions.language import Language
     from meshfw.files.inotify import FileChanges
     from meshfw.files.kept import KeptFile
-    from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
+    from meshfw.hookspecs import BackendPlugin, CommandPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
     from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
     from meshfw.languages.script import parse_script
@@ -117,7 +117,7 @@ _ROOMS: Final = {
     "meshfw.backends.memory_kernel": "MemoryKernel",
     "meshfw.backends.remembered": "state_directory",
     "meshfw.backends.nft_dialect": "NftDialect",
-    "meshfw.config": "Config load_config parse_config",
+    "meshfw.config": "Config find_config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
         "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PendingError PluginError "
@@ -128,7 +128,7 @@ _ROOMS: Final = {
     "meshfw.extensions.language": "Language",
     "meshfw.files.inotify": "FileChanges",
     "meshfw.files.kept": "KeptFile",
-    "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
+    "meshfw.hookspecs": "BackendPlugin CommandPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
     "meshfw.languages.iptables": "format_rule parse_rule parse_rules",
     "meshfw.languages.script": "parse_script",
@@ -182,6 +182,7 @@ __all__ = [
     "Changes",
     "Codec",
     "CommandError",
+    "CommandPlugin",
     "Comment",
     "Committed",
     "Completed",
@@ -265,6 +266,7 @@ __all__ = [
     "Watch",
     "builtin_extensions",
     "diff",
+    "find_config",
     "format_dump",
     "format_rule",
     "hookimpl",
