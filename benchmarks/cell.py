@@ -149,7 +149,7 @@ class Rig:
         """The plain tool's commands; ``verbatim`` with all that the transaction asks."""
         if self._scenario.idle:
             return tuple(Step(command) for command in self._subject.reads)
-        transaction = self.backend.compile(plan(self.backend, self.wanted))
+        transaction = self._subject.plainly(self.backend.compile(plan(self.backend, self.wanted)))
         return (verbatim_steps if verbatim else plain_steps)(transaction, self._subject.tools)
 
     @contextmanager

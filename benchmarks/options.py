@@ -32,12 +32,17 @@ def peer_samples(rules: int) -> int:
     return 3 if rules <= 100 else 2
 
 
+def _installed() -> list[str]:
+    """The subjects whose backends are here."""
+    return [name for name, subject in SUBJECTS.items() if subject.missing is None]
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's options."""
     options = argparse.ArgumentParser("python -m benchmarks", description=_DESCRIPTION)
     options.add_argument("--smoke", action="store_true", help="a short run: does everything work, are the counts right")
     options.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
-    options.add_argument("--backends", type=_names(SUBJECTS), default=list(SUBJECTS), metavar="NAME,...")
+    options.add_argument("--backends", type=_names(SUBJECTS), default=_installed(), metavar="NAME,...")
     options.add_argument(
         "--peers",
         type=_names(PEERS, none=True),

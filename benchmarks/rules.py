@@ -45,7 +45,7 @@ def plain_tables(subject: Subject, ruleset: Ruleset, language: Language) -> tupl
     with Netns("meshfw-bench") as room:
         backend = subject.backend(Site(owner=OWNER, language=language, netns=room.path))
         try:
-            steps = plain_steps(backend.compile(plan(backend, ruleset)), subject.tools)
+            steps = plain_steps(subject.plainly(backend.compile(plan(backend, ruleset))), subject.tools)
         finally:
             backend.close()
     families = dict(zip(subject.tools, Family, strict=True))

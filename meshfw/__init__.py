@@ -1,6 +1,6 @@
 """meshfw keeps a Linux host's firewall the way its owner declared it.
 
-These are the public names: what plugins and programs may rely on, together with the rooms ``model`` and
+These are the public names: what plugins and programs may rely on, together with the rooms ``iptables``, ``model`` and
 ``reconcile`` as wholes. Each is imported when it is first asked for, so that ``import meshfw`` costs nothing.
 """
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from meshfw import model, reconcile
+    from meshfw import iptables, model, reconcile
     from meshfw.backend import (
         API_VERSION,
         Atomicity,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from meshfw.backends.memory_kernel import MemoryKernel
     from meshfw.backends.nft_dialect import NftDialect
     from meshfw.backends.remembered import state_directory
-    from meshfw.config import Config, load_config, parse_config
+    from meshfw.config import Config, find_config, load_config, parse_config
     from meshfw.errors import (
         BackendError,
         CommandError,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from meshfw.extensions.language import Language
     from meshfw.files.inotify import FileChanges
     from meshfw.files.kept import KeptFile
-    from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin, hookimpl
+    from meshfw.hookspecs import BackendPlugin, CommandPlugin, Presence, SourcePlugin, hookimpl
     from meshfw.languages.dump import format_dump, parse_dump, ruleset_of_dump
     from meshfw.languages.iptables import format_rule, parse_rule, parse_rules
     from meshfw.languages.script import parse_script
@@ -117,7 +117,7 @@ _ROOMS: Final = {
     "meshfw.backends.memory_kernel": "MemoryKernel",
     "meshfw.backends.remembered": "state_directory",
     "meshfw.backends.nft_dialect": "NftDialect",
-    "meshfw.config": "Config load_config parse_config",
+    "meshfw.config": "Config find_config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
         "InexpressibleError KernelError LockError MeshfwError ModelError ParseError PendingError PluginError "
@@ -128,7 +128,7 @@ _ROOMS: Final = {
     "meshfw.extensions.language": "Language",
     "meshfw.files.inotify": "FileChanges",
     "meshfw.files.kept": "KeptFile",
-    "meshfw.hookspecs": "BackendPlugin Presence SourcePlugin hookimpl",
+    "meshfw.hookspecs": "BackendPlugin CommandPlugin Presence SourcePlugin hookimpl",
     "meshfw.languages.dump": "format_dump parse_dump ruleset_of_dump",
     "meshfw.languages.iptables": "format_rule parse_rule parse_rules",
     "meshfw.languages.script": "parse_script",
@@ -150,7 +150,7 @@ _HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.
 
 def __getattr__(name: str) -> Any:
     """A public name, imported from the room that it lives in (PEP 562)."""
-    if name in ("model", "reconcile"):
+    if name in ("iptables", "model", "reconcile"):
         return import_module(f"meshfw.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'meshfw' has no attribute {name!r}")
@@ -182,6 +182,7 @@ __all__ = [
     "Changes",
     "Codec",
     "CommandError",
+    "CommandPlugin",
     "Comment",
     "Committed",
     "Completed",
@@ -265,10 +266,12 @@ __all__ = [
     "Watch",
     "builtin_extensions",
     "diff",
+    "find_config",
     "format_dump",
     "format_rule",
     "hookimpl",
     "host_tables",
+    "iptables",
     "load_config",
     "load_rules",
     "merge",

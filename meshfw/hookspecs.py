@@ -7,7 +7,7 @@ A plugin is a module (or any object) that an entry point of group ``meshfw`` nam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import pluggy
@@ -15,6 +15,9 @@ import pluggy
 from meshfw.backend import Backend, Report, Site
 from meshfw.extensions.extension import Extension
 from meshfw.source import Declaration, RuleSource
+
+if TYPE_CHECKING:  # programs that keep a firewall read no command line
+    from argparse import ArgumentParser, Namespace
 
 GROUP: Final = "meshfw"
 """The entry-point group of plugins, and the name that pluggy's markers carry."""
@@ -82,6 +85,28 @@ class SourcePlugin(msgspec.Struct, frozen=True, kw_only=True):
     """The version of the plugin interface it was written for: the number itself, not ``meshfw.API_VERSION``."""
 
 
+def no_arguments(parser: ArgumentParser) -> None:
+    """Nothing added: the ``add_arguments`` of a verb that has the options of all verbs alone."""
+
+
+class CommandPlugin(msgspec.Struct, frozen=True, kw_only=True):
+    """A verb of the command line on offer: ``meshfw NAME ...``.
+
+    ``add_arguments`` gets the verb's parser, which has the options of all verbs (``config``, ``backend``, ``netns``,
+    ``json``, ``verbose``), as have all parsers that it adds below it. ``run`` gets what was parsed and returns the exit
+    code: 0 for done, 1 is meshfw's own for errors. What is wrong it raises as a MeshfwError, which is printed as one
+    message, with ``--json`` as JSON.
+    """
+
+    name: str
+    run: Callable[[Namespace], int]
+    summary: str
+    """What it does, on one line and without a full stop."""
+    add_arguments: Callable[[ArgumentParser], object] = no_arguments
+    api_version: int = 1
+    """The version of the plugin interface it was written for: the number itself, not ``meshfw.API_VERSION``."""
+
+
 @hookspec
 def meshfw_backends() -> Iterable[BackendPlugin]:  # type: ignore[empty-body]  # a specification has no body
     """The backends that the plugin brings; none is made before it's chosen."""
@@ -97,6 +122,14 @@ def meshfw_extensions() -> Iterable[Extension]:  # type: ignore[empty-body]  # a
     """The matches and targets that the plugin adds to the language of rules.
 
     They take part where the configuration lists the plugin under ``plugins``, or chose a backend or source of it.
+    """
+
+
+@hookspec
+def meshfw_commands() -> Iterable[CommandPlugin]:  # type: ignore[empty-body]  # a specification has no body
+    """The verbs that the plugin adds to the command line, which finds them wherever the plugin is installed.
+
+    None takes the place of a verb that meshfw has itself.
     """
 
 

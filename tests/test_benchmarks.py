@@ -297,7 +297,8 @@ def test_what_a_peer_cannot_do_is_said() -> None:
 
 def test_every_subject_is_measured_in_every_scenario_and_size() -> None:
     asked = requests(parser().parse_args([]))
-    assert len(asked) == len(SUBJECTS) * len(SCENARIOS) * 4
+    here = [subject for subject in SUBJECTS.values() if subject.missing is None]
+    assert len(asked) == len(here) * len(SCENARIOS) * 4
     assert {request.rules for request in asked} == {10, 100, 1_000, 10_000}
     assert {request.rules for request in requests(parser().parse_args(["--smoke"]))} == {10, 100}
 
@@ -391,6 +392,18 @@ def test_what_is_left_without_the_questions_makes_the_same_rules(
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("own_lock")
+def test_a_backend_of_a_plugin_is_measured_beside_the_tool_for_the_same_tables(requires: Callable[..., None]) -> None:
+    requires("iptables-legacy")
+    if SUBJECTS["iptc"].missing:
+        pytest.skip("meshfw-iptc is not installed")
+    for scenario, plain in (("first", 2), ("repair", 1), ("idle", 2)):
+        measured = measure(Request("iptc", scenario, 10, 1))
+        assert (measured.meshfw.processes, measured.plain.processes) == (0, plain)
+        assert not excess([measured])
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("own_lock")
 def test_the_bare_reading_is_of_all_legacy_tables(requires: Callable[..., None]) -> None:
     requires("iptables-legacy")
     with Netns() as room, room.entered():
@@ -467,7 +480,7 @@ def test_python_iptables_says_what_it_cannot_make(scenario: str, requires: Calla
 def test_every_contestant_has_a_colour_of_its_own_or_its_backends() -> None:
     names = {f"{who}, {subject}" for who in ("meshfw", "plain") for subject in SUBJECTS} | set(PEERS)
     assert set(CONTESTANTS) == names
-    assert len({CONTESTANTS[name].colour for name in names if not name.startswith("plain")}) == 6
+    assert len({CONTESTANTS[name].colour for name in names if not name.startswith("plain")}) == 7
 
 
 # --- whole runs ---

@@ -99,7 +99,7 @@ def test_a_wrong_import_breaks_its_contract(tmp_path: Path, module: str, line: s
     assert re.search(rf"^{contract}.* BROKEN", done.stdout, re.MULTILINE), done.stdout + done.stderr
 
 
-PUBLIC = re.compile(r"meshfw|meshfw\.(?:model|reconcile|testing)(?:\.\w+)*")
+PUBLIC = re.compile(r"meshfw|meshfw\.(?:iptables|model|reconcile|testing)(?:\.\w+)*")
 
 
 def test_plugins_import_public_names_alone() -> None:

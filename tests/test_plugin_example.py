@@ -133,3 +133,16 @@ def test_starting_without_foreign_names_scans_no_distributions(python: Path, tmp
     code += "print([m for m in ('importlib.metadata', 'meshfw_notebook', 'rich') if m in sys.modules])"
     done = run(python, "-c", code, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_an_installed_verb_is_one_like_all_others(python: Path, house: Path) -> None:
+    early = run(python, "-m", "meshfw", "leaf", "--json", cwd=house)
+    assert early.returncode == 1
+    assert "no page is written yet" in json.loads(early.stdout)["error"]["message"]
+    assert "Traceback" not in early.stderr
+    run(python, "-m", "meshfw", "apply", cwd=house)
+    assert "2001:db8::7" in run(python, "-m", "meshfw", "leaf", "--family", "ipv6", cwd=house).stdout
+    listed = run(python, "-m", "meshfw", "--verbs", cwd=house).stdout
+    assert re.search(r"^leaf +print the page  \[notebook \(from meshfw-notebook 1\.2\.3\)\]$", listed, re.MULTILINE)
+    wrong = run(python, "-m", "meshfw", "laef", cwd=house)
+    assert "there is no verb 'laef' (did you mean leaf?)" in wrong.stderr

@@ -17,6 +17,7 @@ from meshfw import (
     BackendError,
     BackendPlugin,
     Codec,
+    CommandPlugin,
     ConfigError,
     Declaration,
     Extension,
@@ -89,6 +90,10 @@ def backend(name: str, **fields: Any) -> BackendPlugin:
     return BackendPlugin(name=name, factory=MemoryBackend, summary=f"backend {name}", **fields)
 
 
+def verb(name: str, **fields: Any) -> CommandPlugin:
+    return CommandPlugin(**{"name": name, "run": lambda arguments: 0, "summary": f"verb {name}", **fields})
+
+
 class Word(Match, frozen=True):
     """A match that a plugin brings."""
 
@@ -105,7 +110,7 @@ def extension(name: str = "word", value: type[Match] = Word) -> Extension:
 
 def test_no_hook_stops_at_the_first_result() -> None:
     specs = [value for name, value in vars(hookspecs).items() if name.startswith("meshfw_")]
-    assert len(specs) == 4
+    assert len(specs) == 5
     assert not any(spec.meshfw_spec["firstresult"] for spec in specs)
 
 
@@ -124,8 +129,10 @@ def test_a_plugin_brings_a_backend_a_source_and_extensions() -> None:
         meshfw_backends=lambda: [backend("mine")],
         meshfw_sources=lambda: (source,),
         meshfw_extensions=lambda: iter([extension()]),
+        meshfw_commands=lambda: [verb("mine")],
     )
     plugins = installed(mine)
+    assert plugins.command("mine").summary == "verb mine"
     assert plugins.backend("mine").summary == "backend mine"
     assert plugins.source("mine") is source
     assert "word" in plugins.language().matches
@@ -216,6 +223,13 @@ GARBAGE: Mapping[str, tuple[Entry, str]] = {
         entry("bad", meshfw_backends=lambda: [backend("x", presence=GARBLED)]),
         "x with a field presence that can't be called",
     ),
+    "no verb": (
+        entry("bad", meshfw_commands=lambda: [verb("Bad")]),
+        "returned the verb 'Bad': a small letter, then such, digits and - are allowed",
+    ),
+    "no run": (entry("bad", meshfw_commands=lambda: [verb("bad", run=GARBLED)]), "bad with a run or add_arguments"),
+    "no summary": (entry("bad", meshfw_commands=lambda: [verb("bad", summary=GARBLED)]), "bad with a summary"),
+    "no command": (entry("bad", meshfw_commands=lambda: ["bad"]), "returned 'bad', which is no CommandPlugin"),
     "no hook": (entry("bad"), "implements no hook"),
     "unhashable": (Entry("bad", SimpleNamespace), "its registration failed: TypeError"),
     "unknown hook": (
@@ -399,7 +413,7 @@ def test_auto_without_a_usable_backend_names_the_reason_of_each(monkeypatch: pyt
 
 
 def test_every_public_name_has_a_home_and_costs_nothing_until_it_is_asked_for() -> None:
-    assert {*meshfw._HOMES, "model", "reconcile"} == set(meshfw.__all__)
+    assert {*meshfw._HOMES, "iptables", "model", "reconcile"} == set(meshfw.__all__)
     code = (
         "import sys, meshfw; print([m for m in sys.modules if m.partition('.')[0] in ('meshfw', 'msgspec', 'pluggy')])"
     )

@@ -14,7 +14,7 @@ from typing import Final
 from meshfw.backend import Site
 from meshfw.errors import BackendError, CommandError, KernelError
 from meshfw.kernel.command import Completed, detach, run
-from meshfw.kernel.lock import instance_lock, place_name, runtime_directory
+from meshfw.kernel.lock import XtablesLock, instance_lock, place_name, runtime_directory, xtables_lock
 from meshfw.kernel.netns import (
     NET_ADMIN_REMEDY,
     HeldNamespace,
@@ -188,9 +188,12 @@ def _missing_tools(variant: str) -> str | None:
 
 __all__ = [
     "Completed",
+    "HeldNamespace",
     "Namespace",
+    "XtablesLock",
     "detach",
     "entered",
+    "has_net_admin",
     "host_families",
     "iptables_legacy_unavailable",
     "iptables_nft_unavailable",
@@ -203,4 +206,5 @@ __all__ = [
     "require_namespace",
     "run",
     "run_tool",
+    "xtables_lock",
 ]

@@ -91,8 +91,8 @@ class Lexicon:
             held = {id(rule) for wanted in lists for rule in wanted.rules}
             self._written = {number: entry for number, entry in self._written.items() if number in held}
 
-    def want(self, lists: Sequence[Chain | Dispatcher], spellings: KnownTexts) -> None:
-        """Take down which rules without a typed value are wanted, so that their texts are known again."""
+    def want(self, lists: Sequence[Chain | Dispatcher], spellings: KnownTexts | None = None) -> None:
+        """Take down what is wanted, and of rules without a typed value the texts by which they're known again."""
         self._outgrow(lists)
         known, self._lists = self._lists, {}
         for wanted in lists:
@@ -103,7 +103,8 @@ class Lexicon:
         self._wanted = {key: wanted.rules for key, (wanted, opaque) in self._lists.items() if opaque}
         for key, rules in self._wanted.items():
             for rule in filter(is_opaque, rules):
-                printed = spellings.printed(key.family, self.written(rule, key.family))
+                written = self.written(rule, key.family)
+                printed = spellings.printed(key.family, written) if spellings is not None else None
                 if printed is not None:
                     self._spell(key.family, rule, printed)
 

@@ -82,7 +82,7 @@ def family_text(plan: Plan, family: Family, *, render: Renderer, owner: str) -> 
     for key in tables_of(plan):
         if key[0] is family:
             changes = changes_of(plan, key)
-            blocks.append(_block(key[1], _table_lines(changes, render=render, owner=owner)))
+            blocks.append(_block(key[1], table_lines(changes, render=render, owner=owner)))
             asked = [chain for table, chain in asked_chains(plan, family, owner=owner) if table == key]
             if asked:
                 questions.append(question_text(key[1], asked))
@@ -114,7 +114,8 @@ def chain_of(owner: str, change: ListChange) -> str:
     return change.old.backing.chain if change.old is not None else iptables_chain(owner, change.key)
 
 
-def _table_lines(changes: Sequence[ListChange], *, render: Renderer, owner: str) -> Iterator[str]:
+def table_lines(changes: Sequence[ListChange], *, render: Renderer, owner: str) -> Iterator[str]:
+    """The edits of one table, in the words of iptables-restore's ``--noflush``, that carry out what changes in it."""
     gone = [chain_of(owner, change) for change in changes if change.new is None]
     # Not ":CHAIN", which would empty one that somebody made meanwhile.
     yield from (f"-N {chain_of(owner, change)}" for change in changes if change.old is None)
@@ -236,7 +237,13 @@ def undo_text(
     plan: Plan, key: TableKey, *, chains: Collection[str], jumps: Mapping[Hook, Sequence[str]], owner: str
 ) -> str:
     """The block that makes a table's lists what they were before the plan, from the chains and jumps it holds now."""
-    changes = changes_of(plan, key)
+    return _block(key[1], undo_lines(changes_of(plan, key), chains=chains, jumps=jumps, owner=owner))
+
+
+def undo_lines(
+    changes: Sequence[ListChange], *, chains: Collection[str], jumps: Mapping[Hook, Sequence[str]], owner: str
+) -> list[str]:
+    """The edits of one table after which its lists are what they were, from the chains and jumps it holds now."""
     made = [chain for change in changes if change.old is None and (chain := chain_of(owner, change)) in chains]
     old: list[Standing] = [change.old.backing for change in changes if change.old is not None]
     lines = [f":{standing.chain} - [0:0]" for standing in old]
@@ -246,7 +253,7 @@ def undo_text(
         lines.extend(_undo_jumps(change, chain_of(owner, change), jumps))
     lines.extend(f"-F {chain}" for chain in made)
     lines.extend(f"-X {chain}" for chain in made)
-    return _block(key[1], lines)
+    return lines
 
 
 def _undo_jumps(change: ListChange, chain: str, now: Mapping[Hook, Sequence[str]]) -> Iterator[str]:

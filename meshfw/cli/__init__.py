@@ -81,7 +81,8 @@ def _done(argv: list[str]) -> int:
         arguments = parse(argv)
     except SystemExit as exit_:  # the help, or the version, was asked for
         return exit_.code if isinstance(exit_.code, int) else 0
-    code: int = import_module(f"meshfw.cli.{arguments.verb.replace('-', '_')}").run(arguments)
+    module = getattr(arguments, "foreign", None) or import_module(f"meshfw.cli.{arguments.verb.replace('-', '_')}")
+    code: int = module.run(arguments)
     return code
 
 

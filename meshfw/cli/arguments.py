@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Final
 
-from meshfw import __version__
 from meshfw.cli.explain_options import VALUED as EXPLAIN
 from meshfw.cli.explain_options import add_explain
 from meshfw.cli.migrate_options import add_migrate
+from meshfw.cli.parsers import PROGRAM, Parser, add_verb, program
+from meshfw.cli.parsers import UsageError as UsageError  # noqa: PLC0414 - whoever parses finds it here
 from meshfw.cli.text_options import add_diff, add_new_plugin, add_translate
-from meshfw.errors import MeshfwError
+from meshfw.cli.values import duration as _duration
+from meshfw.cli.values import interval as _interval
+from meshfw.cli.values import name as _name
+from meshfw.cli.values import seconds as _seconds
+from meshfw.cli.values import state as _state
 
 VERBS: Final = {
     "plan": "show what apply would change, and change nothing",
@@ -41,53 +45,8 @@ WRITERS: Final = frozenset({"apply", "confirm", "rollback", "restore", "clean", 
 """The verbs that write to the kernel and leave it so."""
 COMMANDS: Final = ("iptables", "ip6tables")
 """What a whole command line to translate begins with."""
-CODES: Final = """\
-exit codes:
-  plan, check     0 nothing to do, 2 changes pending, 1 error; the same of migrate --dry-run
-  diff            0 both mean the same, 2 they differ, 1 error
-  status          0 all is well, 2 the agent says that it isn't, 1 error, such as that no agent runs
-  explain         0 the packet is accepted, 2 dropped or rejected, 4 it can't be told, 1 error
-  confirm         0 kept, or undone with --undo, 1 nothing is on trial, or its time is over, or error
-  apply --confirm 0 done, or on trial, or confirmed, 1 undone: not confirmed in time, or n; or error
-  everything else 0 done, 1 error
-  any that writes 3 a change is half done and couldn't be put back, or the kernel doesn't hold what was written
-  any             130 interrupted, 141 nobody reads the output
-
-files:
-  meshfw.toml in the current directory, else /etc/meshfw/meshfw.toml, unless --config names another
-"""
 LOCK_TIMEOUT: Final = 10.0
 """Seconds that a writer waits for another one."""
-
-
-class UsageError(MeshfwError):
-    """A command line that isn't one: ``usage`` is the line that shows how it goes."""
-
-    def __init__(self, reason: str, *, usage: str) -> None:
-        super().__init__(reason, usage)
-        self.reason = reason
-        self.usage = usage
-
-    def __str__(self) -> str:
-        return f"{self.reason}; {self.usage.removeprefix('usage: ').split(' [')[0]} --help tells more"
-
-
-class _Parser(ArgumentParser):
-    """A parser that raises what it refuses, and takes options by their whole names only."""
-
-    def __init__(self, **named: Any) -> None:
-        super().__init__(allow_abbrev=False, **named)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message.removeprefix("argument "), usage=self.format_usage().strip())
-
-    def suggestion(self, word: str) -> str:
-        """The option of this parser that a word was meant to be, as a question; empty where none is near."""
-        from meshfw.source import suggestion
-
-        name, options = word.partition("=")[0], _OPTION.findall(self.format_help())
-        begun = [option for option in options if option.startswith(name)]
-        return f" (did you mean {begun[0]}?)" if begun else suggestion(name, options)
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -101,17 +60,12 @@ def parse(argv: Sequence[str]) -> Namespace:
     helped = any(word in ("-h", "--help") for word in argv)  # which lists all verbs
     parser, verbs = _parsers((verb,) if verb in VERBS and not helped else tuple(VERBS))
     if verb and verb not in VERBS:
-        from meshfw.source import suggestion
-
-        parser.error(f"there is no verb {verb!r}{suggestion(verb, VERBS)}")
+        parser, verbs = _foreign_parsers(verb, parser)
     _refuse_early(argv, verb, parser)
     defaults = Namespace(config=None, backend=None, netns=None, json=False, verbose=False)
     arguments, unknown = parser.parse_known_args(_marked(argv), defaults)
     if unknown:
-        own, word = verbs.get(arguments.verb, parser), unknown[0]
-        if word.startswith("-") and word != "-":
-            own.error(f"there is no option {word.partition('=')[0]}{own.suggestion(word)}")
-        own.error(f"{arguments.verb} takes no {word!r}")
+        verbs.get(arguments.verb, parser).refuse(unknown[0])
     if arguments.verb is None:
         parser.error(f"which verb? {', '.join(VERBS)}")
     if arguments.verb == "service" and not arguments.install and (arguments.root is not None or arguments.force):
@@ -119,7 +73,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     return arguments
 
 
-def _refuse_early(argv: Sequence[str], verb: str, parser: _Parser) -> None:
+def _refuse_early(argv: Sequence[str], verb: str, parser: Parser) -> None:
     """Refuse an option of a verb that stands before it, where its value would pass for the verb."""
     for word in argv[: argv.index(verb)] if verb else ():
         name = word.partition("=")[0]
@@ -127,27 +81,27 @@ def _refuse_early(argv: Sequence[str], verb: str, parser: _Parser) -> None:
             parser.error(f"{name} stands behind the verb: meshfw {verb} {name} ...")
 
 
-def _parsers(names: Sequence[str]) -> tuple[_Parser, Mapping[str, _Parser]]:
+def _parsers(names: Sequence[str]) -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of the command line, and those of these verbs in it: of the one that is meant, since each costs."""
-    parser = _Parser(
-        prog="meshfw",
-        usage="meshfw [options] VERB ...",
-        description="Keeps this host's firewall the way its owner declared it.",
-        epilog=CODES,
-        formatter_class=RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"meshfw {__version__}")
-    _add_common(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    parser, verbs = program(VERBS)
     made = {}
     for name in names:
         summary, tail = VERBS[name], _TAILS.get(name, "")
-        usage = f"meshfw {name} [options]{tail}"
-        verb = verbs.add_parser(name, usage=usage, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        _add_common(verb)
-        _OWN.get(name, _add_nothing)(verb)
-        made[name] = verb
+        made[name] = add_verb(verbs, name, summary=summary, usage=f"{PROGRAM} {name} [options]{tail}")
+        _OWN.get(name, _add_nothing)(made[name])
     return parser, made
+
+
+def _foreign_parsers(name: str, parser: Parser) -> tuple[Parser, Mapping[str, Parser]]:
+    """As :func:`_parsers` for a verb that a plugin brings; ``parser`` refuses one that none brings."""
+    from meshfw.cli.foreign import find_foreign
+
+    foreign = find_foreign(name, built_in=VERBS, refuse=parser.error)
+    parser, verbs = program(VERBS)
+    verb = add_verb(verbs, name, summary=foreign.summary)
+    verb.set_defaults(foreign=foreign)
+    foreign.add_arguments(verb)
+    return parser, {name: verb}
 
 
 _TAILS: Final = {
@@ -164,7 +118,6 @@ _VALUED: Final = (
     _TRANSLATE | EXPLAIN | frozenset("--lock-timeout --confirm --out --root --interval --sort --directory".split())
 )
 """The options that take a word, which is no verb whatever it says."""
-_OPTION: Final = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
 def find_verb(argv: Sequence[str]) -> str:
@@ -202,27 +155,6 @@ def _marked(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _add_common(parser: ArgumentParser) -> None:
-    options = parser.add_argument_group("options of all verbs")
-    name = _name
-    options.add_argument("--config", metavar="FILE", type=name, default=SUPPRESS, help="the configuration")
-    options.add_argument(
-        "--backend", metavar="NAME", type=name, default=SUPPRESS, help="the backend, whatever is configured"
-    )
-    options.add_argument(
-        "--netns", metavar="NAME", type=name, default=SUPPRESS, help="the network namespace, by name or path"
-    )
-    options.add_argument("--json", action="store_true", default=SUPPRESS, help="the answer as JSON")
-    options.add_argument("-v", "--verbose", action="store_true", default=SUPPRESS, help="more detail; tracebacks")
-
-
-def _name(text: str) -> str:
-    """A name as given; an empty one, mostly a variable that isn't set, must not pass for none at all."""
-    if not text:
-        raise ArgumentTypeError("it is empty, and names nothing")
-    return text
-
-
 def _add_nothing(parser: ArgumentParser) -> None:
     pass
 
@@ -256,12 +188,6 @@ def _add_rollback(parser: ArgumentParser) -> None:
     parser.add_argument("number", nargs="?", metavar="NUMBER", type=_state, help="a state of 'meshfw history'")
 
 
-def _state(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 31):
-        raise ArgumentTypeError(f"{text!r} is no number of a state: 'meshfw history' lists them")
-    return int(text)
-
-
 def _add_writer(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--lock-timeout",
@@ -280,28 +206,6 @@ def _add_confirm(parser: ArgumentParser) -> None:
 def _add_clean(parser: ArgumentParser) -> None:
     _add_writer(parser)
     parser.add_argument("--all-backends", action="store_true", help="out of every backend in which any of ours stand")
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ArgumentTypeError(f"{text!r} is no time to wait: seconds, 0 or more")
-    return value
-
-
-_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DAY: Final = 86400.0
-
-
-def _duration(text: str) -> float:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not 0 < seconds <= _DAY:
-        raise ArgumentTypeError(f"{text!r} is no duration: seconds, or a number with s, m or h, at most 24h")
-    return seconds
 
 
 def _add_service(parser: ArgumentParser) -> None:
@@ -335,13 +239,6 @@ def _add_top(parser: ArgumentParser) -> None:
         help="time between two looks (default: %(default)g)",
     )
     parser.add_argument("--sort", choices=("packets", "bytes"), default="packets", help="(default: %(default)s)")
-
-
-def _interval(text: str) -> float:
-    value = _seconds(text)
-    if not 0.1 <= value <= 3600:
-        raise ArgumentTypeError(f"{text!r} is no time between two looks: seconds from 0.1 to 3600")
-    return value
 
 
 def _add_graph(parser: ArgumentParser) -> None:

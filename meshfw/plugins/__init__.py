@@ -18,7 +18,7 @@ from meshfw.backend import API_VERSION, Backend, Report, Site
 from meshfw.errors import BackendError, ConfigError, MeshfwError, PluginError
 from meshfw.extensions.extension import Extension, HostTables
 from meshfw.extensions.language import Language
-from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin
+from meshfw.hookspecs import BackendPlugin, CommandPlugin, Presence, SourcePlugin
 from meshfw.plugins.builtin import BuiltIn
 from meshfw.plugins.choice import (
     Candidate,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # 40 ms that a start without foreign plugins doesn't pay
     from importlib.metadata import EntryPoint
 
 BUILT_IN: Final = "meshfw"
-Offer = TypeVar("Offer", BackendPlugin, SourcePlugin)
+Offer = TypeVar("Offer", BackendPlugin, SourcePlugin, CommandPlugin)
 
 
 class ListedBackend(msgspec.Struct, frozen=True):
@@ -103,6 +103,17 @@ class Plugins:
     def source(self, name: str, *, key: str = "source") -> SourcePlugin:
         """The kind of rule source of that name; errors as for :meth:`backend`."""
         return self._choose(name, "source", key, lambda plugin: plugin.sources)
+
+    def command(self, name: str) -> CommandPlugin:
+        """The verb of that name, which any installed plugin may bring; errors as for :meth:`backend`."""
+        self._loader.load_all()
+        return self._choose(name, "verb", "", lambda plugin: plugin.commands)
+
+    def commands(self) -> tuple[tuple[CommandPlugin, str], ...]:
+        """The verbs of all installed plugins, each with its plugin's name and distribution, in the order of names."""
+        self._loader.load_all()
+        pairs = ((offer, str(plugin)) for plugin in self._loader.plugins for offer in plugin.commands)
+        return tuple(sorted(pairs, key=lambda pair: pair[0].name))
 
     def has_backend(self, name: str) -> bool:
         """Whether a backend of that name is installed."""
@@ -228,12 +239,14 @@ class Plugins:
             raise plugin.error(f"what it made as source {offer.name} has no {', '.join(missing)}")
         return source
 
-    def blaming(self, offer: BackendPlugin | SourcePlugin) -> AbstractContextManager[None]:
+    def blaming(self, offer: BackendPlugin | SourcePlugin | CommandPlugin) -> AbstractContextManager[None]:
         """A block in which the offer's plugin is at work: what it raises that isn't meshfw's own error is its error."""
         return blaming(self._bringer(offer).error, offer.name, refusals=True)
 
-    def _bringer(self, offer: BackendPlugin | SourcePlugin) -> LoadedPlugin:
-        return next(plugin for plugin in self._loader.plugins if offer in (*plugin.backends, *plugin.sources))
+    def _bringer(self, offer: BackendPlugin | SourcePlugin | CommandPlugin) -> LoadedPlugin:
+        return next(
+            plugin for plugin in self._loader.plugins if offer in (*plugin.backends, *plugin.sources, *plugin.commands)
+        )
 
     def language(self, hosts: HostTables | None = None) -> Language:
         """The language of the built-in extensions and those of the plugins that take part.

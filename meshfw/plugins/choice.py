@@ -15,7 +15,7 @@ import msgspec
 
 from meshfw.backend import API_VERSION, Backend, Site
 from meshfw.errors import KernelError, MeshfwError, PluginError
-from meshfw.hookspecs import BackendPlugin, Presence, SourcePlugin
+from meshfw.hookspecs import BackendPlugin, CommandPlugin, Presence, SourcePlugin
 from meshfw.plugins.loading import blaming
 
 Sites = Callable[[BackendPlugin], Site]
@@ -207,7 +207,7 @@ def _room(offer: BackendPlugin) -> str:
     return offer.place or offer.name
 
 
-def version_problem(offer: BackendPlugin | SourcePlugin | Backend) -> str:
+def version_problem(offer: BackendPlugin | SourcePlugin | CommandPlugin | Backend) -> str:
     """That something was written for another version of the plugin interface than this one."""
     return (
         f"it was written for version {offer.api_version} of the plugin interface, and this meshfw has version "

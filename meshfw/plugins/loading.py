@@ -12,7 +12,7 @@ import pluggy
 from meshfw import hookspecs
 from meshfw.errors import ConfigError, MeshfwError, PluginError
 from meshfw.extensions.extension import Extension
-from meshfw.hookspecs import GROUP, BackendPlugin, SourcePlugin, always
+from meshfw.hookspecs import GROUP, BackendPlugin, CommandPlugin, SourcePlugin, always
 from meshfw.source import alternatives, suggestion
 
 if TYPE_CHECKING:  # 40 ms that a start without foreign plugins doesn't pay
@@ -23,6 +23,7 @@ AUTO: Final = "auto"
 
 _HOOKS: Final = tuple(name for name in vars(hookspecs) if name.startswith("meshfw_"))
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+_VERB: Final = re.compile(r"[a-z][a-z0-9-]*\Z")
 
 
 class LoadedPlugin:
@@ -34,6 +35,7 @@ class LoadedPlugin:
         self.thing = thing
         self.backends: tuple[BackendPlugin, ...] = ()
         self.sources: tuple[SourcePlugin, ...] = ()
+        self.commands: tuple[CommandPlugin, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} (from {self.distribution})"
@@ -130,6 +132,7 @@ class Loader:
                 raise plugin.error("it marks no function with meshfw.hookimpl, so it implements no hook")
             plugin.backends = self.values(plugin, "meshfw_backends", BackendPlugin)
             plugin.sources = self.values(plugin, "meshfw_sources", SourcePlugin)
+            plugin.commands = self.values(plugin, "meshfw_commands", CommandPlugin)
         except PluginError:
             self._manager.unregister(plugin.thing)
             raise
@@ -151,7 +154,9 @@ class Loader:
         for item in found:
             if not isinstance(item, kind):
                 raise plugin.error(f"{hook} returned {item!r}, which is no {kind.__name__}")
-            if not isinstance(item, Extension):
+            if isinstance(item, CommandPlugin):
+                _check_command(item, plugin, hook)
+            elif not isinstance(item, Extension):
                 _check_offer(item, plugin, hook)
         return tuple(found)
 
@@ -180,6 +185,17 @@ def _check_offer(offer: Any, plugin: LoadedPlugin, hook: str) -> None:
     for name in ("unavailable", "presence"):
         if not callable(getattr(offer, name, always)):
             raise plugin.error(f"{hook} returned {offer.name} with a field {name} that can't be called")
+
+
+def _check_command(offer: Any, plugin: LoadedPlugin, hook: str) -> None:
+    """Refuse a verb whose fields aren't what they should be."""
+    if not isinstance(offer.name, str) or not _VERB.match(offer.name):
+        allowed = "a small letter, then such, digits and - are allowed"
+        raise plugin.error(f"{hook} returned the verb {offer.name!r}: {allowed}")
+    if not callable(offer.run) or not callable(offer.add_arguments):
+        raise plugin.error(f"{hook} returned {offer.name} with a run or add_arguments that can't be called")
+    if not isinstance(offer.summary, str) or not isinstance(offer.api_version, int):
+        raise plugin.error(f"{hook} returned {offer.name} with a summary or api_version that is none")
 
 
 def _dist_name(entry: EntryPoint) -> str:

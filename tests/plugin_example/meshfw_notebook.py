@@ -1,13 +1,16 @@
 """An example of a plugin, made of meshfw's public names alone: one of everything that a plugin can bring.
 
 The backend ``notebook`` keeps the rules in a file instead of a kernel, the source ``blocklist`` drops what comes from
-the addresses of a text file, the match ``link`` adds a condition, and every reconcile is noted in a journal.
+the addresses of a text file, the match ``link`` adds a condition, the verb ``leaf`` prints the file, and every
+reconcile is noted in a journal.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Iterable
 
 from meshfw import (
@@ -18,6 +21,7 @@ from meshfw import (
     Capabilities,
     Chain,
     Codec,
+    CommandPlugin,
     Committed,
     ConfigError,
     Declaration,
@@ -45,7 +49,9 @@ from meshfw import (
     Table,
     Transaction,
     Unsupported,
+    find_config,
     hookimpl,
+    load_config,
 )
 
 # --- a backend ---------------------------------------------------------------------------------------------
@@ -179,6 +185,25 @@ LINK = Extension(
 )
 
 
+# --- a verb of the command line ----------------------------------------------------------------------------
+
+
+def _add_leaf(parser: ArgumentParser) -> None:
+    parser.add_argument("--family", choices=[family.value for family in Family], default="ipv4", help="which rules")
+
+
+def _leaf(arguments: Namespace) -> int:
+    path = find_config(arguments.config)
+    options = load_config(path).options.get("notebook", {}) if path else {}
+    file = options.get("file")
+    if not isinstance(file, str) or not os.path.exists(file):
+        raise ConfigError("no page is written yet", key="backend.notebook.file", expected="'meshfw apply' first")
+    with open(file, encoding="utf-8") as page:
+        text = json.load(page)[arguments.family]
+    sys.stdout.write(json.dumps({"text": text}) if arguments.json else text)
+    return 0
+
+
 # --- the hooks ---------------------------------------------------------------------------------------------
 
 
@@ -197,6 +222,11 @@ def meshfw_sources() -> Iterable[SourcePlugin]:
 @hookimpl
 def meshfw_extensions() -> Iterable[Extension]:
     return (LINK,)
+
+
+@hookimpl
+def meshfw_commands() -> Iterable[CommandPlugin]:
+    return (CommandPlugin(name="leaf", run=_leaf, add_arguments=_add_leaf, summary="print the page", api_version=1),)
 
 
 @hookimpl

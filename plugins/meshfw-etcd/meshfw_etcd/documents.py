@@ -87,7 +87,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
 
 
-Document = TypeVar("Document", Common, Node, Ack)
+Document = TypeVar("Document", bound=msgspec.Struct)
 
 
 def write(document: msgspec.Struct) -> bytes:

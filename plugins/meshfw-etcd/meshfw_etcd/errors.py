@@ -65,3 +65,11 @@ class DocumentError(MeshfwError):
 
 class UnpublishedError(DocumentError):
     """Nothing is published for a node: a key that was never written, or deleted. Never read as an empty ruleset."""
+
+
+class ConflictError(EtcdError):
+    """Somebody else wrote in between, so that what was to be written was not."""
+
+
+class BusyError(EtcdError):
+    """A roll-out is under way, and another can't begin before it ends."""

@@ -74,15 +74,16 @@ def chosen(published: Published, place: Place) -> Chosen:
     """What a node is to apply: the common release, or the trial of its own that is higher than that, and its own rules.
 
     Raises:
-        UnpublishedError: there is no common release, which never means that there are no rules.
+        UnpublishedError: there is no common release, nor a trial; which never means that there are no rules.
         DocumentError: a document can't be used.
     """
-    if published.common is None:
+    common = None if published.common is None else read(published.common.value, Common, key=place.common)
+    node = Node() if published.own is None else read(published.own.value, Node, key=place.own)
+    standing = common.release if common is not None else 0
+    taken = node.trial if node.trial is not None and node.trial.release > standing else common
+    if taken is None:
         expected = "a release, as 'meshfw fleet push' writes it"
         raise UnpublishedError("nothing is published", key=place.common, expected=expected)
-    common = read(published.common.value, Common, key=place.common)
-    node = Node() if published.own is None else read(published.own.value, Node, key=place.own)
-    taken = node.trial if node.trial is not None and node.trial.release > common.release else common
     return Chosen(
         release=taken.release,
         rules=taken.rules,

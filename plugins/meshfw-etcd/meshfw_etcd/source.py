@@ -71,6 +71,11 @@ class EtcdSource:
         """The node's place in the store."""
         return f"etcd {self._place.own}"
 
+    @property
+    def release(self) -> int:
+        """The release that the last :meth:`load` gave or refused; 0 where there was none to tell of."""
+        return self._asked.release if self._asked is not None else 0
+
     # --- what is wanted ---
 
     def load(self) -> Ruleset:
