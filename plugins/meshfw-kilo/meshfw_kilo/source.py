@@ -106,8 +106,9 @@ class KiloSource:
         try:
             return topology_of(self._cluster, self._node, self._mesh, now=now)
         except NotReadyError as error:
+            passed_over = [told for told in self._cluster.warnings if told.startswith(f"Node {self._node}: ")]
             raise settings.error(
-                f"{error} (in {self._reader.name}), so nothing is known of its rules",
+                f"{error} (in {'; '.join((self._reader.name, *passed_over))}), so nothing is known of its rules",
                 key="node",
                 expected="a Node with endpoint, key and pod network that checks in",
             ) from error
@@ -197,7 +198,7 @@ def mesh_of(settings: Settings) -> Mesh:
     """The options that decide how nodes make a topology."""
     defaults = Mesh()
     text = settings.take("subnet", str, str(defaults.subnet), expected=_CIDR)
-    stale_after = settings.take("stale-after", int, STALE_AFTER, expected="seconds")
+    stale_after = settings.take("stale-after", int, STALE_AFTER, expected="whole seconds")
     if stale_after < 1:
         raise settings.error(f"{stale_after} is no time", key="stale-after", expected="seconds, 1 or more")
     return Mesh(
@@ -247,4 +248,8 @@ def _fixed_clock(settings: Settings) -> int | None:
         return value
     if isinstance(value, datetime) and value.tzinfo is not None:
         return int(value.timestamp())
-    raise settings.error(f"{value!r} is no moment", key="now", expected="Unix seconds, or a date and time with offset")
+    raise settings.error(
+        f"{str(value)!r} is no moment",
+        key="now",
+        expected="whole Unix seconds, or a date and time with offset, such as 2026-01-31T12:00:00Z without quotes",
+    )

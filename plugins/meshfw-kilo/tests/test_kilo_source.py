@@ -114,7 +114,7 @@ def test_options_bear_the_names_of_kilos_flags(make: Make) -> None:
         ({"pod_cidrs": "both"}, "source[1].pod-cidrs", "'both'"),
         ({"input_place": "middle"}, "source[1].input-place", "'middle'"),
         ({"now": "today"}, "source[1].now", "'today' is no moment"),
-        ({"now": True}, "source[1].now", "True is no moment"),
+        ({"now": True}, "source[1].now", "'True' is no moment"),
         ({"compakt": True}, "source[1].compakt", "did you mean compact"),
         (
             {"now": NOW + 60},
@@ -169,6 +169,14 @@ def test_a_bad_file_is_named_with_its_place(make: Make, place: Path, content: by
         make(objects="mesh.yaml").load()
     assert word in str(caught.value)
     assert str(place / "mesh.yaml") in str(caught.value)
+
+
+def test_a_node_that_is_not_ready_by_an_unreadable_annotation_is_told_which(make: Make, place: Path) -> None:
+    (place / "mesh.yaml").write_text(
+        "kind: Node\nmetadata: {name: a1, annotations: {kilo.squat.ai/endpoint: nowhere}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"it has no endpoint .*; Node a1: endpoint: 'nowhere' is passed over"):
+        make(objects="mesh.yaml").load()
 
 
 def test_json_that_is_none_and_a_missing_file_are_named(make: Make, place: Path) -> None:
