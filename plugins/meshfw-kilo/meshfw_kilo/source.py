@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from math import isfinite
 from typing import Final
 
 from meshfw import Changes, ConfigError, Declaration, MeshfwError, Ruleset, Settings
@@ -218,7 +219,7 @@ def firewall_of(settings: Settings) -> Firewall:
         encapsulate=settings.choice("encapsulate", Encapsulation, defaults.encapsulate),
         local=settings.take("local", bool, defaults.local),
         compatibility=_compatibility(settings),
-        service_cidrs=tuple(_cidr(settings, "service-cidr", text) for text in settings.strings("service-cidr")),
+        service_cidrs=tuple(_cidr(settings, "service-cidr", text) for text in _listed(settings, "service-cidr")),
         compact=settings.take("compact", bool, defaults.compact),
         input_place=settings.choice("input-place", Place, defaults.input_place),
     )
@@ -233,6 +234,11 @@ def _compatibility(settings: Settings) -> Compatibility:
         raise settings.error(f"unknown compatibility {text!r}", key="compatibility", expected=expected) from None
 
 
+def _listed(settings: Settings, key: str) -> list[str]:
+    """The texts of an option that Kilo takes several times, or with commas in between."""
+    return [part.strip() for text in settings.strings(key) for part in text.split(",")]
+
+
 def _cidr(settings: Settings, key: str, text: str) -> Cidr:
     cidr = Cidr.parse(text)
     if cidr is None:
@@ -245,6 +251,8 @@ def _fixed_clock(settings: Settings) -> int | None:
     value = settings.any("now")
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
+    if isinstance(value, float) and isfinite(value):
+        return int(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return int(value.timestamp())
     raise settings.error(f"{value!r} is no moment", key="now", expected="Unix seconds, or a date and time with offset")
