@@ -75,7 +75,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def listed_objects(document: object, *, where: str = "", depth: int = 4) -> Iterator[Mapping[str, Any]]:
-    """The objects of a document: itself, or what a List, NodeList or PeerList or a plain list holds, each with its kind.
+    """The objects of a document: itself, or what a plain list, List, NodeList or PeerList holds, each with its kind.
 
     Lists may hold lists, up to ``depth`` of them (an alias of YAML may lead a list into itself).
 
