@@ -28,8 +28,8 @@ from meshfw_kilo.reader import FileReader, LiveReader, Objects, Reader, in_file
 from meshfw_kilo.rules import ruleset_of
 from meshfw_kilo.topology import NotReadyError, Topology, topology_of
 
-_NOT_IN_THE_RULES: Final = ("interface", "resync-period")
-"""Options of Kilo that are taken so that its flags can be copied, and that no rule depends on."""
+_NOT_IN_THE_RULES: Final = ("interface", "internal-cidr", "resync-period", "clean-up")
+"""Options of Kilo that are taken, whatever they say, so that its flags can be copied: no rule depends on them."""
 _CIDR: Final = "a network such as 10.4.0.0/16"
 
 
@@ -45,9 +45,7 @@ class KiloSource:
         self._parser = Parser(topology_label=settings.take("topology-label", str, TOPOLOGY_LABEL))
         self._now = _fixed_clock(settings)
         for name in _NOT_IN_THE_RULES:
-            settings.take(name, str, "")
-        settings.take("clean-up", bool, True)
-        settings.strings("internal-cidr")
+            settings.any(name)
         self._reader = open_reader(settings, declaration)
         self._live = self._reader if isinstance(self._reader, LiveReader) else None
         if self._live is not None:
@@ -235,8 +233,8 @@ def _compatibility(settings: Settings) -> Compatibility:
 
 
 def _listed(settings: Settings, key: str) -> list[str]:
-    """The texts of an option that Kilo takes several times, or with commas in between."""
-    return [part.strip() for text in settings.strings(key) for part in text.split(",")]
+    """The texts of an option that Kilo takes several times, or with commas in between; an empty one stands for none."""
+    return [part.strip() for text in settings.strings(key) if text for part in text.split(",")]
 
 
 def _cidr(settings: Settings, key: str, text: str) -> Cidr:

@@ -198,6 +198,7 @@ def test_yaml_may_leave_numbers_without_quotes(make: Make, place: Path) -> None:
 def test_service_cidrs_are_a_list_or_have_commas_in_between(make: Make) -> None:
     wanted = make(**{"service-cidr": ["10.43.0.0/16", "fd00:43::/112"]}).load()
     assert make(**{"service-cidr": "10.43.0.0/16,fd00:43::/112"}).load() == wanted
+    assert make(**{"service-cidr": ""}).load() == make().load() != wanted
     with pytest.raises(ConfigError, match="service-cidr: '' is no network"):
         make(**{"service-cidr": "10.43.0.0/16,"})
 
