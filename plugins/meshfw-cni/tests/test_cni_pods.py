@@ -203,6 +203,30 @@ def test_an_accept_of_others_lets_no_foreign_pod_in(town: Town) -> None:
     assert [town.reaches(foreign, address) for address in addresses] == [False, False]
 
 
+@some("nft")
+def test_a_foreign_pod_gets_in_by_no_source_that_it_makes_up(town: Town) -> None:
+    blue = town.network("blue", policy="isolate", podNetworks=["10.99.0.0/16"])
+    mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "udp"}
+    home, addresses = town.pod(blue, "home", portMappings=[mapping])
+    foreign, _ = town.pod(town.network("green"), "foreign")
+    with home.entered():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with server:
+        server.bind(("", 80))
+        server.settimeout(NEVER)
+        for source, place in (("10.99.0.7", (addresses[0], 80)), ("198.51.100.7", (HOST[0], 8080))):
+            town.run(foreign, f"ip addr add {source}/32 dev eth0")
+            with foreign.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.bind((source, 0))
+                client.sendto(b"let me in", place)
+            with pytest.raises(TimeoutError):
+                server.recvfrom(64)
+        with town.wan.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"from outside", (HOST[0], 8080))
+        server.settimeout(5)
+        assert server.recvfrom(64)[0] == b"from outside"
+
+
 @some("nft", "iptables-legacy")
 def test_pods_talk_where_others_drop_by_default(town: Town) -> None:
     """On nft an accept ends its own base chain only: there the drop of others stands, and the log says so."""
