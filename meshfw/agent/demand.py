@@ -52,6 +52,8 @@ class Demand:
         self._declared: Ruleset | None = None
         self._rejected: Ruleset | None = None
         self._given = False  # whether what is kept is what the sources said last
+        self.untaken = ""
+        """Why a later configuration was not taken in place of this one; empty where there is none."""
         self.silent = False
         """Whether a source gives no word of its changes, so that it has to be asked to know."""
         self.kept = kept
@@ -152,7 +154,9 @@ class Demand:
         refusal = self._shrinks(before, declared)
         if refusal:
             return Wanted(before, LAST_GOOD, refusal)
-        return Wanted(declared, doubts=self._sources.doubts() if self._sources is not None else ())
+        doubts = self._sources.doubts() if self._sources is not None else ()
+        untaken = (f"the configuration is not taken: {self.untaken}",) if self.untaken else ()
+        return Wanted(declared, doubts=(*untaken, *doubts))
 
     def _load(self) -> Ruleset:
         if self._sources is None:

@@ -213,13 +213,14 @@ class Agent:
             elif word == STOP:
                 self._stopped = True
             elif word in (RELOAD, LOOK):
+                self._voice.asked()
                 self._watchman.forgive()
                 self._schedule.soon(word)
 
     def _hear_source(self, number: int) -> None:
         try:
             if self._demand.heard(number):
-                self._schedule.soon(_LOAD, _SETTLE)
+                self._schedule.soon(RELOAD if self._demand.untaken else _LOAD, _SETTLE)
         except (MeshfwError, OSError) as error:
             self._listen()
             self._failed(error, _LOAD)
@@ -250,9 +251,10 @@ class Agent:
         try:
             shop, keeper = renewed(self._shop, self._where)
         except (MeshfwError, OSError) as error:
-            self._voice.warning(f"the configuration is not taken, and the old one stays: {error}")
-            self._voice.note(warnings=(str(error),))
+            self._voice.refused(str(error))
+            self._demand.untaken = str(error)
             self._schedule.soon(_LOAD)  # a rollback holds all the same
+            self._schedule.soon(RELOAD, self._settings.resync)  # it may have been a source's fault
         else:
             self._take(shop, keeper)
         self._voice.notifier.ready(self._voice.headline)
@@ -264,8 +266,7 @@ class Agent:
         self._demand = Demand(shop, self._past, self._settings, kept=self._demand.kept)
         self._watchman.forgive()
         self._watchman = self._new_watchman()
-        self._voice.note(warnings=tuple(shop.warnings))
-        self._voice.info("the configuration was read anew")
+        self._voice.taken(shop.warnings)
         self._outside.adopted(shop)
         self._plan_check()
         if self._keeper is not None:

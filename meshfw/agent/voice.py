@@ -19,6 +19,7 @@ _DRIFTS: Final = 20
 """Repairs that the status remembers."""
 _TOPICS: Final = 1000
 """Matters of which it's remembered that they were told."""
+_CONFIGURATION: Final = "configuration"
 _LINES: Final = 20
 """Lines of a plan that the status has of each."""
 _TOLD: Final = 5
@@ -121,6 +122,21 @@ class Voice:
             self._log.warning(message, extra=fields)
         else:
             self._log.info("over: %s", before, extra=fields)
+
+    def asked(self) -> None:
+        """Somebody wants to know: what keeps a configuration from being taken is said again."""
+        self._said.pop(_CONFIGURATION, None)
+
+    def taken(self, warnings: Sequence[str]) -> None:
+        """A configuration was taken, with these warnings."""
+        self.note(warnings=tuple(warnings))
+        self._said.pop(_CONFIGURATION, None)
+        self.info("the configuration was read anew")
+
+    def refused(self, reason: str) -> None:
+        """A configuration was not taken; the same reason is said once, however often it's tried again."""
+        self.note(warnings=(reason,))
+        self.once(_CONFIGURATION, f"the configuration is not taken, and the old one stays: {reason}")
 
     def told(self, warnings: list[str]) -> None:
         """Say what was collected, each once, and empty the list: it would grow for as long as the agent runs."""

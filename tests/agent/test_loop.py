@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from meshfw.agent.status import Phase
 from meshfw.backend import Report
 from meshfw.errors import BackendError, KernelError
+from meshfw.model import Family
 from tests.agent.world import RULES, World
 
 
@@ -174,6 +176,30 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so_to_whoever_asks(
     here.turn(0)
     here.turn(1)
     assert here.stands()
+
+
+def test_a_configuration_that_a_source_kept_from_being_taken_is_taken_once_the_source_is_back(
+    world: Callable[..., World], tmp_path: Path
+) -> None:
+    dump = tmp_path / "rules.v4"
+    text = "*filter\n-A INPUT -p tcp -m tcp --dport 1 -j DROP\nCOMMIT\n"
+    dump.write_text(text, encoding="utf-8")
+    more = f'[[source]]\ntype = "iptables-save"\nipv4 = "{dump}"\n'
+    here = world()
+    here.declare("-p tcp --dport 1 -j DROP", more=more)
+    here.agent.ears.say("reload")
+    here.turn(0.0)
+    dump.unlink()
+    here.declare("-p tcp --dport 2 -j DROP", more=more)
+    here.agent.ears.say("reload")
+    here.turn(0.0)
+    here.turn(1.0)
+    assert "rules.v4" in here.status.problem
+    dump.write_text(text, encoding="utf-8")
+    for _ in range(4):
+        here.turn(1.0)
+    assert here.status.problem == ""
+    assert "--dport 2 " in here.kernel.text(Family.IPV4)
 
 
 def test_a_stop_is_heard_at_once(world: Callable[..., World]) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from meshfw import Changes, ConfigError, FileChanges, MeshfwError, ParseError
 from meshfw_kilo.objects import listed_objects
 
 Objects = Sequence[Mapping[str, Any]]
 """Objects, each with its kind."""
+_LARGEST: Final = 256 << 20
+"""Bytes of a file of objects: 5,000 Nodes as kubectl(1) prints them have a fifth of that."""
 
 
 class Reader(Protocol):
@@ -69,13 +73,7 @@ class FileReader:
             ConfigError: it can't be read, holds nothing, or something that is no object. ParseError: it's no YAML or
                 JSON; with line and column.
         """
-        try:
-            with open(self.name, "rb") as file:
-                content = file.read()
-        except OSError as error:
-            raise ConfigError(
-                f"it can't be read: {error.strerror}", file=self.name, expected="a file of Kubernetes objects"
-            ) from error
+        content = _content(self.name)
         if not self._objects or content != self._bytes:
             self._objects, self._bytes = tuple(_objects(content, self.name)), content
         return self._objects
@@ -92,6 +90,21 @@ class FileReader:
         if self._changes is not None:
             self._changes.close()
             self._changes = None
+
+
+def _content(path: str) -> bytes:
+    """The bytes of a file; a pipe or a device, which may have no end or keep its reader waiting, is none."""
+    expected = "a file of Kubernetes objects"
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError("it is no regular file", file=path, expected=expected)
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise ConfigError(f"it can't be read: {error.strerror}", file=path, expected=expected) from error
+    if len(content) > _LARGEST:
+        raise ConfigError(f"it has more than {_LARGEST >> 20} MiB", file=path, expected=expected)
+    return content
 
 
 def _objects(content: bytes, path: str) -> Iterator[Mapping[str, Any]]:

@@ -80,6 +80,7 @@ class KiloSource:
             ConfigError: the node isn't there or isn't ready, in which case Kilo too would leave the rules as they are;
                 or its objects can't be read. ParseError: they are no YAML or JSON.
         """
+        self._given = None  # after an error the same rules are news
         self._given = self._current()
         return self._given
 

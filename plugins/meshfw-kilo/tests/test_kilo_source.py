@@ -296,6 +296,29 @@ def test_a_broken_file_is_told_and_its_error_raised_by_the_load(make: Make, plac
     assert source.load() == before
 
 
+def test_rules_that_come_back_as_they_were_after_an_error_are_told(make: Make, place: Path) -> None:
+    source = make()
+    changes = source.changes()
+    assert changes is not None
+    source.load()
+    (place / "mesh.json").unlink()
+    with pytest.raises(MeshfwError):
+        source.load()
+    changes.drain()
+    written(place / "mesh.json", MESH)
+    assert changes.drain()
+
+
+def test_a_pipe_is_no_file_and_keeps_nobody_waiting(make: Make, place: Path) -> None:
+    source = make()
+    (place / "mesh.json").unlink()
+    os.mkfifo(place / "mesh.json")
+    with pytest.raises(ConfigError, match="no regular file"):
+        source.load()
+    with pytest.raises(ConfigError, match="no regular file"):
+        make(objects="/dev/zero").load()
+
+
 def test_a_closed_source_gives_its_descriptors_back(make: Make) -> None:
     count = len(os.listdir("/proc/self/fd"))
     source = make(now=None)
