@@ -11,7 +11,7 @@ from meshfw.config import Config, Ipv6, SourceTable
 from meshfw.errors import ConfigError, MeshfwError, PluginError
 from meshfw.extensions.language import Language
 from meshfw.hookspecs import SourcePlugin
-from meshfw.model import Chain, Family, Policy, Ruleset
+from meshfw.model import Family, Policy, Ruleset
 from meshfw.plugins import Plugins
 from meshfw.source import Acknowledging, Changes, Declaration, Doubting, RuleSource, merge
 
@@ -149,10 +149,9 @@ def fit_families(ruleset: Ruleset, available: Collection[Family], *, ipv6: Ipv6)
     missing = [family for family in Family if family in ruleset.families and family not in available]
     warnings = []
     for family in missing:
-        chains = [chain for chain in ruleset.chains if chain.family is family]
-        if not _matters(ruleset, chains, family):
+        if not matters(ruleset, family):
             continue
-        rules = sum(len(chain.rules) for chain in chains)
+        rules = sum(len(chain.rules) for chain in ruleset.chains if chain.family is family)
         reason = f"this host or backend has no {_LABELS[family]}, and {rules} rules are for it"
         if family is Family.IPV4 or ipv6 is Ipv6.REQUIRE:
             remedy = 'a kernel with IPv6, or ipv6 = "auto" or "off"' if family is Family.IPV6 else "a kernel with IPv4"
@@ -168,10 +167,11 @@ def fit_families(ruleset: Ruleset, available: Collection[Family], *, ipv6: Ipv6)
 _LABELS: Final = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
-def _matters(ruleset: Ruleset, chains: Collection[Chain], family: Family) -> bool:
+def matters(ruleset: Ruleset, family: Family) -> bool:
     """Whether a family's part does anything to a packet: it holds a rule, or a policy."""
     policies = (item.policy for item in ruleset.attachments if item.family is family)
-    return any(chain.rules for chain in chains) or any(policy is not Policy.RETURN for policy in policies)
+    ruled = any(chain.rules for chain in ruleset.chains if chain.family is family)
+    return ruled or any(policy is not Policy.RETURN for policy in policies)
 
 
 def without_families(ruleset: Ruleset, families: Collection[Family]) -> Ruleset:
