@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from typing import Final
 
@@ -70,9 +70,7 @@ class Sources:
         self._heard.clear()
         with self._config.naming_file():
             ruleset = merge([self._load(*entry) for entry in self._open])
-        self.warnings = tuple(
-            f"{table.path}: {warning}" for table, _, source in self._open for warning in getattr(source, "warnings", ())
-        )
+        self.warnings = tuple(text for entry in self._open for text in self._told(*entry))
         decides = any(chain.rules for chain in ruleset.chains) or any(
             attachment.policy is not Policy.RETURN for attachment in ruleset.attachments
         )
@@ -91,6 +89,11 @@ class Sources:
             raise PluginError(f"source {offer.name} gave {ruleset!r}, which is no ruleset", plugin=offer.name)
         return f"{table.path} ({name})", ruleset
 
+    def _told(self, table: SourceTable, offer: SourcePlugin, source: RuleSource) -> list[str]:
+        """What a source passed over, each with its place; a plugin whose words are none is to blame for it."""
+        with self._plugins.blaming(offer):
+            return [f"{table.path}: {text}" for text in _texts(getattr(source, "warnings", ()), "warnings")]
+
     # --- what became of it ---
 
     def doubts(self) -> tuple[str, ...]:
@@ -99,7 +102,7 @@ class Sources:
         for offer, source in self._heard:
             if isinstance(source, Doubting):
                 with self._plugins.blaming(offer):
-                    found += source.doubts()
+                    found += _texts(source.doubts(), "doubts")
         return tuple(found)
 
     def applied(self, report: Report) -> tuple[str, ...]:
@@ -138,6 +141,13 @@ class Sources:
         self._heard.clear()
         while self._open:
             self._open.pop()[2].close()
+
+
+def _texts(told: object, what: str) -> list[str]:
+    """What was told as the texts that it has to be: one string would be taken for a text for each of its letters."""
+    if isinstance(told, Sequence) and not isinstance(told, str) and all(isinstance(text, str) for text in told):
+        return list(told)
+    raise TypeError(f"its {what} are {told!r}, which is no tuple of texts")
 
 
 def fit_families(ruleset: Ruleset, available: Collection[Family], *, ipv6: Ipv6) -> tuple[Ruleset, tuple[str, ...]]:
