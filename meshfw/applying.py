@@ -73,7 +73,7 @@ def writing(shop: Workshop, *, timeout: float) -> Iterator[Backend]:
     """
     with only_writer(shop.site, timeout=timeout):
         require_settled(shop.site, shop.warnings)
-        require_whole(shop)
+        require_whole(shop, alone=True)
         with shop.backend() as backend:
             refusal = shop.elsewhere(backend)
             if refusal is not None:

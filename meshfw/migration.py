@@ -19,7 +19,7 @@ import msgspec
 from meshfw import reconcile
 from meshfw.agent.control import refuse_second
 from meshfw.applying import state_of
-from meshfw.backend import Backend, Report, Unsupported
+from meshfw.backend import Backend, Outcome, Report, Unsupported
 from meshfw.backends import remembered
 from meshfw.backends.instance import only_writer
 from meshfw.doubling import Doubled, doubled
@@ -31,6 +31,7 @@ from meshfw.probe import Probe
 from meshfw.safety.moving import Journal, Moving, find_moving, journal_of
 from meshfw.safety.settling import require_settled
 from meshfw.states import digest, format_state, parse_state
+from meshfw.wanted import matters
 from meshfw.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -138,6 +139,11 @@ class _Move:
                 )
             return Prospect(sources=(), target=name)
         self._new = self._opened(self._target)
+        if not self._new.capabilities.kernel:
+            raise MigrationError(
+                f"no packet meets the rules of {name}, so the host would be left without any",
+                remedy=f"{shop.command('clean --all-backends')} takes them away, if that's meant",
+            )
         self._old = [(offer, self._opened(offer)) for offer in sources]
         shop.warn_unread(self._new)
         ruleset = self._ruleset()
@@ -148,7 +154,7 @@ class _Move:
             target=name,
             ruleset=ruleset,
             doubles=doubled(fitted, shop.formatter),
-            differences=tuple(str(item) for item in self._differences(fitted)),
+            differences=tuple(str(item) for item in (*self._lacking(ruleset, fitted), *self._differences(fitted))),
             resumed=self._moving is not None,
         )
 
@@ -205,6 +211,14 @@ class _Move:
                 )
         return ruleset
 
+    def _lacking(self, ruleset: Ruleset, fitted: Ruleset) -> Iterator[Unsupported]:
+        """The families that an old backend holds rules of and the new one can't."""
+        for offer, backend in self._old:
+            held = self._shop.fitted(ruleset, backend)
+            for family in sorted(family for family in held.families - fitted.families if matters(held, family)):
+                told = f"{self._target.name} has no {family}, so its packets would meet no rule of ours any more"
+                yield Unsupported(f"what stands in {offer.name} for {family}", told)
+
     def _differences(self, ruleset: Ruleset) -> Iterator[Unsupported]:
         """What others' rules make of ours in one of the backends and not in the other."""
         decisive = sorted(set(_decisive(ruleset)))
@@ -234,7 +248,9 @@ class _Move:
             reports = [self._made(prospect.ruleset)]
             self._ask_again("with both backends")
             self._journal.keep(msgspec.structs.replace(moving, proven=True))
+            refuse_second(moving.owner, self._shop.site.netns, STOP_AGENT)  # one that began before the journal did
             reports += [self._emptied(offer, backend) for offer, backend in self._old]
+            reports += self._stand_still(prospect.ruleset)
             self._ask_again(f"with {prospect.target} alone")
         except BaseException as error:
             self._put_back(prospect.ruleset, error)
@@ -267,6 +283,14 @@ class _Move:
         report = reconcile.apply(backend, Ruleset())
         self._require(offer, Ruleset())
         return report
+
+    def _stand_still(self, ruleset: Ruleset) -> Iterator[Report]:
+        """The report of putting back what somebody took from the new backend since it was proven, if anybody did."""
+        shop, name = self._shop, self._target.name
+        report = reconcile.apply(self._new, shop.fitted(ruleset, self._new))
+        if report.outcome is Outcome.CHANGED:
+            shop.warnings.append(f"somebody changed the rules in {name} meanwhile: they were put back")
+            yield report
 
     def _require(self, offer: BackendPlugin, ruleset: Ruleset) -> None:
         with self._shop.backend(offer) as other:

@@ -39,8 +39,9 @@ class Changes(Protocol):
 class RuleSource(Protocol):
     """Something that says which rules are wanted.
 
-    It may also have ``warnings``, a tuple of what a person should know of the last load, such as values passed over:
-    each is told once for as long as it stays the same.
+    It may also have ``warnings``, a tuple of what was amiss with what the last load read, such as values passed over,
+    for whoever keeps that in order: each is told once for as long as it stays the same. What is amiss with the rules
+    themselves, such as that they are old, is said by :class:`Doubting`, and stands in an agent's status meanwhile.
     """
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from typing import Final
 
@@ -11,7 +11,7 @@ from meshfw.config import Config, Ipv6, SourceTable
 from meshfw.errors import ConfigError, MeshfwError, PluginError
 from meshfw.extensions.language import Language
 from meshfw.hookspecs import SourcePlugin
-from meshfw.model import Chain, Family, Policy, Ruleset
+from meshfw.model import Family, Policy, Ruleset
 from meshfw.plugins import Plugins
 from meshfw.source import Acknowledging, Changes, Declaration, Doubting, RuleSource, merge
 
@@ -70,9 +70,7 @@ class Sources:
         self._heard.clear()
         with self._config.naming_file():
             ruleset = merge([self._load(*entry) for entry in self._open])
-        self.warnings = tuple(
-            f"{table.path}: {warning}" for table, _, source in self._open for warning in getattr(source, "warnings", ())
-        )
+        self.warnings = tuple(text for entry in self._open for text in self._told(*entry))
         decides = any(chain.rules for chain in ruleset.chains) or any(
             attachment.policy is not Policy.RETURN for attachment in ruleset.attachments
         )
@@ -91,6 +89,11 @@ class Sources:
             raise PluginError(f"source {offer.name} gave {ruleset!r}, which is no ruleset", plugin=offer.name)
         return f"{table.path} ({name})", ruleset
 
+    def _told(self, table: SourceTable, offer: SourcePlugin, source: RuleSource) -> list[str]:
+        """What a source passed over, each with its place; a plugin whose words are none is to blame for it."""
+        with self._plugins.blaming(offer):
+            return [f"{table.path}: {text}" for text in _texts(getattr(source, "warnings", ()), "warnings")]
+
     # --- what became of it ---
 
     def doubts(self) -> tuple[str, ...]:
@@ -99,7 +102,7 @@ class Sources:
         for offer, source in self._heard:
             if isinstance(source, Doubting):
                 with self._plugins.blaming(offer):
-                    found += source.doubts()
+                    found += _texts(source.doubts(), "doubts")
         return tuple(found)
 
     def applied(self, report: Report) -> tuple[str, ...]:
@@ -140,6 +143,13 @@ class Sources:
             self._open.pop()[2].close()
 
 
+def _texts(told: object, what: str) -> list[str]:
+    """What was told as the texts that it has to be: one string would be taken for a text for each of its letters."""
+    if isinstance(told, Sequence) and not isinstance(told, str) and all(isinstance(text, str) for text in told):
+        return list(told)
+    raise TypeError(f"its {what} are {told!r}, which is no tuple of texts")
+
+
 def fit_families(ruleset: Ruleset, available: Collection[Family], *, ipv6: Ipv6) -> tuple[Ruleset, tuple[str, ...]]:
     """The part of a ruleset that a host can hold, and a warning about the part left out.
 
@@ -149,10 +159,9 @@ def fit_families(ruleset: Ruleset, available: Collection[Family], *, ipv6: Ipv6)
     missing = [family for family in Family if family in ruleset.families and family not in available]
     warnings = []
     for family in missing:
-        chains = [chain for chain in ruleset.chains if chain.family is family]
-        if not _matters(ruleset, chains, family):
+        if not matters(ruleset, family):
             continue
-        rules = sum(len(chain.rules) for chain in chains)
+        rules = sum(len(chain.rules) for chain in ruleset.chains if chain.family is family)
         reason = f"this host or backend has no {_LABELS[family]}, and {rules} rules are for it"
         if family is Family.IPV4 or ipv6 is Ipv6.REQUIRE:
             remedy = 'a kernel with IPv6, or ipv6 = "auto" or "off"' if family is Family.IPV6 else "a kernel with IPv4"
@@ -168,10 +177,11 @@ def fit_families(ruleset: Ruleset, available: Collection[Family], *, ipv6: Ipv6)
 _LABELS: Final = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
-def _matters(ruleset: Ruleset, chains: Collection[Chain], family: Family) -> bool:
+def matters(ruleset: Ruleset, family: Family) -> bool:
     """Whether a family's part does anything to a packet: it holds a rule, or a policy."""
     policies = (item.policy for item in ruleset.attachments if item.family is family)
-    return any(chain.rules for chain in chains) or any(policy is not Policy.RETURN for policy in policies)
+    ruled = any(chain.rules for chain in ruleset.chains if chain.family is family)
+    return ruled or any(policy is not Policy.RETURN for policy in policies)
 
 
 def without_families(ruleset: Ruleset, families: Collection[Family]) -> Ruleset:

@@ -181,7 +181,7 @@ class Workshop:
             available &= host_families(self._netns)
         with self.config.naming_file():
             fitting, warnings = fit_families(ruleset, available, ipv6=self.config.ipv6)
-        self.warnings += warnings
+        self.warnings += [warning for warning in warnings if warning not in self.warnings]
         return fitting
 
     def elsewhere(self, backend: Backend) -> BackendError | None:

@@ -58,6 +58,7 @@ class Keeper:
         self.shop = shop
         self.commits = 0
         self._other: Proof | None = None
+        self._begun = False  # whether it was alone once
         self._stack = ExitStack()
         self._identity = namespace_identity(shop.site.netns)
         try:
@@ -107,6 +108,9 @@ class Keeper:
     def alone(self, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
         """A block in which no other meshfw writes for this owner; LockError when one does for so many seconds."""
         with only_writer(self.shop.site, timeout=timeout):
+            if not self._begun:
+                require_whole(self.shop, alone=True)
+                self._begun = True
             yield
 
     def on_trial(self) -> bool:

@@ -32,7 +32,7 @@ def run(arguments: Namespace) -> int:
         return _everywhere(shop, arguments)
     with only_writer(shop.site, timeout=arguments.lock_timeout):
         require_settled(shop.site, shop.warnings)
-        require_whole(shop)
+        require_whole(shop, alone=True)
         with shop.backend() as backend:
             refusal = shop.undecided()
             if refusal is not None:

@@ -82,7 +82,7 @@ def find_moving(shop: Workshop, journal: Journal) -> Moving | None:
     try:
         return journal.moving()
     except StateError as error:
-        shop.warnings.append(str(error))
+        shop.warnings += [] if str(error) in shop.warnings else [str(error)]
         return None
 
 
@@ -101,11 +101,18 @@ def half_moved(shop: Workshop) -> MigrationError | None:
     )
 
 
-def require_whole(shop: Workshop) -> None:
-    """MigrationError while a move is half done."""
+def require_whole(shop: Workshop, *, alone: bool = False) -> None:
+    """MigrationError while a move is half done.
+
+    With ``alone``, within the instance lock, a void record is taken away: what is written next would be taken for what
+    its move has left, and hold everybody up.
+    """
     reason = half_moved(shop)
     if reason is not None:
         raise reason
+    journal = journal_of(shop.site)
+    if alone and find_moving(shop, journal) is not None:
+        journal.over()
 
 
 def warn_divided(shop: Workshop, backend: Backend) -> None:

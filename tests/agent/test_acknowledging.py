@@ -13,7 +13,7 @@ from meshfw.agent.status import Phase
 from meshfw.applying import apply_declared
 from meshfw.backend import Outcome, Report
 from meshfw.backends.memory import MemoryBackend
-from meshfw.errors import BackendError, LockError, MeshfwError, RolledBackError
+from meshfw.errors import BackendError, LockError, MeshfwError, PluginError, RolledBackError
 from meshfw.safety.trial import Tried, guarded_apply
 from meshfw.source import Acknowledging, Doubting
 from meshfw.sources.rules import RulesSource
@@ -116,6 +116,16 @@ def test_what_a_source_doubts_is_a_warning(tmp_path: Path, monkeypatch: pytest.M
 def test_most_sources_are_neither_told_nor_asked() -> None:
     assert not issubclass(RulesSource, Acknowledging)
     assert not issubclass(RulesSource, Doubting)
+
+
+@pytest.mark.parametrize("told", ["one text", None, (1,)])
+@pytest.mark.parametrize("member", ["warnings", "doubts"])
+def test_words_of_a_source_that_are_none_are_its_plugin_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, told: object
+) -> None:
+    monkeypatch.setattr(RulesSource, member, told if member == "warnings" else lambda _: told, raising=False)
+    with pytest.raises(PluginError, match=f"rules failed: TypeError: its {member} are"):
+        shop(tmp_path, '"-j DROP"').rules()
 
 
 # --- the agent ---
