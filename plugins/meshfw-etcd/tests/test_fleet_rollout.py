@@ -136,10 +136,20 @@ def test_a_canary_that_says_nothing_halts_it_unless_silence_is_allowed(house: Ho
     with house.nodes(opinion=silent):
         house.push(1, "--now")
         house.settled(NAMES, 1)
-        code, said = house.push(2, "--canaries", "n0,n1", "--timeout", "1s")
-        assert (code, said["reason"]) == (2, "1 node didn't acknowledge it: n0 in 1 s")
-        code, said = house.push(2, "--canaries", "n0,n1", "--timeout", "1s", "--missing", "1")
+        code, said = house.push(2, "--canaries", "n0,n1", "--timeout", "0.4s")
+        assert (code, said["reason"]) == (2, "1 node didn't acknowledge it: n0 in 0.4 s")
+        code, said = house.push(2, "--canaries", "n0,n1", "--timeout", "0.4s", "--missing", "1")
         assert (code, said["release"], said["missing"]) == (3, 3, ["n0"])
+
+
+def test_what_nobody_has_applied_goes_no_further_however_many_may_say_nothing(house: House) -> None:
+    with house.nodes(*NAMES[:4], opinion=lambda name, number, text: None if number > 1 and name == "n0" else "") as crew:
+        house.push(1, "--now")
+        house.settled(NAMES[:4], 1)
+        code, said = house.push(2, "--canaries", "n0", "--timeout", "0.3s", "--missing", "100%")
+        assert (code, said["reason"]) == (2, "nobody applied it in 0.3 s")
+        assert {name for name, node in crew.nodes.items() if 2 in node.seen} == {"n0"}
+    assert house.fleet().release == 1
 
 
 def test_a_canary_that_fails_later_within_the_soak_halts_it(house: House) -> None:
