@@ -247,7 +247,7 @@ def test_a_cache_that_is_not_whole_is_passed_over(desk: Desk, harm: str) -> None
     [
         ({"endpoints": []}, "source[1].endpoints: no endpoint is given"),
         ({"endpoints": ["localhost"]}, "source[1].endpoints: 'localhost' is no endpoint"),
-        ({"endpoints": ["http://a:b@localhost"]}, "source[1].endpoints: an endpoint has a user in it"),
+        ({"endpoints": ["http://localhost:secret@localhost"]}, "source[1].endpoints: an endpoint has a user in it"),
         ({"node": "a/b"}, "source[1].node: 'a/b' is no node"),
         ({"prefix": "x"}, "source[1].prefix"),
         ({"shrink-limit": 101}, "source[1].shrink-limit"),

@@ -143,7 +143,8 @@ def test_a_canary_that_says_nothing_halts_it_unless_silence_is_allowed(house: Ho
 
 
 def test_what_nobody_has_applied_goes_no_further_however_many_may_say_nothing(house: House) -> None:
-    with house.nodes(*NAMES[:4], opinion=lambda name, number, text: None if number > 1 and name == "n0" else "") as crew:
+    silent: Opinion = lambda name, number, text: None if number > 1 and name == "n0" else ""  # noqa: E731 - an opinion
+    with house.nodes(*NAMES[:4], opinion=silent) as crew:
         house.push(1, "--now")
         house.settled(NAMES[:4], 1)
         code, said = house.push(2, "--canaries", "n0", "--timeout", "0.3s", "--missing", "100%")
