@@ -230,14 +230,14 @@ def test_users_are_known_by_a_token_that_is_asked_for_again(
         with pytest.raises(DeniedError, match="permission denied"):
             other.watch({"/a": 1})
         with pytest.raises(DeniedError, match="permission denied"):
-            Pulse("/alive/a", lasts=60).beat(other)
+            Pulse(Keys().pulse("a"), lasts=60).beat(other)
         root._ask("/v3/auth/role/add", {"name": "node"}, dict)
-        own = {"permType": "READWRITE", "key": b"/alive/a"}
+        own = {"permType": "READWRITE", "key": Keys().pulse("a").encode()}
         root._ask("/v3/auth/role/grant", {"name": "node", "perm": own}, dict)
         root._ask("/v3/auth/user/grant", {"user": "other", "role": "node"}, dict)
-        pulse = Pulse("/alive/a", lasts=60)
+        pulse = Pulse(Keys().pulse("a"), lasts=60)
         for _ in range(2):
             pulse.beat(other)
-        pair = root.get("/alive/a")
+        pair = root.get(Keys().pulse("a"))
         assert pair is not None
         assert pair.version == 1
