@@ -228,7 +228,7 @@ def test_a_store_that_is_killed_and_comes_back_costs_a_push_no_more_than_the_tim
         house.settled(NAMES, 1)
         trouble = threading.Thread(target=interrupt)
         trouble.start()
-        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--soak", "2s", "--timeout", "20s")
+        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--soak", "1s", "--timeout", "20s")
         trouble.join()
         assert (code, said["phase"]) == (0, "done"), said
         house.settled(NAMES, 2)
@@ -290,7 +290,7 @@ def test_a_pusher_killed_by_the_kernel_at_a_random_moment_leaves_what_can_be_end
         while house.fleet().rollout is None or house.fleet().next_release == 2:
             assert time.monotonic() < end, "it never began"
             time.sleep(0.01)
-        time.sleep(chance.random() * 1.5)
+        time.sleep(chance.random() * 0.6)
         pusher.send_signal(signal.SIGKILL)
         pusher.wait()
         fleet = house.fleet()

@@ -180,7 +180,7 @@ def test_a_node_that_fails_without_the_release_halts_it_and_one_that_failed_befo
     ack = house.fleet().acks["n4"]
     house.client.put(house.keys.ack("n4"), write(ack).replace(b'"applied"', b'"failed"'))
     with house.nodes(*NAMES[:3]):
-        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--timeout", "1s")
+        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--timeout", "0.3s")
         assert (code, said["phase"], said["missing"]) == (3, "done", ["n3", "n4"])
 
 
@@ -200,7 +200,7 @@ def test_whoever_publishes_in_between_wins_and_nothing_else_is_changed(house: Ho
 
         other = threading.Thread(target=interfere)
         other.start()
-        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--soak", "2s")
+        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--soak", "5s")
         other.join()
         assert (code, said["reason"]) == (2, "somebody else published release 9 in between")
         house.settled(NAMES, 9)
@@ -227,7 +227,7 @@ def test_two_pushes_at_once_are_one_and_a_clear_error(house: House) -> None:
 
         other = threading.Thread(target=second)
         other.start()
-        assert house.push(2, "--canaries", "n0", "--soak", "1s")[0] == 0
+        assert house.push(2, "--canaries", "n0", "--soak", "0.4s")[0] == 0
         other.join()
     assert "release 2 is being rolled out (trying) by " in codes[0]
     assert "'meshfw fleet push --resume' goes on with it, 'meshfw fleet abort' takes it back" in codes[0]
