@@ -923,7 +923,8 @@ def test_backends_explain_what_auto_takes(cli: Any, house: Path, netns: Netns, r
     data = cli("backends", "--json", "--backend", "memory", "--netns", netns.path).data
     assert (data["auto"]["name"], data["configured"]) == ("nft", "memory")
     names = ("nft", "iptables-nft", "iptables-legacy", "memory")
-    assert {item["name"]: item["reason"] for item in data["backends"]} == dict.fromkeys(names)
+    own = [item for item in data["backends"] if item["distribution"] == "meshfw"]  # the rest happens to be installed
+    assert {item["name"]: item["reason"] for item in own} == dict.fromkeys(names)
 
 
 def test_backends_name_the_file_of_a_wrong_configuration(cli: Any, house: Path) -> None:

@@ -443,7 +443,7 @@ def test_a_pace_is_kept() -> None:
 # --- outsiders ---
 
 
-@pytest.fixture(params=list(SUBJECTS))
+@pytest.fixture(params=[name for name, subject in SUBJECTS.items() if not subject.distribution])
 def shared(
     request: pytest.FixtureRequest, requires: Callable[..., None], language: Language
 ) -> Iterator[tuple[str, Netns, Ruleset]]:

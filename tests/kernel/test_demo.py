@@ -74,7 +74,7 @@ def test_the_gateway_is_a_realistic_dual_stack_ruleset() -> None:
 def test_an_ordinary_user_sees_every_backend_do_as_it_should(stories: dict[str, Any]) -> None:
     assert stories["ok"]
     assert set(stories["backends"]) == set(TOOLS)
-    assert list(stories["skipped"]) == ["memory"]
+    assert next(iter(stories["skipped"])) == "memory"
     for steps in stories["backends"].values():
         assert [step["wrong"] for step in steps] == [[]] * len(steps)
         kinds = [step["kind"] for step in steps]

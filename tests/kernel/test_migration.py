@@ -64,8 +64,9 @@ def inn(
 
 
 def standing(inn: Inn) -> list[str]:
-    """The backends in which rules of ours stand."""
-    return [item["name"] for item in inn("backends", "--json").data["backends"] if item["own"]]
+    """The backends of meshfw's own in which rules of ours stand."""
+    listed = [item for item in inn("backends", "--json").data["backends"] if item["distribution"] == "meshfw"]
+    return [item["name"] for item in listed if item["own"]]
 
 
 def journals(inn: Inn) -> list[str]:
