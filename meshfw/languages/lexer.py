@@ -27,9 +27,14 @@ _PLAIN: Final = re.compile(r"[^ \t\"]+")
 
 def split(line: str) -> list[Word]:
     """The words of one line; ``ParseError`` for a quote that isn't closed."""
-    if '"' not in line:
-        return [_new(Word, (found.group(), found.start() + 1, False)) for found in _PLAIN.finditer(line)]
     words: list[Word] = []
+    if '"' not in line:
+        column = 1
+        for text in line.replace("\t", " ").split(" "):
+            if text:
+                words.append(_new(Word, (text, column, False)))
+            column += len(text) + 1
+        return words
     at = 0
     while at < len(line):
         if line[at] in " \t":
@@ -65,6 +70,6 @@ def _quoted(line: str, at: int) -> tuple[str, int]:
 
 def refuse_apostrophes(words: Iterable[Word]) -> None:
     """``ParseError`` for a word in apostrophes, which are letters here, and were meant for quotes."""
-    for word in words:
-        if not word.quoted and word.text[:1] == "'":
-            raise ParseError("an apostrophe is a letter here, and no quote", column=word.column, expected='"..."')
+    for text, column, quoted in words:
+        if text[:1] == "'" and not quoted:
+            raise ParseError("an apostrophe is a letter here, and no quote", column=column, expected='"..."')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from bisect import bisect_right
 from typing import Any, Final
@@ -12,7 +11,7 @@ import msgspec
 from meshfw.errors import ModelError
 from meshfw.model.kinds import Family, Not
 
-_OCTET: Final = re.compile(r"(?:0|[1-9][0-9]{0,2})\Z")
+_OCTETS: Final = {str(octet): octet for octet in range(256)}
 _GROUPS: Final = struct.Struct(">8H").unpack
 _ZERO_RUNS: Final = tuple(":0" * count + ":" for count in range(8, 1, -1))
 
@@ -36,11 +35,12 @@ def format_address(value: int, family: Family) -> str:
 def parse_address(text: str) -> tuple[Family, int]:
     """Family and integer of an address's text; ``ModelError`` for anything else, host names too."""
     octets = text.split(".")
-    if len(octets) == 4 and all(
-        word.isdigit() and word.isascii() and (word[0] != "0" or word == "0") for word in octets
-    ):
-        one, two, three, four = map(int, octets)
-        if max(one, two, three, four) < 256:
+    if len(octets) == 4:
+        try:
+            one, two, three, four = map(_OCTETS.__getitem__, octets)
+        except KeyError:
+            pass  # no IPv4 address: perhaps an IPv6 one that ends as one, or an error that says why
+        else:
             return Family.IPV4, one << 24 | two << 16 | three << 8 | four
     import ipaddress
 

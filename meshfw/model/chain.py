@@ -54,10 +54,9 @@ class Chain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         if why:
             raise ModelError(f"chain {why}")
         for index, rule in enumerate(self.rules, 1):
-            stranger = rule.other_family(self.family)
-            why = stranger or rule.problem(self.family) or table_problem(rule, self.table)
+            why = rule.problem(self.family) or table_problem(rule, self.table)
             if why:
-                kind = FamilyError if stranger else ModelError
+                kind = FamilyError if rule.other_family(self.family) else ModelError
                 raise kind(why, where=f"{self.key}, rule {index}", rule=index)
 
     @property

@@ -377,12 +377,11 @@ class Rule(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
         return None
 
     def _match_problem(self, match: Match, family: Family) -> str | None:
-        name = type(match).__name__.lower()
         if family not in match.families:
-            return f"match {name} does not exist for {family}"
+            return f"match {type(match).__name__.lower()} does not exist for {family}"
         if match.protocols is not None and self.protocol not in match.protocols:
             wanted = " or ".join(str(number) for number in sorted(match.protocols))
-            return f"match {name} needs the rule to state its protocol ({wanted})"
+            return f"match {type(match).__name__.lower()} needs the rule to state its protocol ({wanted})"
         return match.problem(self, family)
 
 

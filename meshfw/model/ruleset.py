@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import astuple
 
 from meshfw.errors import ModelError
 from meshfw.model.address import SetRef
@@ -137,9 +138,8 @@ def set_references(rule: Rule) -> Iterator[tuple[SetRef, ElementType]]:
         if type(value) is SetRef:
             yield value, ElementType.ADDRESS
     for match in rule.matches:
-        for field in match.__struct_fields__:
-            value = getattr(match, field)
-            value = value.value if type(value) is Not else value
+        for field in astuple(match):
+            value = field.value if type(field) is Not else field
             if type(value) is SetRef:
                 yield value, ElementType.PORT
 

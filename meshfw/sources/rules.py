@@ -243,6 +243,9 @@ class _Reader:
         """The one family whose packets can have the protocol that the words state, or be IPv4's fragments."""
         before = ""
         for index, (text, _, _) in enumerate(words):
+            if text[:1] != "-":
+                before = text
+                continue
             if text in _FRAGMENT:
                 return Family.IPV4
             glued = text.partition("=")[2] if text.startswith(("--protocol=", "--proto=")) else ""

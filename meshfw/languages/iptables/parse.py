@@ -280,10 +280,11 @@ class RuleParser:
         return [item for item in (self._target, *reversed(self._matches)) if isinstance(item, Loaded)]
 
     def _exact(self, name: str) -> tuple[Loaded, Option] | None:
-        for loaded in self._loaded():
-            option = loaded.extension.named.get(name)
-            if option is not None:
-                return loaded, option
+        for item in (self._target, *reversed(self._matches)):
+            if isinstance(item, Loaded):
+                option = item.extension.named.get(name)
+                if option is not None:
+                    return item, option
         return None
 
     def _find(self, name: str) -> tuple[Loaded, Option] | None:

@@ -23,16 +23,28 @@ from meshfw_etcd.messages import (
     Delete,
     Found,
     Get,
+    GrantAnswer,
     Operation,
     Pair,
     Put,
     PutAnswer,
     RangeAnswer,
+    RenewAnswer,
     TxnAnswer,
     Unchanged,
 )
 from meshfw_etcd.stream import Watching
-from meshfw_etcd.wire import Endpoint, PassingError, TokenOverError, UnsentError, decoded, refusal, stale, tls_context
+from meshfw_etcd.wire import (
+    Endpoint,
+    PassingError,
+    TokenOverError,
+    UnsentError,
+    decoded,
+    meant,
+    refusal,
+    stale,
+    tls_context,
+)
 
 T = TypeVar("T")
 _LARGEST: Final = 1 << 28
@@ -110,9 +122,24 @@ class Client:
         answer = self._ask("/v3/kv/range", _range(Get(key, end, bare)), RangeAnswer)
         return Found(answer.header.revision, answer.kvs)
 
-    def put(self, key: str, value: bytes) -> int:
+    def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
         """Write a value whatever was there; the revision that it made."""
-        return self._ask("/v3/kv/put", _put(Put(key, value)), PutAnswer).header.revision
+        return self._ask("/v3/kv/put", _put(Put(key, value, lease)), PutAnswer).header.revision
+
+    def grant(self, seconds: int) -> int:
+        """A lease of so many seconds: keys that are put with it go when it ends, unless it is renewed."""
+        return self._ask("/v3/lease/grant", {"TTL": str(seconds)}, GrantAnswer).ID
+
+    def renew(self, lease: int) -> bool:
+        """Have a lease last as long as when it was granted; False where it's gone."""
+        answer = self._ask("/v3/lease/keepalive", {"ID": str(lease)}, RenewAnswer)
+        if answer.error is not None:
+            raise meant(answer.error.message, answer.error.grpc_code, self.endpoint)
+        return answer.result is not None and answer.result.TTL > 0
+
+    def revoke(self, lease: int) -> None:
+        """End a lease, and its keys with it."""
+        self._ask("/v3/lease/revoke", {"ID": str(lease)}, PutAnswer)
 
     def txn(
         self, checks: Sequence[Unchanged], then: Sequence[Operation], *, otherwise: Sequence[Operation] = ()
@@ -250,7 +277,7 @@ def _range(item: Get) -> dict[str, Any]:
 
 
 def _put(item: Put) -> dict[str, Any]:
-    return {"key": item.key.encode(), "value": item.value}
+    return {"key": item.key.encode(), "value": item.value, **({"lease": str(item.lease)} if item.lease else {})}
 
 
 def _operation(item: Operation) -> dict[str, Any]:

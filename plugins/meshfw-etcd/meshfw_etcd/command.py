@@ -78,8 +78,6 @@ class _Desk:
 
     def rollback(self) -> int:
         """Roll an earlier release out again."""
-        if not self._arguments.dry_run:
-            cut_short(self._client, self._store.keys, self._fleet(), patience=_PATIENCE)
         fleet, number = self._fleet(), self._arguments.release
         if number is None:
             release = origin(self._client, self._store.keys, fleet)
@@ -93,6 +91,9 @@ class _Desk:
             raise ConfigError(
                 f"release {release.release} never came to all nodes", key="--now", expected="stages, or --force"
             )
+        if not self._arguments.dry_run:  # behind all that may be refused: an error changes nothing
+            cut_short(self._client, self._store.keys, fleet, patience=_PATIENCE)
+            fleet = self._fleet()
         file = f"release {release.release}"
         return self._roll_out(release.rules, file=file, restores=release.release, fleet=fleet)
 

@@ -73,7 +73,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
 
     ``release`` is the common or the trial one, 0 where it couldn't even be read, and ``node_release`` that of the
     node's own rules; ``revision`` is the store's, and ``digest`` that of the release's text. ``holds`` is the release
-    that the node last applied well, 0 where it knows of none. ``time`` is in seconds since the epoch.
+    that the node last applied well, 0 where it knows of none. ``time`` is in seconds since the epoch. ``pulse`` is how
+    many seconds after that at most the key is there that shows that its agent lives; 0: it has no agent.
     """
 
     release: OrNone
@@ -84,6 +85,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     holds: OrNone = 0
     time: float = 0.0
+    pulse: int = 0
     format: int = FORMAT
 
 

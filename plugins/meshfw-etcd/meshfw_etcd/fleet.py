@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -20,8 +21,8 @@ Document = TypeVar("Document", bound=msgspec.Struct)
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """The fleet at one ``revision`` of the store; a document's own revision is 0 where it isn't there.
 
-    ``acks`` has the last word of each node that ever said one, ``nodes`` those that have a key of their own, and
-    ``releases`` the numbers of the releases that are kept.
+    ``acks`` has the last word of each node that ever said one, ``nodes`` those that have a key of their own, ``living``
+    those whose agents live, and ``releases`` the numbers of the releases that are kept.
     """
 
     revision: int
@@ -31,6 +32,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     rollout_revision: int
     acks: Mapping[str, Ack]
     nodes: frozenset[str]
+    living: frozenset[str]
     releases: tuple[int, ...]
 
     @property
@@ -50,13 +52,20 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
             return self.rollout.release
         return self.release
 
+    def away(self, node: str) -> bool:
+        """Whether a node's agent, where it has one, has given no sign of life for longer than its pulse lasts."""
+        ack = self.acks.get(node)
+        if ack is None or not ack.pulse or node in self.living:
+            return False
+        return time.time() - ack.time > ack.pulse  # it may only just have begun
+
     def healthy(self) -> tuple[str, ...]:
-        """The nodes to try the next release: those that hold the one that stands; before the first, all."""
+        """The nodes to try the next release: those that live and hold the one that stands; before the first, all."""
         return tuple(
             sorted(
                 name
                 for name, ack in self.acks.items()
-                if ack.release == self.release and (ack.state == "applied" or not self.release)
+                if ack.release == self.release and (ack.state == "applied" or not self.release) and not self.away(name)
             )
         )
 
@@ -67,11 +76,11 @@ def read_fleet(client: Client, keys: Keys) -> Fleet:
     Raises:
         DocumentError: what is published or the state of the roll-out can't be read. EtcdError: as every request.
     """
-    prefixes = (keys.acks, keys.nodes, keys.releases)
+    prefixes = (keys.acks, keys.nodes, keys.pulses, keys.releases)
     gets = [Get(keys.common), Get(keys.rollout)]
     gets += [Get(prefix, behind(prefix), bare=prefix != keys.acks) for prefix in prefixes]
     decided = client.txn([], gets)
-    common, rollout, acks, nodes, releases = decided.found
+    common, rollout, acks, nodes, pulses, releases = decided.found
     return Fleet(
         revision=decided.revision,
         common=_only(common, Common, keys.common),
@@ -80,6 +89,7 @@ def read_fleet(client: Client, keys: Keys) -> Fleet:
         rollout_revision=rollout[0].mod_revision if rollout else 0,
         acks=_acks(acks, keys),
         nodes=frozenset(_name(pair, keys.nodes) for pair in nodes),
+        living=frozenset(_name(pair, keys.pulses) for pair in pulses),
         releases=tuple(sorted(int(name) for pair in releases if (name := _name(pair, keys.releases)).isdecimal())),
     )
 

@@ -53,7 +53,7 @@ class Hold:
         operations = [Put(self._keys.rollout, value), *then]
         while True:
             try:
-                done = patiently(lambda: self._try(checks, operations), patience=self._patience)
+                done = patiently(lambda: self._try(checks, operations, value), patience=self._patience)
             except UncertainError:
                 # The state that stands tells whether it took place: no two of our writes are the same.
                 pair = patiently(lambda: self._client.get(self._keys.rollout), patience=self._patience)
@@ -72,13 +72,15 @@ class Hold:
         if time.monotonic() - self._beaten >= BEAT:
             self.write()
 
-    def _try(self, checks: Sequence[Unchanged], operations: Sequence[Operation]) -> int:
+    def _try(self, checks: Sequence[Unchanged], operations: Sequence[Operation], value: bytes) -> int:
         """The revision that it was done at; 0 where one of the checks didn't hold."""
         own = Unchanged(self._keys.rollout, self._revision)
         decided = self._client.txn([own, *checks], operations, otherwise=[Get(self._keys.rollout)])
         if decided.succeeded:
             return decided.revision
         pair = decided.found[0][0] if decided.found and decided.found[0] else None
+        if pair is not None and pair.value == value:  # an earlier try whose answer was lost came through late
+            return pair.mod_revision
         if (pair.mod_revision if pair is not None else 0) != self._revision:
             raise self._lost(pair)
         return 0

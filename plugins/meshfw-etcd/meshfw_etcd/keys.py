@@ -33,6 +33,10 @@ class Keys(msgspec.Struct, frozen=True):
         """What a node says of the rules that it was given: :class:`meshfw_etcd.documents.Ack`."""
         return f"{self.acks}{name}"
 
+    def pulse(self, name: str) -> str:
+        """What is there while a node's agent lives (:mod:`meshfw_etcd.pulse`)."""
+        return f"{self.pulses}{name}"
+
     def release(self, number: int) -> str:
         """The text of a release; padded, so that the keys are in the order of their numbers."""
         return f"{self.releases}{number:010d}"
@@ -46,6 +50,11 @@ class Keys(msgspec.Struct, frozen=True):
     def acks(self) -> str:
         """What the keys of all acknowledgements begin with."""
         return f"{self.prefix}acks/"
+
+    @property
+    def pulses(self) -> str:
+        """What the keys of all living agents begin with."""
+        return f"{self.prefix}alive/"
 
     @property
     def releases(self) -> str:

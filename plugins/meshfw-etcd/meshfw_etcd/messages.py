@@ -13,6 +13,7 @@ class Pair(msgspec.Struct, frozen=True):
     mod_revision: int = 0
     create_revision: int = 0
     version: int = 0
+    lease: int = 0
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -30,10 +31,11 @@ class Unchanged(msgspec.Struct, frozen=True):
 
 
 class Put(msgspec.Struct, frozen=True):
-    """Write a value."""
+    """Write a value; with a ``lease`` (0: none) it goes when that one ends."""
 
     key: str
     value: bytes
+    lease: int = 0
 
 
 class Get(msgspec.Struct, frozen=True):
@@ -118,6 +120,18 @@ class TxnAnswer(msgspec.Struct, frozen=True):
     responses: tuple[OneAnswer, ...] = ()
 
 
+class GrantAnswer(msgspec.Struct, frozen=True):
+    """The answer to the wish for a lease."""
+
+    ID: int
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """What became of a lease: the seconds that it has again, 0 where it's gone."""
+
+    TTL: int = 0
+
+
 class AuthAnswer(msgspec.Struct, frozen=True):
     """The answer to a name and a password."""
 
@@ -156,6 +170,13 @@ class StreamError(msgspec.Struct, frozen=True):
 
     message: str = ""
     grpc_code: int = 0
+
+
+class RenewAnswer(msgspec.Struct, frozen=True):
+    """The answer to a renewal, which is a stream of one line."""
+
+    result: Renewal | None = None
+    error: StreamError | None = None
 
 
 class WatchAnswer(msgspec.Struct, frozen=True):

@@ -134,6 +134,8 @@ class Pusher:
         verdict = self._wait(nodes, release=state.release, digest=state.digest, timeout=state.timeout)
         if verdict.bad or len(verdict.missing) > state.missing:
             return verdict.bad or f"{silent(verdict.missing)} in {state.timeout:g} s"
+        if not verdict.applied:  # however many may say nothing: what nobody has applied isn't proven
+            return f"nobody applied it in {state.timeout:g} s"
         self._tell(f"  {_count(len(verdict.applied))} applied it{_soaking(state.soak)}")
         end, missing = time.monotonic() + state.soak, len(verdict.missing)
         while (left := end - time.monotonic()) > 0:

@@ -78,7 +78,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """A node as its last word shows it.
 
     ``state`` is ``applied`` or ``failed`` for the release that it's to hold (``wanted``), ``stale`` where it spoke of
-    another last, or too long ago, and ``silent`` where it never did.
+    another last, or too long ago, ``away`` where its agent gives no sign of life, and ``silent`` where it never spoke.
     """
 
     node: str
@@ -102,6 +102,8 @@ def node_states(fleet: Fleet, *, older_than: float | None = None) -> tuple[NodeS
         late = older_than is not None and age > older_than
         behind = ack.release != wanted
         state = "failed" if ack.state == "failed" else "stale" if behind or late else "applied"
+        if fleet.away(name) and state != "failed":
+            state = "away"
         found.append(
             NodeState(
                 node=name,
@@ -118,7 +120,8 @@ def node_states(fleet: Fleet, *, older_than: float | None = None) -> tuple[NodeS
 
 def counts(states: tuple[NodeState, ...]) -> Mapping[str, int]:
     """How many nodes are in each state."""
-    return {kind: sum(item.state == kind for item in states) for kind in ("applied", "failed", "stale", "silent")}
+    kinds = ("applied", "failed", "away", "stale", "silent")
+    return {kind: sum(item.state == kind for item in states) for kind in kinds}
 
 
 def status_lines(fleet: Fleet, states: tuple[NodeState, ...], *, verbose: bool) -> Iterator[str]:
@@ -154,7 +157,8 @@ def _node_line(item: NodeState) -> str:
     told = f"release {item.release} {f'({item.wanted} is wanted)' if item.release != item.wanted else ''}".rstrip()
     held = f", holds {item.holds or 'what it held before'}" if item.state == "failed" else ""
     error = f": {item.error}" if item.error else ""
-    return f"{item.node}  {item.state}  {told}{held}, {item.age:.0f} s ago{error}"
+    asked = " (no sign of life: is it on, and may it write its key below alive/?)" if item.state == "away" else ""
+    return f"{item.node}  {item.state}{asked}  {told}{held}, {item.age:.0f} s ago{error}"
 
 
 def status_data(fleet: Fleet, states: tuple[NodeState, ...]) -> dict[str, Any]:

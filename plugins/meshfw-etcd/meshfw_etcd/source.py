@@ -19,6 +19,7 @@ from meshfw_etcd.follower import Follower, Heard
 from meshfw_etcd.kept import Cache, Cached
 from meshfw_etcd.options import Options
 from meshfw_etcd.published import Chosen, Place, Published, chosen, listed, ruleset_of, shrinks
+from meshfw_etcd.pulse import Pulse
 
 _PATIENCE: Final = 2.0
 """Seconds that closing waits for the last acknowledgement."""
@@ -26,6 +27,8 @@ _SPARE: Final = 1.0
 """Seconds beyond the time limit of each endpoint for the follower's first word."""
 _LONGEST: Final = 2000
 """Characters of a reason that are sent."""
+_BEATS: Final = 4
+"""Heartbeats without one after which an agent is taken for dead: they vary by half, and one may be lost."""
 
 
 class _Given(msgspec.Struct, frozen=True):
@@ -47,6 +50,7 @@ class EtcdSource:
         self._options = Options.taken(declaration)
         self._language = declaration.language
         self._cache = Cache(self._options.cache, self._place)
+        self._pulse = Pulse(self._place.keys.pulse(self._place.node), lasts=self._lasts)
         self._bell: Bell | None = None
         self._follower: Follower | None = None
         self._clerk = Clerk(
@@ -65,6 +69,11 @@ class EtcdSource:
     @property
     def _place(self) -> Place:
         return self._options.place
+
+    @property
+    def _lasts(self) -> int:
+        """Seconds that the sign of life stays without a heartbeat."""
+        return _BEATS * self._options.heartbeat
 
     @property
     def name(self) -> str:
@@ -157,9 +166,7 @@ class EtcdSource:
         """Word of what is published, and of whether it can be asked for, from now on."""
         if self._bell is None:
             self._bell = Bell()
-            self._follower = Follower(
-                self._options.access, self._place, ring=self._heard, listed_anew=self._clerk.repeat
-            )
+            self._follower = Follower(self._options.access, self._place, ring=self._heard, listed_anew=self._repeat)
             self._clerk.begin()
         return self._bell
 
@@ -168,9 +175,14 @@ class EtcdSource:
             self._bell.ring()
         self._clerk.hurry()
 
+    def _repeat(self) -> None:
+        self._pulse.lose()
+        self._clerk.repeat()
+
     def _check(self, client: Client) -> None:
         if self._follower is not None:
             self._follower.check(client)
+            self._pulse.beat(client)
 
     # --- what became of it ---
 
@@ -186,15 +198,18 @@ class EtcdSource:
                 self._uncached = ""
             except StateError as error:
                 self._uncached = f"the rules can't be kept for a start without the store: {error}"
-        self._clerk.send(msgspec.structs.replace(_ack(given.chosen), holds=given.chosen.release))
+        self._send(msgspec.structs.replace(_ack(given.chosen), holds=given.chosen.release))
 
     def refused(self, reason: str) -> None:
         """Say that what was given isn't in place."""
         if self._asked is not None:
             self._before()
             holds = self._stands.chosen.release if self._stands is not None else 0
-            ack = msgspec.structs.replace(self._asked, state="failed", error=reason[:_LONGEST], holds=holds)
-            self._clerk.send(ack)
+            self._send(msgspec.structs.replace(self._asked, state="failed", error=reason[:_LONGEST], holds=holds))
+
+    def _send(self, ack: Ack) -> None:
+        pulse = self._lasts if self._follower is not None else 0
+        self._clerk.send(msgspec.structs.replace(ack, pulse=pulse))
 
     def close(self) -> None:
         """End the threads, and send what is to be said if the store can be asked."""

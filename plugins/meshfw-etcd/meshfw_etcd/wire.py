@@ -58,6 +58,8 @@ class Endpoint(msgspec.Struct, frozen=True):
             port = parts.port or _PORT
         except ValueError:
             parts, port = urlsplit(""), 0
+        if parts.username is not None or parts.password is not None:  # which no message must repeat
+            raise ConfigError("an endpoint has a user in it", key="endpoints", expected="user and password-file")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
             expected = "http://HOST:PORT or https://HOST:PORT"
             raise ConfigError(f"{text!r} is no endpoint", key="endpoints", expected=expected)

@@ -13,6 +13,7 @@ from meshfw_etcd.client import Access, Client
 from meshfw_etcd.errors import CompactedError, DeniedError, EtcdError, UncertainError, UnreachableError, WatchEndedError
 from meshfw_etcd.keys import Keys, behind
 from meshfw_etcd.messages import Batch, Delete, Get, Put, Unchanged
+from meshfw_etcd.pulse import Pulse
 from meshfw_etcd.testing import Server
 
 from meshfw import ConfigError
@@ -228,3 +229,15 @@ def test_users_are_known_by_a_token_that_is_asked_for_again(
             other.get("/a")
         with pytest.raises(DeniedError, match="permission denied"):
             other.watch({"/a": 1})
+        with pytest.raises(DeniedError, match="permission denied"):
+            Pulse(Keys().pulse("a"), lasts=60).beat(other)
+        root._ask("/v3/auth/role/add", {"name": "node"}, dict)
+        own = {"permType": "READWRITE", "key": Keys().pulse("a").encode()}
+        root._ask("/v3/auth/role/grant", {"name": "node", "perm": own}, dict)
+        root._ask("/v3/auth/user/grant", {"user": "other", "role": "node"}, dict)
+        pulse = Pulse(Keys().pulse("a"), lasts=60)
+        for _ in range(2):
+            pulse.beat(other)
+        pair = root.get(Keys().pulse("a"))
+        assert pair is not None
+        assert pair.version == 1

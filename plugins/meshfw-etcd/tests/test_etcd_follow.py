@@ -11,6 +11,7 @@ import pytest
 from meshfw_etcd.documents import Common, Node, Trial, write
 from meshfw_etcd.errors import EtcdError, UnpublishedError
 from meshfw_etcd.messages import Delete, Put
+from meshfw_etcd.pulse import Pulse
 from meshfw_etcd.testing import Relay, Server, heard, until
 from meshfw_etcd.testing.desk import KEYS, Desk, applied, made, rules
 
@@ -20,6 +21,13 @@ def shared(requires: Callable[..., None], loopback: None, tmp_path_factory: pyte
     requires("etcd")
     with Server(tmp_path_factory.mktemp("etcd")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats ten times as often as they're asked for, and short pauses between tries."""
+    monkeypatch.setattr("meshfw_etcd.clerk.random", lambda: -0.4)
+    monkeypatch.setattr("meshfw_etcd.backoff._FIRST", 0.05)
 
 
 @pytest.fixture
@@ -62,6 +70,36 @@ def test_a_change_is_heard_and_loaded(desk: Desk) -> None:
     assert heard(changes)
     assert source.load() == made(rules("-j RETURN"))
     assert source.doubts() == []
+
+
+def test_an_agent_says_that_it_lives_and_who_applies_once_promises_nothing(desk: Desk) -> None:
+    desk.publish(1, rules("-j DROP"))
+    for options, follows in (({}, False), ({"heartbeat": 1}, True)):
+        source = desk.source(**options)
+        if follows:
+            source.changes()
+        source.load()
+        applied(source)
+        if follows:
+            until(lambda: desk.client.get(KEYS.pulse("n")))
+        source.close()
+        ack = desk.ack()
+        assert ack is not None
+        assert ack.pulse == (4 if follows else 0)
+        assert (desk.client.get(KEYS.pulse("n")) is not None) == follows
+
+
+def test_a_beat_writes_nothing_while_the_key_is_there_and_anew_where_its_lease_is_gone(desk: Desk) -> None:
+    pulse = Pulse(KEYS.pulse("n"), lasts=60)
+    pulse.beat(desk.client)
+    first = desk.client.range(KEYS.pulse("n"))
+    pulse.beat(desk.client)
+    assert desk.client.range(KEYS.pulse("n")) == first
+    assert first.pairs[0].lease
+    desk.client.revoke(first.pairs[0].lease)  # as the store does when nobody renews it
+    assert desk.client.get(KEYS.pulse("n")) is None
+    pulse.beat(desk.client)
+    assert desk.client.get(KEYS.pulse("n")) is not None
 
 
 def test_a_trial_that_ends_with_the_common_release_shows_no_older_one(desk: Desk) -> None:

@@ -205,7 +205,10 @@ def test_the_same_word_is_sent_once_and_the_latest_of_several_alone(desk: Desk) 
     assert pair.version == 2
 
 
-def test_a_word_that_cannot_be_sent_does_not_hold_up_anybody(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_word_that_cannot_be_sent_does_not_hold_up_anybody(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshfw_etcd.source._PATIENCE", 0.2)
     desk.publish(1, rules("-j DROP"))
     with Relay(desk.endpoint) as relay:
         desk.endpoint = relay.endpoint
@@ -247,6 +250,7 @@ def test_a_cache_that_is_not_whole_is_passed_over(desk: Desk, harm: str) -> None
     [
         ({"endpoints": []}, "source[1].endpoints: no endpoint is given"),
         ({"endpoints": ["localhost"]}, "source[1].endpoints: 'localhost' is no endpoint"),
+        ({"endpoints": ["http://localhost:secret@localhost"]}, "source[1].endpoints: an endpoint has a user in it"),
         ({"node": "a/b"}, "source[1].node: 'a/b' is no node"),
         ({"prefix": "x"}, "source[1].prefix"),
         ({"shrink-limit": 101}, "source[1].shrink-limit"),

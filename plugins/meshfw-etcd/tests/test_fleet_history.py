@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from meshfw_etcd.documents import Ack, Common, Node, Trial, read, write
 from meshfw_etcd.errors import BusyError, DocumentError, EtcdError, UnreachableError
 from meshfw_etcd.fleet import read_release
+from meshfw_etcd.messages import Delete
 from meshfw_etcd.releases import KEPT
 from meshfw_etcd.testing import Server
 from meshfw_etcd.testing_house import NAMES, RULES, House
@@ -103,10 +105,18 @@ def test_the_status_counts_who_holds_what_and_names_who_does_not(house: House) -
     code, said = house.call("status")
     assert code == 2
     assert said["release"] == 2
-    assert said["counts"] == {"applied": 2, "failed": 2, "stale": 1, "silent": 1}
+    assert said["counts"] == {"applied": 2, "failed": 2, "away": 0, "stale": 1, "silent": 1}
     states = {item["node"]: item for item in said["nodes"]}
     assert (states["n1"]["holds"], states["n1"]["error"]) == (1, "no")
     assert states["n7"]["error"].startswith(f"etcd key {house.keys.ack('n7')}: ")
+    for name, pulse in (("p60", 60), ("p1", 1), ("p2", 1)):  # the first may only just have begun
+        ack = Ack(release=2, state="applied", holds=2, time=time.time() - 30, pulse=pulse)
+        house.client.put(house.keys.ack(name), write(ack))
+    house.client.put(house.keys.pulse("p2"), b"")
+    states = {item["node"]: item["state"] for item in house.call("status")[1]["nodes"]}
+    assert {name: states[name] for name in ("p1", "p2", "p60")} == {"p1": "away", "p2": "applied", "p60": "applied"}
+    assert house.fleet().healthy() == ("n0", "n2", "p2", "p60")
+    house.client.txn([], [Delete(house.keys.ack("p1")), Delete(house.keys.ack("p2")), Delete(house.keys.ack("p60"))])
     assert house.call("status", "--older-than", "1h")[1]["counts"]["stale"] == 1
     assert house.call("status", "--older-than", "0s")[1]["counts"]["stale"] == 3
 

@@ -21,6 +21,8 @@ from meshfw_etcd.messages import Decided, Put
 from meshfw_etcd.testing import Server
 from meshfw_etcd.testing_house import FAST, NAMES, House
 
+from meshfw import ConfigError
+
 FULL = os.environ.get("HYPOTHESIS_PROFILE") == "full"
 WAY = ("--canaries", "n0", "--stages", "3,100%", "--soak", "0s")
 WRITES = 9
@@ -121,6 +123,28 @@ def test_a_push_that_was_killed_at_any_write_is_aborted_and_leaves_no_trace_at_a
         assert house.holding() == set()
 
 
+def test_a_transaction_that_comes_through_while_it_is_made_again_is_ones_own(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: set[int] = set()
+
+    def delay(count: int, write: Callable[[], Decided]) -> Decided:
+        if count % 3 == 1 and count not in late:
+            late.update((count, count + 1))
+            raise UncertainError("the answer was lost")
+        if count in late:
+            write()  # the first one, which was under way when the state was read
+        return write()
+
+    with house.nodes():
+        house.push(1, "--now")
+        house.settled(NAMES, 1)
+        writes(monkeypatch, delay)
+        assert house.push(2, *WAY)[0] == 0
+    assert late
+    assert house.holding() == set()
+
+
 @pytest.mark.parametrize("took_place", [True, False])
 def test_a_transaction_whose_answer_is_lost_is_made_once(
     house: House, monkeypatch: pytest.MonkeyPatch, took_place: bool
@@ -184,6 +208,9 @@ def test_a_release_that_is_published_is_brought_back_without_waiting_for_the_nod
         rollout = house.fleet().rollout
         assert rollout is not None
         assert (rollout.phase, house.holding()) == ("settling", {"n0"})
+        with pytest.raises(ConfigError, match="release 7 isn't kept"):
+            house.call("rollback", "7")
+        assert house.fleet().rollout == rollout
         code, said = house.call("rollback", "--now")
         assert (code, said["release"]) == (0, 3)
         house.settled(NAMES, 3)
@@ -201,7 +228,7 @@ def test_a_store_that_is_killed_and_comes_back_costs_a_push_no_more_than_the_tim
         house.settled(NAMES, 1)
         trouble = threading.Thread(target=interrupt)
         trouble.start()
-        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--soak", "2s", "--timeout", "20s")
+        code, said = house.push(2, "--canaries", "n0", "--stages", "100%", "--soak", "1s", "--timeout", "20s")
         trouble.join()
         assert (code, said["phase"]) == (0, "done"), said
         house.settled(NAMES, 2)
@@ -263,7 +290,7 @@ def test_a_pusher_killed_by_the_kernel_at_a_random_moment_leaves_what_can_be_end
         while house.fleet().rollout is None or house.fleet().next_release == 2:
             assert time.monotonic() < end, "it never began"
             time.sleep(0.01)
-        time.sleep(chance.random() * 1.5)
+        time.sleep(chance.random() * 0.6)
         pusher.send_signal(signal.SIGKILL)
         pusher.wait()
         fleet = house.fleet()

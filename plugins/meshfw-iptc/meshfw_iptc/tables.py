@@ -1,7 +1,8 @@
 """Tables opened through python-iptables in a network namespace: what they hold, as bytes, and how rules are put there.
 
-Of the library's names with an underscore four are used: here ``_init``, ``_iptc`` and ``_handle`` of a table, and in
-``making`` the ``_final_check`` of a match or target. So the plugin asks for version 1.2 of it and no later one.
+Of the library's names with an underscore five are used: here ``_init``, ``_iptc`` and ``_handle`` of a table, in
+``making`` the ``_final_check`` of a match or target, and in ``bench`` the ``_entry_type`` of a rule. So the plugin asks
+for version 1.2 of it and no later one.
 """
 
 from __future__ import annotations
