@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from meshfw import Network
 from meshfw_cni.firewall import Firewall
-from meshfw_cni.problems import IO_FAILURE, NOT_AS_RECORDED, UNAVAILABLE, UNAVAILABLE_LIMITED, CniError
-from meshfw_cni.request import Key, Request
+from meshfw_cni.problems import BAD_CONFIG, IO_FAILURE, NOT_AS_RECORDED, UNAVAILABLE, UNAVAILABLE_LIMITED, CniError
+from meshfw_cni.request import Key, Policy, Request
 from meshfw_cni.state import Attached, State, Store
 from meshfw_cni.versions import converted
 
@@ -127,10 +127,17 @@ def _attached(request: Request, backend: str) -> Attached:
     """What is recorded of a request: of its result the container's addresses, and the host's interface to it."""
     result = request.result or {}
     interfaces = result.get("interfaces", [])
+    addresses = tuple(_canonical(entry["address"]) for entry in result.get("ips", []) if _of_pod(entry, interfaces))
+    if not addresses and request.policy is Policy.ISOLATE:  # rules are for addresses: it would be open to everybody
+        raise CniError(
+            BAD_CONFIG,
+            "prevResult.ips: no address of the container, so it can't be isolated",
+            'expected a plugin before this one that gives it one, or "policy": "accept"',
+        )
     return Attached(
         key=request.key,
         backend=backend,
-        addresses=tuple(_canonical(entry["address"]) for entry in result.get("ips", []) if _of_pod(entry, interfaces)),
+        addresses=addresses,
         bridge=next((_name(entry) for entry in interfaces if not entry.get("sandbox") and _name(entry)), ""),
         masquerade=request.masquerade,
         policy=request.policy,
@@ -147,8 +154,9 @@ def _of_pod(entry: Mapping[str, Any], interfaces: list[Mapping[str, Any]]) -> bo
 
 
 def _name(interface: Mapping[str, Any]) -> str:
+    """Its name; none where iptables would take it for the beginning of many names."""
     name = interface.get("name")
-    return name if isinstance(name, str) else ""
+    return name if isinstance(name, str) and not name.endswith("+") else ""
 
 
 def _canonical(text: str) -> str:

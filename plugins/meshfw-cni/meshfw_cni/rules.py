@@ -85,7 +85,7 @@ def rules_of(attached: Iterable[Attached], *, everybody: Iterable[Attached], wor
     for family in Family:
         pods = tuple(_pods(attached, family))
         if pods:
-            chains += _Writer(family, words).chains(pods, tuple(_pods(everybody, family)))
+            chains += _Writer(family, words, everybody).chains(pods, tuple(_pods(everybody, family)))
     places = {(chain.family, chain.table, chain.name) for chain in chains}
     return Ruleset(
         chains=tuple(chains),
@@ -110,8 +110,9 @@ def _pods(attached: Iterable[Attached], family: Family) -> Iterator[Pod]:
 class _Writer:
     """The chains of one family."""
 
-    def __init__(self, family: Family, words: Language) -> None:
+    def __init__(self, family: Family, words: Language, everybody: Iterable[Attached]) -> None:
         self._family = family
+        self._ways = frozenset((entry.key.network, entry.bridge) for entry in everybody if entry.bridge)
 
         def rule(text: str) -> Rule:
             return parse_rule(text, family=family, language=words)
@@ -132,7 +133,8 @@ class _Writer:
             yield self._chain(Table.NAT, "masquerade", self._hides(pods))
         for name in sorted(isolated):
             foreign = [pod for pod in everybody if pod.network != name]
-            yield self._chain(Table.MANGLE, _chain_name("isolate", name), self._guard(networks[name], foreign))
+            ways = {bridge for network, bridge in self._ways if network != name}
+            yield self._chain(Table.MANGLE, _chain_name("isolate", name), self._guard(networks[name], foreign, ways))
         for name in sorted(hidden):
             yield self._chain(Table.NAT, _chain_name("masquerade", name), self._leaving(networks[name]))
 
@@ -161,17 +163,20 @@ class _Writer:
                 for host in pod.hosts:
                     yield Rule(source=host, matches=(Comment(label(pod.attached.key)),), target=way)
 
-    def _guard(self, own: Iterable[Pod], foreign: Iterable[Pod]) -> Iterator[Rule]:
-        """What becomes of a packet that would open a connection to a network's pod.
+    def _guard(self, own: Iterable[Pod], foreign: Iterable[Pod], ways: Iterable[str]) -> Iterator[Rule]:
+        """What becomes of a packet that would open a connection to a network's pod; ``ways`` are foreign pods' bridges.
 
-        Foreign pods that are known go first, or port mappings would let them in. An address alone makes nobody a pod
-        of the network's: where its interface on the host is known, what comes by another one isn't from here.
+        Foreign pods that are known go first, or port mappings would let them in: by their way too, for whoever may send
+        raw packets says what source he likes. An address alone makes nobody a pod of the network's: where its interface
+        on the host is known, what comes by another one isn't from here.
         """
         own = tuple(own)
         subnets = _distinct(subnet for pod in own for subnet in pod.subnets)
         for network in _distinct(net for pod in foreign for net in _outside(pod, subnets)):
             yield Rule(source=network, target=DROP)
         bridges = sorted({pod.attached.bridge for pod in own if pod.attached.bridge})
+        for way in sorted(set(ways) - set(bridges)):
+            yield Rule(in_interface=Interface(way), target=DROP)
         for bridge in bridges:
             yield Rule(in_interface=Interface(bridge), target=RETURN)
         known = _named(own, self._family) if bridges else _distinct((*subnets, *_named(own, self._family)))

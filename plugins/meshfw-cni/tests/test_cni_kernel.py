@@ -257,6 +257,26 @@ def test_an_addition_that_fails_is_not_recorded(node: Node) -> None:
     assert (node.recorded(), node.everything()) == (set(), before)
 
 
+@pytest.mark.parametrize("node", ["nft"], indirect=True)
+def test_a_pod_that_no_rule_can_isolate_is_refused(node: Node) -> None:
+    for result in ({}, {"ips": [{"address": "10.42.0.1/24", "interface": 0}], "interfaces": [{"name": "br-blue"}]}):
+        answer = node.ask("ADD", 2, policy="isolate", prevResult=result)
+        assert (answer.problem, node.recorded()) == (7, set()), answer
+        assert "can't be isolated" in answer.value["msg"]
+        node.well("ADD", 2, prevResult=result)
+        node.well("DEL", 2)
+
+
+@pytest.mark.parametrize("node", ["iptables-legacy"], indirect=True)
+def test_a_bridge_whose_name_stands_for_many_lets_none_of_them_in(node: Node) -> None:
+    pod = {"name": "eth0", "sandbox": "/run/netns/pod"}
+    result = {"interfaces": [{"name": "br+"}, pod], "ips": [{"address": "10.42.0.2/24", "interface": 1}]}
+    node.well("ADD", 2, policy="isolate", prevResult=result)
+    guard = [line for line in node.everything().splitlines() if "-A" in line and "isolate-blue" in line]
+    assert not [line for line in guard if "br+" in line]
+    assert [line for line in guard if "-s 10.42.0.0/24 -j RETURN" in line], guard
+
+
 def test_a_pod_that_moves_to_another_backend_leaves_no_rule_in_the_old_one(node: Node) -> None:
     before = node.everything()
     other = "iptables-legacy" if node.backend != "iptables-legacy" else "nft"

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.kernel
 
 OURS: Final = (sys.executable, "-m", "meshfw_cni.main")
 BACKENDS: Final = ("nft", "iptables-nft", "iptables-legacy")
+NEVER: Final = 0.1
+"""Seconds to wait for a connection that mustn't be made; those that are made take a hundredth of it."""
 FULL: Final = os.environ.get("HYPOTHESIS_PROFILE") == "full"
 WAN: Final = ("192.0.2.80", "2001:db8:80::80")
 HOST: Final = ("192.0.2.1", "2001:db8:80::1")
@@ -183,9 +185,9 @@ def test_foreign_pods_are_kept_out_and_replies_come_in(town: Town) -> None:
         assert town.reaches(friend, address), "own network"
         assert town.reaches(town.host, address), "the host"
         assert town.reaches(town.wan, HOST[family], port=8080), "a port mapping, from outside"
-        assert not town.reaches(foreign, address)
-        assert not town.reaches(foreign, HOST[family], port=8080), "nor by a port mapping"
-        assert not town.reaches(unknown, address), "nor from a network that doesn't chain meshfw-cni"
+        assert not town.reaches(foreign, address, within=NEVER)
+        assert not town.reaches(foreign, HOST[family], port=8080, within=NEVER), "nor by a port mapping"
+        assert not town.reaches(unknown, address, within=NEVER), "nor from a network that doesn't chain meshfw-cni"
         assert town.reaches(home, theirs[family]), "what the pod itself opens is answered"
 
 
@@ -199,6 +201,30 @@ def test_an_accept_of_others_lets_no_foreign_pod_in(town: Town) -> None:
     for stem in ("iptables", "ip6tables"):
         town.run(town.host, f"{stem}-{town.others} -I FORWARD -j ACCEPT")
     assert [town.reaches(foreign, address) for address in addresses] == [False, False]
+
+
+@some("nft")
+def test_a_foreign_pod_gets_in_by_no_source_that_it_makes_up(town: Town) -> None:
+    blue = town.network("blue", policy="isolate", podNetworks=["10.99.0.0/16"])
+    mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "udp"}
+    home, addresses = town.pod(blue, "home", portMappings=[mapping])
+    foreign, _ = town.pod(town.network("green"), "foreign")
+    with home.entered():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with server:
+        server.bind(("", 80))
+        server.settimeout(NEVER)
+        for source, place in (("10.99.0.7", (addresses[0], 80)), ("198.51.100.7", (HOST[0], 8080))):
+            town.run(foreign, f"ip addr add {source}/32 dev eth0")
+            with foreign.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.bind((source, 0))
+                client.sendto(b"let me in", place)
+            with pytest.raises(TimeoutError):
+                server.recvfrom(64)
+        with town.wan.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"from outside", (HOST[0], 8080))
+        server.settimeout(5)
+        assert server.recvfrom(64)[0] == b"from outside"
 
 
 @some("nft", "iptables-legacy")

@@ -170,7 +170,9 @@ def keep_pod_cidrs(path: str, cidrs: Sequence[Cidr]) -> bool:
                 return True
         except OSError as error:
             raise ConfigError(
-                f"it can't be read or written: {error.strerror}", file=path, expected="a file in a directory of ours"
+                f"it can't be read or written: {error.strerror}",
+                file=path,
+                expected="a CNI configuration, in a directory that can be written",
             ) from error
     raise MeshfwError(f"{path}: somebody else keeps writing it; nothing was changed")
 

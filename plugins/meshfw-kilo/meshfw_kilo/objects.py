@@ -30,6 +30,8 @@ _NO_INTERNAL_IP: Final = ("", "-")
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")  # RFC 1123, as Kubernetes has it
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}\Z")
+_NUMBERS: Final = (f"{ANNOTATION}last-seen", f"{ANNOTATION}persistent-keepalive")
+"""Annotations of which YAML without quotes makes numbers, and no other text can have been meant."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,13 +75,17 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def listed_objects(document: object, *, where: str = "", depth: int = 4) -> Iterator[Mapping[str, Any]]:
-    """The objects of a document: itself, or what a List, NodeList or PeerList holds, each with its kind.
+    """The objects of a document: itself, or what a plain list, List, NodeList or PeerList holds, each with its kind.
 
     Lists may hold lists, up to ``depth`` of them (an alias of YAML may lead a list into itself).
 
     Raises:
         ConfigError: it is no object of Kubernetes; ``where`` begins the key that the error names.
     """
+    if isinstance(document, list) and depth:
+        for index, item in enumerate(document, 1):
+            yield from listed_objects(item, where=f"{where or 'document'}[{index}]", depth=depth - 1)
+        return
     found = _mapping(document, where or "document")
     kind = found.get("kind")
     if not isinstance(kind, str) or not kind:
@@ -191,6 +197,7 @@ class _Object:
         """Its annotations or labels."""
         held = self._metadata.get(part)
         texts: Mapping[Any, Any] = {} if held is None else _mapping(held, f"{self.title}.metadata.{part}")
+        texts = {**texts, **{name: str(texts[name]) for name in _NUMBERS if type(texts.get(name)) is int}}
         for name, value in texts.items():
             if not isinstance(value, str) or not isinstance(name, str):
                 raise ConfigError(

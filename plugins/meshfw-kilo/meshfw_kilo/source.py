@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from math import isfinite
 from typing import Final
 
 from meshfw import Changes, ConfigError, Declaration, MeshfwError, Ruleset, Settings
@@ -27,8 +28,8 @@ from meshfw_kilo.reader import FileReader, LiveReader, Objects, Reader, in_file
 from meshfw_kilo.rules import ruleset_of
 from meshfw_kilo.topology import NotReadyError, Topology, topology_of
 
-_NOT_IN_THE_RULES: Final = ("interface", "resync-period")
-"""Options of Kilo that are taken so that its flags can be copied, and that no rule depends on."""
+_NOT_IN_THE_RULES: Final = ("interface", "internal-cidr", "resync-period", "clean-up")
+"""Options of Kilo that are taken, whatever they say, so that its flags can be copied: no rule depends on them."""
 _CIDR: Final = "a network such as 10.4.0.0/16"
 
 
@@ -44,9 +45,7 @@ class KiloSource:
         self._parser = Parser(topology_label=settings.take("topology-label", str, TOPOLOGY_LABEL))
         self._now = _fixed_clock(settings)
         for name in _NOT_IN_THE_RULES:
-            settings.take(name, str, "")
-        settings.take("clean-up", bool, True)
-        settings.strings("internal-cidr")
+            settings.any(name)
         self._reader = open_reader(settings, declaration)
         self._live = self._reader if isinstance(self._reader, LiveReader) else None
         if self._live is not None:
@@ -106,8 +105,9 @@ class KiloSource:
         try:
             return topology_of(self._cluster, self._node, self._mesh, now=now)
         except NotReadyError as error:
+            passed_over = [told for told in self._cluster.warnings if told.startswith(f"Node {self._node}: ")]
             raise settings.error(
-                f"{error} (in {self._reader.name}), so nothing is known of its rules",
+                f"{error} (in {'; '.join((self._reader.name, *passed_over))}), so nothing is known of its rules",
                 key="node",
                 expected="a Node with endpoint, key and pod network that checks in",
             ) from error
@@ -197,7 +197,7 @@ def mesh_of(settings: Settings) -> Mesh:
     """The options that decide how nodes make a topology."""
     defaults = Mesh()
     text = settings.take("subnet", str, str(defaults.subnet), expected=_CIDR)
-    stale_after = settings.take("stale-after", int, STALE_AFTER, expected="seconds")
+    stale_after = settings.take("stale-after", int, STALE_AFTER, expected="whole seconds")
     if stale_after < 1:
         raise settings.error(f"{stale_after} is no time", key="stale-after", expected="seconds, 1 or more")
     return Mesh(
@@ -218,7 +218,7 @@ def firewall_of(settings: Settings) -> Firewall:
         encapsulate=settings.choice("encapsulate", Encapsulation, defaults.encapsulate),
         local=settings.take("local", bool, defaults.local),
         compatibility=_compatibility(settings),
-        service_cidrs=tuple(_cidr(settings, "service-cidr", text) for text in settings.strings("service-cidr")),
+        service_cidrs=tuple(_cidr(settings, "service-cidr", text) for text in _listed(settings, "service-cidr")),
         compact=settings.take("compact", bool, defaults.compact),
         input_place=settings.choice("input-place", Place, defaults.input_place),
     )
@@ -233,6 +233,11 @@ def _compatibility(settings: Settings) -> Compatibility:
         raise settings.error(f"unknown compatibility {text!r}", key="compatibility", expected=expected) from None
 
 
+def _listed(settings: Settings, key: str) -> list[str]:
+    """The texts of an option that Kilo takes several times, or with commas in between; an empty one stands for none."""
+    return [part.strip() for text in settings.strings(key) if text for part in text.split(",")]
+
+
 def _cidr(settings: Settings, key: str, text: str) -> Cidr:
     cidr = Cidr.parse(text)
     if cidr is None:
@@ -245,6 +250,12 @@ def _fixed_clock(settings: Settings) -> int | None:
     value = settings.any("now")
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
+    if isinstance(value, float) and isfinite(value):
+        return int(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return int(value.timestamp())
-    raise settings.error(f"{value!r} is no moment", key="now", expected="Unix seconds, or a date and time with offset")
+    raise settings.error(
+        f"{str(value)!r} is no moment",
+        key="now",
+        expected="whole Unix seconds, or a date and time with offset, such as 2026-01-31T12:00:00Z without quotes",
+    )

@@ -1,4 +1,4 @@
-"""The agent with this source: a node that no longer checks in leaves the rules by itself, and nobody changed a file."""
+"""The agent with this source: a node that no longer checks in leaves the rules by itself, though no file says so."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def test_the_agent_follows_the_hour_and_tells_what_is_passed_over(
     netns: Netns, tmp_path: Path, requires: Callable[..., None]
 ) -> None:
     requires("nft")
-    (tmp_path / "mesh.json").write_text(json.dumps({"kind": "List", "items": mesh(late=56)}))
+    objects = tmp_path / "mesh.json"
+    objects.write_text(json.dumps({"kind": "List", "items": mesh(late=0)}))
     (tmp_path / "meshfw.toml").write_text(
         'backend = "nft"\n[[source]]\ntype = "kilo"\nnode = "a1"\nobjects = "mesh.json"\ncompact = true\n'
     )
@@ -50,6 +51,8 @@ def test_the_agent_follows_the_hour_and_tells_what_is_passed_over(
 
     try:
         until(True, "10.42.1.0/24")
+        (tmp_path / "new").write_text(json.dumps({"kind": "List", "items": mesh(late=58)}))
+        (tmp_path / "new").rename(objects)
         until(False, "10.42.1.0/24")
         assert stands("10.42.0.0/24")
     finally:

@@ -114,7 +114,7 @@ def test_options_bear_the_names_of_kilos_flags(make: Make) -> None:
         ({"pod_cidrs": "both"}, "source[1].pod-cidrs", "'both'"),
         ({"input_place": "middle"}, "source[1].input-place", "'middle'"),
         ({"now": "today"}, "source[1].now", "'today' is no moment"),
-        ({"now": True}, "source[1].now", "True is no moment"),
+        ({"now": True}, "source[1].now", "'True' is no moment"),
         ({"compakt": True}, "source[1].compakt", "did you mean compact"),
         (
             {"now": NOW + 60},
@@ -156,8 +156,8 @@ def test_a_date_without_offset_is_refused(place: Path) -> None:
         (b"a: b: c\n", "line 1, column 5"),
         (b"kind: Node\nmetadata: {name: x, annotations: {a: 2023-99-99}}\n", "month must be in 1..12"),
         (b"just text\n", "document: str in place of an object"),
-        (b"kind: Node\n---\n- x\n", "document 2: list in place of an object"),
-        (b"kind: Node\nmetadata: {name: a1, annotations: {kilo.squat.ai/last-seen: 7}}\n", "[kilo.squat.ai/last-seen]"),
+        (b"kind: Node\n---\n- x\n", "document 2[1]: str in place of an object"),
+        (b"kind: Node\nmetadata: {name: a1, annotations: {kilo.squat.ai/location: 7}}\n", "[kilo.squat.ai/location]"),
         (b"&x\nkind: List\nitems: [*x]\n", "lists in lists"),
         (b"[" * 5000, "nest"),
         (b"&a [*a]", "list in place of an object"),
@@ -171,6 +171,14 @@ def test_a_bad_file_is_named_with_its_place(make: Make, place: Path, content: by
     assert str(place / "mesh.yaml") in str(caught.value)
 
 
+def test_a_node_that_is_not_ready_by_an_unreadable_annotation_is_told_which(make: Make, place: Path) -> None:
+    (place / "mesh.yaml").write_text(
+        "kind: Node\nmetadata: {name: a1, annotations: {kilo.squat.ai/endpoint: nowhere}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"it has no endpoint .*; Node a1: endpoint: 'nowhere' is passed over"):
+        make(objects="mesh.yaml").load()
+
+
 def test_json_that_is_none_and_a_missing_file_are_named(make: Make, place: Path) -> None:
     (place / "bad.json").write_text('{"kind": "List",\n "items": [}')
     with pytest.raises(ParseError, match=r"bad\.json, line 2, column 12"):
@@ -182,9 +190,25 @@ def test_json_that_is_none_and_a_missing_file_are_named(make: Make, place: Path)
 def test_yaml_documents_and_a_list_say_the_same(make: Make, place: Path) -> None:
     (place / "mesh.yaml").write_text("\n---\n".join(json.dumps(item) for item in MESH))
     (place / "list.yaml").write_text(json.dumps({"kind": "List", "items": MESH}))
+    (place / "bare.json").write_text(json.dumps(MESH))
     wanted = make().load()
-    assert make(objects="mesh.yaml").load() == wanted
-    assert make(objects="list.yaml").load() == wanted
+    for form in ("mesh.yaml", "list.yaml", "bare.json"):
+        assert make(objects=form).load() == wanted, form
+
+
+def test_yaml_may_leave_numbers_without_quotes(make: Make, place: Path) -> None:
+    text = "\n---\n".join(json.dumps(item) for item in MESH)
+    assert f'"{NOW - 1}"' in text or f'"{NOW}"' in text
+    (place / "mesh.yaml").write_text(text.replace(f'"{NOW}"', f"{NOW}").replace(f'"{NOW - 1}"', f"{NOW - 1}"))
+    assert make(objects="mesh.yaml").load() == make().load()
+
+
+def test_service_cidrs_are_a_list_or_have_commas_in_between(make: Make) -> None:
+    wanted = make(**{"service-cidr": ["10.43.0.0/16", "fd00:43::/112"]}).load()
+    assert make(**{"service-cidr": "10.43.0.0/16,fd00:43::/112"}).load() == wanted
+    assert make(**{"service-cidr": ""}).load() == make().load() != wanted
+    with pytest.raises(ConfigError, match="service-cidr: '' is no network"):
+        make(**{"service-cidr": "10.43.0.0/16,"})
 
 
 def test_what_was_passed_over_is_told(make: Make, place: Path) -> None:
