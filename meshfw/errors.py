@@ -244,7 +244,10 @@ _SHOWN = 20
 
 
 class VerifyError(BackendError):
-    """The kernel doesn't hold what was committed: ``differences`` is the transaction still needed, a line each."""
+    """The kernel doesn't hold what was committed: ``differences`` is what is still needed, a line each.
+
+    They are the lines of the transaction, or, where the backend compiles none, the lists and sets that differ.
+    """
 
     def __init__(self, differences: Sequence[str], *, backend: str = "") -> None:
         super().__init__(

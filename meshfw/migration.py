@@ -23,10 +23,10 @@ from meshfw.backend import Backend, Outcome, Report, Unsupported
 from meshfw.backends import remembered
 from meshfw.backends.instance import only_writer
 from meshfw.doubling import Doubled, doubled
-from meshfw.errors import HalfMigratedError, MeshfwError, MigrationError, StateError
+from meshfw.errors import BackendError, HalfMigratedError, MeshfwError, MigrationError, StateError
 from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Accept, Place, Policy, Ruleset
-from meshfw.plugins import AUTO, Sighting, standing
+from meshfw.plugins import AUTO, Sighting, standing, unavailable
 from meshfw.probe import Probe
 from meshfw.safety.moving import Journal, Moving, find_moving, journal_of
 from meshfw.safety.settling import require_settled
@@ -133,6 +133,8 @@ class _Move:
         sources = self._sources(own)
         if not sources:
             if not any(_place(item.offer) == _place(self._target) for item in own):
+                if (why := unavailable(self._target)) is not None:  # who may not look saw none
+                    raise BackendError(why, backend=name)
                 raise MigrationError(
                     f"no rules of {shop.config.owner} stand in any backend",
                     remedy=f"{shop.command('apply')} puts the declared ones in place",

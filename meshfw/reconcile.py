@@ -122,7 +122,11 @@ def _given_up(backend: Backend, todo: Plan, commits: int) -> MeshfwError:
     backend.cache.drop("the kernel differed after a commit")
     if not commits:
         return ConcurrentChangeError("somebody else keeps writing; nothing was changed", backend=backend.name)
-    return VerifyError(str(backend.compile(todo)).splitlines(), backend=backend.name)
+    needed = str(backend.compile(todo)).splitlines()
+    if not needed:  # a backend that compiles nothing for what differs
+        differing = [*(str(change.key) for change in todo.lists), *(" set ".join(change.key) for change in todo.sets)]
+        needed = [f"{place}, for which the backend compiles nothing" for place in differing]
+    return VerifyError(needed, backend=backend.name)
 
 
 def idle(backend: Backend, ruleset: Ruleset) -> Report | None:

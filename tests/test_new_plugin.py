@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -264,4 +265,5 @@ def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys:
     said = capsys.readouterr().out
     assert said.startswith(f"{tmp_path / 'meshfw-mine'}: a backend called mine, in ")
     assert "\n  meshfw_mine/backend.py\n" in said
-    assert said.endswith("      pip install --editable '.[test]'\n      pytest\n")
+    python = shlex.quote(sys.executable)  # another pip may be in PATH, which doesn't know this meshfw
+    assert said.endswith(f"      {python} -m pip install --editable '.[test]'\n      {python} -m pytest\n")

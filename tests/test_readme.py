@@ -59,6 +59,18 @@ def test_every_configuration_shown_is_one(text: str) -> None:
     assert parse_config(text) != Config()
 
 
+def test_every_configuration_that_a_plugin_shows_is_one() -> None:
+    shown = {
+        f"{path.parent.name}: {text}": text
+        for path in (Path(__file__).parents[1] / "plugins").glob("*/README.md")
+        for text in re.findall(r"^```toml\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    }
+    assert shown
+    for text in shown.values():
+        if "[project" not in text:
+            parse_config(text)
+
+
 def test_the_rules_shown_are_rules() -> None:
     texts = [text for text in CONFIGS if "[[chain]]" in text]
     assert len(texts) == 2

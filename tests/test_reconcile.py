@@ -339,6 +339,15 @@ def test_who_agreed_is_asked_again_after_a_writer_before_the_commit(make: Make) 
     assert len(asked) == ATTEMPTS + PATIENCE + 1
 
 
+def test_what_a_backend_compiles_nothing_for_is_named_by_its_place(make: Make) -> None:
+    class Silent(Wrapped):
+        def compile(self, plan: Plan) -> Transaction:
+            return msgspec.structs.replace(self.inner.compile(plan), steps=())
+
+    with pytest.raises(VerifyError, match=r"still needed:\n  ipv4 filter .*for which the backend compiles nothing"):
+        apply(Silent(make()), SMALL)
+
+
 def test_what_never_arrives_is_named_line_by_line(make: Make) -> None:
     wanted = longer(SMALL, "never")
     backend = make()

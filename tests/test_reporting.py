@@ -160,11 +160,20 @@ def test_without_tests_of_laws_the_report_says_so(tmp_path: Path) -> None:
     assert text.endswith("No law of a backend or source was run.\n")
 
 
-def test_a_report_is_asked_for_by_a_name_that_says_its_form(tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "pytest", "-p", "meshfw.testing.fixtures", "--meshfw-report", "report.txt")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("report.txt", "expected a name that ends in .md or .json"),
+        ("nowhere/report.md", "its directory isn't there; expected one that is"),
+    ],
+)
+def test_a_report_that_could_not_be_written_is_refused_before_any_test_runs(
+    tmp_path: Path, name: str, problem: str
+) -> None:
+    command = (sys.executable, "-m", "pytest", "-p", "meshfw.testing.fixtures", "--meshfw-report", name)
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "--meshfw-report report.txt: expected a name that ends in .md or .json" in done.stderr
+    assert f"--meshfw-report {name}: {problem}" in done.stderr
 
 
 def test_markdown_has_every_law_and_reason() -> None:

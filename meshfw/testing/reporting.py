@@ -195,6 +195,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if os.path.splitext(path)[1] not in _FORMATS:
         raise pytest.UsageError(f"--meshfw-report {path}: expected a name that ends in {' or '.join(_FORMATS)}")
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):  # said before the tests run, not after
+        raise pytest.UsageError(f"--meshfw-report {path}: its directory isn't there; expected one that is")
     if not hasattr(config, "workerinput"):  # pytest-xdist's workers send what their tests leave
         config.pluginmanager.register(Reporter(os.path.abspath(path)), "meshfw-reporter")
 

@@ -204,6 +204,15 @@ def test_nothing_to_move_is_told(inn: Inn) -> None:
     assert "--to alone" in inn("migrate", "--to", "nft", "--backend", "nft", code=1).err
 
 
+def test_who_may_not_look_is_told_so_and_not_that_nothing_stands(inn: Inn, monkeypatch: pytest.MonkeyPatch) -> None:
+    offers = tuple(BuiltIn().meshfw_backends())
+    denied = tuple(msgspec.structs.replace(offer, unavailable=lambda: "CAP_NET_ADMIN is missing") for offer in offers)
+    monkeypatch.setattr(BuiltIn, "meshfw_backends", hookimpl(lambda self: denied))
+    said = inn("migrate", "--to", "nft", code=1).err
+    assert "CAP_NET_ADMIN is missing" in said
+    assert "no rules" not in said
+
+
 def test_a_configuration_that_leads_back_is_refused_with_the_line_to_change(inn: Inn) -> None:
     inn.backend = "iptables-legacy"
     inn.declare(*RULES)

@@ -211,4 +211,9 @@ def origin(client: Client, keys: Keys, fleet: Fleet) -> ReleaseText:
                 break
             return before
         number = release.restores
-    raise EtcdError(f"no release before {fleet.release} is kept" if fleet.release else "nothing is published yet")
+    if not fleet.release:
+        raise EtcdError("nothing is published yet")
+    raise EtcdError(
+        f"nothing is kept that stood before the rules of release {fleet.release} first did",
+        remedy="'meshfw fleet rollback RELEASE' brings back any that 'meshfw fleet status' lists",
+    )

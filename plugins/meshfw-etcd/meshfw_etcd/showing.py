@@ -48,7 +48,7 @@ def outcome_lines(outcome: Outcome) -> Iterator[str]:
         yield f"release {outcome.release} is done: {len(verdict.applied)} of {_all(outcome)} nodes hold it"
         if outcome.reason:
             yield f"look at those: {outcome.reason}"
-            yield "'meshfw fleet rollback' brings the release before it back"
+            yield "'meshfw fleet rollback' brings back what stood before it, if anything did"
     else:
         yield f"release {outcome.release} was {outcome.phase}, and no other node has seen it: {outcome.reason}"
         if outcome.tried:
@@ -129,7 +129,8 @@ def status_lines(fleet: Fleet, states: tuple[NodeState, ...], *, verbose: bool) 
     yield f"release {fleet.release} is that of all nodes" if fleet.release else "nothing is published"
     if fleet.rollout is not None:
         yield _rollout_line(fleet.rollout)
-    yield f"{len(states)} nodes: {', '.join(f'{number} {kind}' for kind, number in counts(states).items())}"
+    told = ", ".join(f"{number} {kind}" for kind, number in counts(states).items())
+    yield f"{len(states)} node{'' if len(states) == 1 else 's'}: {told}"
     for item in states:
         if verbose or item.state != "applied":
             yield f"  {_node_line(item)}"

@@ -57,7 +57,7 @@ def test_a_roll_back_is_a_new_release_with_the_text_before_the_last_by_the_same_
         assert len(house.trials()) == 2  # 10% of 12, rounded up
         assert house.call("rollback", "--now")[1]["release"] == 5
         assert stands(house) == RULES.format(1)  # further back, not to and fro
-        with pytest.raises(EtcdError, match="no release before 5 is kept"):
+        with pytest.raises(EtcdError, match="nothing is kept that stood before the rules of release 5 first did"):
             house.call("rollback", "--now")
         assert house.call("rollback", "3", "--now")[0] == 0
         assert stands(house) == RULES.format(3)
