@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meshfw.backends.memory import MemoryBackend
     from meshfw.backends.memory_kernel import MemoryKernel
     from meshfw.backends.nft_dialect import NftDialect
+    from meshfw.backends.presence import nft_tables
     from meshfw.backends.remembered import state_directory
     from meshfw.config import Config, find_config, load_config, parse_config
     from meshfw.errors import (
@@ -117,6 +118,7 @@ _ROOMS: Final = {
     "meshfw.backends.memory_kernel": "MemoryKernel",
     "meshfw.backends.remembered": "state_directory",
     "meshfw.backends.nft_dialect": "NftDialect",
+    "meshfw.backends.presence": "nft_tables",
     "meshfw.config": "Config find_config load_config parse_config",
     "meshfw.errors": (
         "BackendError CommandError ConcurrentChangeError ConfigError FailedCommandError FamilyError FamilyParseError "
@@ -276,6 +278,7 @@ __all__ = [
     "load_rules",
     "merge",
     "model",
+    "nft_tables",
     "parse_config",
     "parse_dump",
     "parse_rule",

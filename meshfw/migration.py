@@ -127,7 +127,7 @@ class _Move:
         """What is to be moved, from where, and what comes of it."""
         shop, name = self._shop, self._target.name
         self._check_configured()
-        own = [item for item in shop.sightings if item.presence.own]
+        own = [item for item in shop.everywhere if item.presence.own]
         if self._moving is not None and not own and not shop.unread():
             self._moving = None  # of another namespace that had this one's number: nothing of it stands here
         sources = self._sources(own)
@@ -224,7 +224,7 @@ class _Move:
     def _differences(self, ruleset: Ruleset) -> Iterator[Unsupported]:
         """What others' rules make of ours in one of the backends and not in the other."""
         decisive = sorted(set(_decisive(ruleset)))
-        seen = {item.offer.name: item for item in self._shop.sightings}
+        seen = {item.offer.name: item for item in self._shop.everywhere}
         ends = [(self._target, self._new), *self._old]
         if not decisive or len({backend.capabilities.foreign_accept_wins for _, backend in ends}) < 2:
             return

@@ -13,7 +13,7 @@ import msgspec
 from meshfw.backend import Backend, Site
 from meshfw.backends.remembered import forget, recall, remember
 from meshfw.config import Config, Ipv6, find_config, load_config
-from meshfw.errors import BackendError, ConfigError
+from meshfw.errors import BackendError, ConfigError, PluginError
 from meshfw.extensions.language import Language
 from meshfw.history import History
 from meshfw.hookspecs import BackendPlugin, nothing
@@ -84,6 +84,7 @@ class Workshop:
             self.plugins = Plugins(self.config.plugins)
             # Chosen before the language is made: a plugin's extensions take part with its backend or source.
             self._named = None if self._wanted == AUTO else self._choose()
+            self._bring_configured()
             for table in self.config.sources if sources else ():
                 self.plugins.source(table.type, key=f"{table.path}.type")
             self._check_options()
@@ -92,6 +93,16 @@ class Workshop:
 
     def _choose(self) -> BackendPlugin:
         return self.plugins.backend(self._wanted, key=self._wanted_key)
+
+    def _bring_configured(self) -> None:
+        """Have the configuration's backend take part beside the command line's: rules of ours may stand there."""
+        name = self.config.backend
+        if name in (AUTO, self._wanted) or not self.plugins.has_backend(name):
+            return
+        try:
+            self.plugins.backend(name)
+        except PluginError as error:  # broken, which is why another one may have been named
+            self.warnings.append(untold(name, str(error)))
 
     def _check_options(self) -> None:
         """Refuse options of a backend that nobody has: a name mistyped would leave them unheard."""
@@ -131,6 +142,13 @@ class Workshop:
         return self.plugins.look(self.site_of)
 
     @cached_property
+    def everywhere(self) -> tuple[Sighting, ...]:
+        """The same of every installed backend, for who leaves none of our rules behind; warns of broken plugins."""
+        found = (*self.sightings, *self.plugins.look_beyond(self.site_of))
+        self.warnings += [problem for problem in self.plugins.problems if problem not in self.warnings]
+        return found
+
+    @cached_property
     def offer(self) -> BackendPlugin:
         """The backend that was named, or else the one that auto takes here; the warnings tell what it met."""
         if self._named is not None:
@@ -145,7 +163,7 @@ class Workshop:
 
     def look_again(self) -> None:
         """Forget what stood where and which backend auto took: who was refused tries again in another world."""
-        for name in ("sightings", "offer"):
+        for name in ("sightings", "everywhere", "offer"):
             vars(self).pop(name, None)
         self._doubt = ""
 
@@ -249,14 +267,14 @@ class Workshop:
 
     def standing(self) -> list[tuple[BackendPlugin, str]]:
         """The backends in which rules of ours stand, and which in words; the named one too, where it can't tell."""
-        told = [(item.offer, item.presence.own) for item in standing(self.sightings)]
+        told = [(item.offer, item.presence.own) for item in standing(self.everywhere)]
         if self._named is not None and self._named.presence is nothing:
             told.append((self._named, "what rules there are"))
         return told
 
     def unread(self) -> tuple[str, ...]:
         """Of which backends that can be used here nobody can tell what stands there, and why: a text each."""
-        return tuple(untold(item.offer.name, item.unread) for item in unread(self.sightings))
+        return tuple(untold(item.offer.name, item.unread) for item in unread(self.everywhere))
 
     @cached_property
     def history(self) -> History:

@@ -143,7 +143,28 @@ def test_a_stranger_gets_a_backend_that_works(home: Path, netns: Netns, requires
     assert "type filter hook input priority filter - 5; policy drop;" in listed
     assert "tcp dport 443 counter packets 0 bytes 0 accept" in listed
     done(*meshfw, "check", "--netns", netns.path, cwd=home, **states)
-    done(*meshfw, "clean", "--netns", netns.path, cwd=home, **states)
+    own = "table ip meshfw-toy, table ip6 meshfw-toy"
+
+    def says(backend: str, *words: str) -> subprocess.CompletedProcess[str]:
+        (home / "meshfw.toml").write_text(CONFIG.replace('backend = "toy"', backend), encoding="utf-8")
+        return run(*meshfw, *words, "--netns", netns.path, cwd=home, **states)
+
+    # Who would double its rules sees them where the plugin takes part, who looks for all of them sees them anyhow.
+    for backend, words in (('backend = "toy"', ("--backend", "nft")), ('backend = "nft"\nplugins = ["toy"]', ())):
+        refused = says(backend, "apply", *words)
+        assert refused.returncode == 1
+        assert f"rules of meshfw stand in toy ({own})" in refused.stderr
+    seen = {item["name"]: item for item in json.loads(says('backend = "nft"', "backends", "--json").stdout)["backends"]}
+    assert (seen["toy"]["own"], seen["nft"]["own"], seen["nft"]["others"]) == (own, None, None)
+    moved = says('backend = "nft"', "migrate", "--to", "nft")
+    assert moved.returncode == 0, moved.stderr
+    listed = run_tool(("nft", "list", "tables"), netns=netns.path).stdout
+    assert listed.splitlines() == ["table ip meshfw", "table ip6 meshfw"]
+    moved = says('backend = "toy"', "migrate", "--to", "toy")
+    assert moved.returncode == 0, moved.stderr
+    cleaned = says('backend = "nft"', "clean", "--all-backends")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert "(toy)" in cleaned.stdout
     assert run_tool(("nft", "list", "ruleset"), netns=netns.path).stdout == ""
 
 

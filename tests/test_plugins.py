@@ -40,6 +40,7 @@ from meshfw.plugins import BuiltIn
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGE = Language.of(builtin_extensions())
 BUILT_IN_BACKENDS = ("nft", "iptables-nft", "iptables-legacy", "memory")
+SITE = Site(owner="edge", language=LANGUAGE)
 REPORT = Report(outcome=Outcome.CLEAN, backend="memory", cache="hit")
 
 
@@ -140,6 +141,23 @@ def test_a_plugin_brings_a_backend_a_source_and_extensions() -> None:
 
 
 # --- when entry points are loaded ---
+
+
+def test_a_look_beyond_is_at_plugins_that_take_no_part_and_places_not_seen_yet() -> None:
+    def brings(*offers: BackendPlugin) -> Callable[[], tuple[BackendPlugin, ...]]:
+        return lambda: offers
+
+    entries = (
+        entry("listed", meshfw_backends=brings(backend("a"))),
+        entry("other", meshfw_backends=brings(backend("b"), backend("c", place="nft"), backend("d", place="a"))),
+        broken("bad", ImportError("no")),
+    )
+    plugins = installed(*entries, wanted=("listed",))
+    assert [found.offer.name for found in plugins.look_beyond(lambda _: SITE)] == ["b"]
+    assert "a" in [found.offer.name for found in plugins.look(lambda _: SITE)], "and none takes part for it"
+    assert "b" not in [found.offer.name for found in plugins.look(lambda _: SITE)]
+    assert len(plugins.problems) == 1
+    assert installed(*entries, wanted=True).look_beyond(lambda _: SITE) == ()
 
 
 def test_a_built_in_name_loads_no_entry_point() -> None:

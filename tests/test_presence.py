@@ -311,4 +311,5 @@ def test_what_is_not_loaded_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(looks, "surely_absent", lambda module: module == "nf_tables")
     monkeypatch.setattr(looks, "Nfnetlink", asked)
     assert looks.nft_presence(SITE) == Presence()
+    assert looks.nft_tables() == ()
     assert looks.iptables_nft_presence(SITE) == Presence()

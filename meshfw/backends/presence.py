@@ -64,6 +64,21 @@ def nft_presence(site: Site) -> Presence:
         return nft_told(netlink.tables(), netlink.chains(), owner=site.owner)
 
 
+def nft_tables(netns: str | None = None) -> tuple[tuple[str, str], ...]:
+    """Family and name of each table of nf_tables in a network namespace, for the ``presence`` of a backend's plugin.
+
+    The families are nft's words: ``ip``, ``ip6``, ``inet``, ``arp``, ``bridge``, ``netdev``. It's asked over netlink:
+    no process is started, no module loaded. ``netns`` is as in a Site.
+
+    Raises:
+        KernelError: the kernel doesn't tell, or there is no such namespace.
+    """
+    if _nothing_there():
+        return ()
+    with Nfnetlink(netns) as netlink:
+        return tuple((table.family, table.name) for table in netlink.tables())
+
+
 def iptables_nft_presence(site: Site) -> Presence:
     """The owner's chains in iptables-nft's tables, and the rules of others in them."""
     if _nothing_there():

@@ -27,6 +27,7 @@ from meshfw.plugins.choice import (
     Verdict,
     choose,
     look,
+    room,
     standing,
     unavailable,
     unread,
@@ -160,6 +161,17 @@ class Plugins:
     def look(self, sites: Sites) -> tuple[Sighting, ...]:
         """What stands where each backend keeps its rules, of plugins that take part; reads the kernel alone."""
         return tuple(look(offer, sites(offer)) for offer in self._offers())
+
+    def look_beyond(self, sites: Sites) -> tuple[Sighting, ...]:
+        """What stands where the backends of other installed plugins keep their rules, but for places looked at already.
+
+        For who has to find everything: it loads all plugins, and none takes part for it.
+        """
+        self._loader.load_all()
+        active = self._active()
+        known = {room(offer) for offer in self._offers()}
+        others = [offer for plugin in self._loader.plugins if plugin not in active for offer in plugin.backends]
+        return tuple(look(offer, sites(offer)) for offer in others if room(offer) not in known)
 
     def automatic(self, sightings: Iterable[Sighting] | None = None, *, remembered: str = "") -> Verdict:
         """What ``auto`` stands for: the first in rank, of plugins that take part, that can be used here.

@@ -183,7 +183,7 @@ def standing(sightings: Iterable[Sighting], *, beside: BackendPlugin | None = No
     return tuple(
         sighting
         for sighting in sightings
-        if sighting.presence.own and (beside is None or _room(sighting.offer) != _room(beside))
+        if sighting.presence.own and (beside is None or room(sighting.offer) != room(beside))
     )
 
 
@@ -193,7 +193,7 @@ def unread(sightings: Iterable[Sighting], *, beside: BackendPlugin | None = None
         sighting
         for sighting in sightings
         if sighting.unread
-        and (beside is None or _room(sighting.offer) != _room(beside))
+        and (beside is None or room(sighting.offer) != room(beside))
         and unavailable(sighting.offer) is None
     )
 
@@ -203,7 +203,8 @@ def untold(name: str, reason: str) -> str:
     return f"what stands in {name} can't be told: {reason}"
 
 
-def _room(offer: BackendPlugin) -> str:
+def room(offer: BackendPlugin) -> str:
+    """The name of the place where a backend keeps its rules."""
     return offer.place or offer.name
 
 

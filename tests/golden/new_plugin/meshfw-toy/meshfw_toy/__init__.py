@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 
-from meshfw import Backend, BackendPlugin, Site, hookimpl
+from meshfw import Backend, BackendPlugin, Presence, Site, hookimpl
 
 
 @hookimpl
@@ -18,8 +18,14 @@ def meshfw_backends() -> Iterable[BackendPlugin]:
             summary="nf_tables by the command nft, a process for each look",
             api_version=1,
             unavailable=_unavailable,
+            presence=_presence,
         ),
     )
+
+
+def table_of(owner: str) -> str:
+    """What an owner's table is called, in either family."""
+    return f"{owner}-toy"
 
 
 def _made(site: Site) -> Backend:
@@ -30,3 +36,12 @@ def _made(site: Site) -> Backend:
 
 def _unavailable() -> str | None:
     return None if shutil.which("nft") else "nft is not installed (apt-get install nftables)"
+
+
+def _presence(site: Site) -> Presence:
+    """The owner's tables, by which meshfw knows that rules stand here; this look may start no process."""
+    from meshfw import nft_tables
+
+    ours = table_of(site.owner)
+    found = (f"table {family} {name}" for family, name in nft_tables(site.netns) if name == ours)
+    return Presence(own=", ".join(found))

@@ -39,8 +39,11 @@ from meshfw import (
     run_tool,
 )
 
+from meshfw_toy import table_of
+
 LIST = ("nft", "--json", "--numeric-priority", "--numeric-protocol", "list", "table")
 LOAD = ("nft", "-f", "-")
+OURS = '{ comment "meshfw"; }'  # by it meshfw tells a table of its own from those of others
 
 
 class ToyBackend:
@@ -61,7 +64,7 @@ class ToyBackend:
             raise ConfigError(f"unknown option {key!r}", key="backend.toy", expected="no options")
         self.cache = Cache()
         self._netns = site.netns
-        self._table = f"{site.owner}-toy"
+        self._table = table_of(site.owner)
         self._nft = NftDialect(site.language)
 
     def check(self, ruleset: Ruleset) -> tuple[Unsupported, ...]:
@@ -147,7 +150,7 @@ class ToyBackend:
             yield f"delete table {table}"
         if family not in plan.desired.families or not changes:
             return
-        yield f"add table {table}"
+        yield f"add table {table} {OURS}"
         # Chains are made before a rule can jump to them, and go after the last rule that did.
         for change in changes:
             chain = f"{table} {self._nft.chain(change.key)}"
