@@ -57,11 +57,13 @@ class Prospect(msgspec.Struct, frozen=True, kw_only=True):
     doubles: tuple[Doubled, ...] = ()
     differences: tuple[str, ...] = ()
     resumed: bool = False
+    agreed: bool = False
+    """Whether it's one of the two ways out of a move that is half done, which was agreed to when it began."""
 
     @property
     def refused(self) -> bool:
         """Whether it is done only by force."""
-        return bool(self.differences) or any(item.alters for item in self.doubles)
+        return not self.agreed and (bool(self.differences) or any(item.alters for item in self.doubles))
 
     @property
     def rules(self) -> int:
@@ -158,6 +160,7 @@ class _Move:
             doubles=doubled(fitted, shop.formatter),
             differences=tuple(str(item) for item in (*self._lacking(ruleset, fitted), *self._differences(fitted))),
             resumed=self._moving is not None,
+            agreed=self._moving is not None and name in (self._moving.target, *self._moving.sources),
         )
 
     def _check_configured(self) -> None:

@@ -7,8 +7,8 @@ from argparse import Namespace
 from typing import Any
 
 from meshfw.cli import PENDING
-from meshfw.cli.output import counted, one_line, print_json, warn
-from meshfw.errors import ConfigError
+from meshfw.cli.output import UnfinishedError, counted, one_line, print_json, warn
+from meshfw.errors import ConfigError, MeshfwError
 from meshfw.migration import Moved, Prospect, foresee, migrate
 from meshfw.workshop import Workshop
 
@@ -27,8 +27,14 @@ def run(arguments: Namespace) -> int:
             warn(shop.warnings)
             _tell(prospect, done=False)
         return PENDING if prospect.sources else 0
-    tell = _silent if arguments.json else _beforehand
-    moved = migrate(shop, timeout=arguments.lock_timeout, force=arguments.force, tell=tell)
+    foreseen: list[Prospect] = []
+    tell = foreseen.append if arguments.json else _beforehand
+    try:
+        moved = migrate(shop, timeout=arguments.lock_timeout, force=arguments.force, tell=tell)
+    except MeshfwError as error:
+        if not foreseen:
+            raise
+        raise UnfinishedError(error, {**_foreseen(foreseen[0]), "warnings": shop.warnings}) from error
     warnings = [*shop.warnings, *shop.history.notes, *_told_plugins(shop, moved)]
     if arguments.json:
         print_json({**_foreseen(moved.prospect), "number": moved.number, "warnings": warnings})
@@ -43,10 +49,6 @@ def run(arguments: Namespace) -> int:
 
 def _told_plugins(shop: Workshop, moved: Moved) -> list[str]:
     return [warning for report in moved.reports for warning in shop.plugins.reconciled(report)]
-
-
-def _silent(_prospect: Prospect) -> None:
-    pass
 
 
 def _beforehand(prospect: Prospect) -> None:
@@ -77,10 +79,11 @@ def _tell(prospect: Prospect, *, done: bool) -> None:
     rules = counted(prospect.rules, "rule")
     verb = "moving" if done else "would move"
     print(f"{goes_on}{verb} {rules} from {' and '.join(prospect.sources)} to {prospect.target}")
+    force = "" if prospect.agreed else " (takes --force)"
     for item in prospect.doubles:
-        print(one_line(f"  doubles while both are live{' (takes --force)' if item.alters else ''}: {item}"))
+        print(one_line(f"  doubles while both are live{force if item.alters else ''}: {item}"))
     for difference in prospect.differences:
-        print(one_line(f"  differs (takes --force): {difference}"))
+        print(one_line(f"  differs{force}: {difference}"))
     if not prospect.doubles and not prospect.differences:
         print("  nothing doubles while both are live")
 

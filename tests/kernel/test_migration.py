@@ -155,8 +155,23 @@ def test_what_alters_packets_takes_force(inn: Inn) -> None:
     assert "doubles while both are live (takes --force): ipv4 mangle turn rule 1" in refused.out
     assert "nothing was changed (--force goes on all the same)" in refused.err
     assert standing(inn) == ["iptables-legacy"]
+    data = inn("migrate", "--to", "nft", "--json", code=1).data
+    assert [item["alters"] for item in data["doubles"] if item["table"] == "mangle"]
+    assert "nothing was changed" in data["error"]["message"]
     inn("migrate", "--to", "nft", "--force")
     assert standing(inn) == ["nft"]
+
+
+@pytest.mark.parametrize("end", ["nft", "iptables-legacy"])
+def test_what_was_agreed_to_needs_no_force_to_come_to_its_end(
+    inn: Inn, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    inn.declare(*RULES, extra=XOR)
+    inn("apply", "--backend", "iptables-legacy")
+    kill_at(inn, monkeypatch, "the old one", "migrate", "--to", "nft", "--force")
+    inn("migrate", "--to", "iptables-nft", code=1)
+    assert "doubles while both are live: ipv4 mangle turn rule 1" in inn("migrate", "--to", end).out
+    assert (standing(inn), journals(inn)) == ([end], [])
 
 
 @pytest.mark.parametrize(("old", "new"), [("iptables-legacy", "nft"), ("nft", "iptables-nft")])
