@@ -53,7 +53,9 @@ def _action(actions: Any, name: str, tail: str, summary: str) -> ArgumentParser:
 def _add_push(parser: ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("rules", nargs="?", metavar="RULES", help="a TOML file of [[chain]] and [[set]] tables")
-    parser.add_argument("--resume", action="store_true", help="go on with the roll-out that a pusher left behind")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the roll-out that was left behind, as it was begun"
+    )
     _add_way(parser)
 
 
