@@ -22,6 +22,8 @@ from meshfw_kilo.kubernetes_reflector import IDLE, Reflector, Resource
 
 FIRST_ANSWER: Final = 10.0
 """Seconds that the first reading waits for both lists."""
+LISTENED: Final = 1.0
+"""Seconds that it waits for them where somebody listens for changes: he hears of the lists when they come."""
 PATIENCE: Final = 60.0
 """Seconds without contact after which a reading is an error, so that somebody hears of it; the rules stay."""
 STALE_AFTER: Final = 60.0
@@ -169,7 +171,8 @@ class LiveCluster:
         return self._read_at
 
     def changes(self) -> Changes | None:
-        """Word of changes: itself."""
+        """Word of changes: itself. From now on the first reading keeps nobody waiting for long."""
+        self._first_answer = min(self._first_answer, LISTENED)
         return self
 
     def fileno(self) -> int:

@@ -206,6 +206,16 @@ def test_no_answer_is_an_error_after_a_bounded_time(api: FakeApi) -> None:
         until(lambda: not isinstance(attempt(found), KubernetesError))
 
 
+def test_who_listens_is_not_kept_waiting_and_hears_of_the_answer(api: FakeApi) -> None:
+    api.faults.hangs = True
+    with closing(opened(api, first_answer=3600.0)) as found:
+        assert found.changes() is not None
+        with pytest.raises(KubernetesError, match="nodes: no answer in 1 s"):
+            found.read()
+        api.calm()
+        until(lambda: not isinstance(attempt(found), KubernetesError))
+
+
 def test_no_server_is_an_error_that_names_it(api: FakeApi) -> None:
     api.stop()
     with (
