@@ -14,6 +14,7 @@ from __future__ import annotations
 from meshfw.backends.instance import HeldNamespace, XtablesLock, has_net_admin, xtables_lock
 from meshfw.backends.iptables_lexicon import Lexicon
 from meshfw.backends.iptables_listing import Reading, observed_lists
+from meshfw.backends.iptables_options import Options, options_of
 from meshfw.backends.iptables_raw import Meaning, RawRule, RawTable, same_owned
 from meshfw.backends.iptables_text import Standing, chain_of, changes_of, table_lines, tables_of, undo_lines
 from meshfw.backends.layout import CHAIN_MAX, TableKey, iptables_chain, owned_iptables_chain
@@ -25,6 +26,7 @@ __all__ = [
     "HeldNamespace",
     "Lexicon",
     "Meaning",
+    "Options",
     "PartialCommitError",
     "RawRule",
     "RawTable",
@@ -39,6 +41,7 @@ __all__ = [
     "iptables_legacy_presence",
     "iptables_nft_presence",
     "observed_lists",
+    "options_of",
     "owned_iptables_chain",
     "same_owned",
     "table_lines",

@@ -26,7 +26,7 @@ from meshfw.doubling import Doubled, doubled
 from meshfw.errors import BackendError, HalfMigratedError, MeshfwError, MigrationError, StateError
 from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Accept, Place, Policy, Ruleset
-from meshfw.plugins import AUTO, Sighting, standing, unavailable
+from meshfw.plugins import AUTO, Sighting, room, standing, unavailable
 from meshfw.probe import Probe
 from meshfw.safety.moving import Journal, Moving, find_moving, journal_of
 from meshfw.safety.settling import require_settled
@@ -134,7 +134,7 @@ class _Move:
             self._moving = None  # of another namespace that had this one's number: nothing of it stands here
         sources = self._sources(own)
         if not sources:
-            if not any(_place(item.offer) == _place(self._target) for item in own):
+            if not any(room(item.offer) == room(self._target) for item in own):
                 if (why := unavailable(self._target)) is not None:  # who may not look saw none
                     raise BackendError(why, backend=name)
                 raise MigrationError(
@@ -181,12 +181,12 @@ class _Move:
         """The backends to be left: where rules of ours stand beside the new one's, and those of a move half done."""
         plugins, found = self._shop.plugins, dict[str, BackendPlugin]()
         for item in standing(own, beside=self._target):
-            found.setdefault(_place(item.offer), item.offer)  # two backends of one place see the same rules
+            found.setdefault(room(item.offer), item.offer)  # two backends of one place see the same rules
         if self._moving is not None:
             for name in (*self._moving.sources, self._moving.target):
                 offer = plugins.backend(name, key="the backend of a move half done")
-                if _place(offer) != _place(self._target):
-                    found.setdefault(_place(offer), offer)
+                if room(offer) != room(self._target):
+                    found.setdefault(room(offer), offer)
         elif len(found) > 1:
             names = [offer.name for offer in found.values()]
             ways = ", ".join(self._shop.command(f"clean --backend {name}") for name in names)
@@ -372,10 +372,6 @@ class _Move:
             if why_not:
                 shop.notes.append(f"not remembered for the next time: {why_not}")
         self._journal.over()
-
-
-def _place(offer: BackendPlugin) -> str:
-    return offer.place or offer.name
 
 
 def _reason(prospect: Prospect) -> str:

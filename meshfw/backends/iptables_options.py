@@ -1,4 +1,4 @@
-"""The options of the iptables backends: the table ``[backend.iptables-nft]`` or ``[backend.iptables-legacy]``."""
+"""The options of a backend over iptables' tables, such as the table ``[backend.iptables-nft]``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def options_of(site: Site, backend: str) -> Options:
-    """The options of a site; ConfigError for one that is unknown or has another type."""
+    """The options of a site for the backend of that name; ConfigError for one that is unknown or has another type."""
     known = Options.__struct_fields__
     for name, value in site.options.items():
         key = f"backend.{backend}.{name}"

@@ -324,6 +324,7 @@ __all__ = [
     "Verdict",
     "blaming",
     "installed",
+    "room",
     "standing",
     "unavailable",
     "unread",

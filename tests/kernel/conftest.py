@@ -36,11 +36,33 @@ def inn(
     """A host for the command line on each backend, with a state directory of its own, the test standing in it."""
     requires("nft", *(f"{stem}-{way}-restore" for stem in ("iptables", "ip6tables") for way in ("nft", "legacy")))
     make: Callable[[], Netns] = request.getfixturevalue("kernel_room")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("meshfw.config.SYSTEM", str(tmp_path / "none"))
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-    made = Inn(tmp_path, request.param, make, capsys)
+    yield from _inn(tmp_path, request.param, make, monkeypatch, capsys)
+
+
+@pytest.fixture
+def auto_inn(
+    kernel_room: Callable[[], Netns],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tools: None,
+) -> Iterator[Inn]:
+    """A host for the command line on which auto chooses, as :func:`inn`."""
+    yield from _inn(tmp_path, "auto", kernel_room, monkeypatch, capsys)
+
+
+def _inn(
+    directory: Path,
+    backend: str,
+    make: Callable[[], Netns],
+    patch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Inn]:
+    patch.chdir(directory)
+    patch.setattr("meshfw.config.SYSTEM", str(directory / "none"))
+    patch.setenv("STATE_DIRECTORY", str(directory / "state"))
+    patch.setenv("XTABLES_LOCKFILE", str(directory / "xtables.lock"))
+    made = Inn(directory, backend, make, capsys)
     yield made
     made.close()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import permutations
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -21,7 +20,6 @@ from meshfw.errors import BackendError, MigrationError
 from meshfw.hookspecs import hookimpl
 from meshfw.plugins import BuiltIn
 from meshfw.safety.moving import Journal
-from meshfw.testing.netns import Netns
 from meshfw.workshop import Workshop
 from tests.kernel.inn import BACKENDS, Inn
 
@@ -45,22 +43,10 @@ FOREIGN: Final = (
 
 
 @pytest.fixture
-def inn(
-    kernel_room: Callable[[], Netns],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tools: None,
-) -> Iterator[Inn]:
+def inn(auto_inn: Inn) -> Inn:
     """A host on which auto chooses."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("meshfw.config.SYSTEM", str(tmp_path / "none"))
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-    made = Inn(tmp_path, "auto", kernel_room, capsys)
-    made.declare(*RULES, extra=EXTRA)
-    yield made
-    made.close()
+    auto_inn.declare(*RULES, extra=EXTRA)
+    return auto_inn
 
 
 def standing(inn: Inn) -> list[str]:

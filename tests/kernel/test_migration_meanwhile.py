@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -12,7 +11,6 @@ from meshfw.backend import Atomicity, Backend, Capabilities, Report
 from meshfw.backends.nft import NftBackend
 from meshfw.hookspecs import BackendPlugin
 from meshfw.model import Family
-from meshfw.testing.netns import Netns
 from tests.kernel.inn import Inn
 from tests.kernel.test_migration import journals, kill_at, standing
 
@@ -20,23 +18,11 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("legacy_seen")]
 
 
 @pytest.fixture
-def inn(
-    kernel_room: Callable[[], Netns],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tools: None,
-) -> Iterator[Inn]:
+def inn(auto_inn: Inn) -> Inn:
     """A host on which auto chose iptables-legacy."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("meshfw.config.SYSTEM", str(tmp_path / "none"))
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-    made = Inn(tmp_path, "auto", kernel_room, capsys)
-    made.declare("-p tcp -m tcp --dport 23 -j DROP")
-    made("apply", "--backend", "iptables-legacy")
-    yield made
-    made.close()
+    auto_inn.declare("-p tcp -m tcp --dport 23 -j DROP")
+    auto_inn("apply", "--backend", "iptables-legacy")
+    return auto_inn
 
 
 def before_the_old_one_goes(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:

@@ -51,6 +51,7 @@ from meshfw.iptables import (
     changes_of,
     iptables_chain,
     observed_lists,
+    options_of,
     same_owned,
     table_lines,
     tables_of,
@@ -62,7 +63,6 @@ from meshfw_iptc import proven
 from meshfw_iptc.bench import Bench
 from meshfw_iptc.libraries import NAME, library
 from meshfw_iptc.lines import Line, carry_out, command, parsed_line, parsed_step
-from meshfw_iptc.options import options_of
 from meshfw_iptc.tables import OpenTable, opened
 from meshfw_iptc.telling import told, tried
 
@@ -87,7 +87,7 @@ class IptcBackend:
     capabilities = Capabilities(atomicity=Atomicity.TABLE, opaque=False, native_sets=False, processes_per_family=0)
 
     def __init__(self, site: Site) -> None:
-        self._options = options_of(site)
+        self._options = options_of(site, NAME)
         self._owner = site.owner
         self._language: Language = site.language
         self._library = library()
